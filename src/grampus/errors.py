@@ -1,0 +1,104 @@
+"""Every error that Grampus raises on purpose. Whose fault it is, is the type; the type gives the exit code.
+
+GrampusError
+├── UsageError            2   what was asked makes no sense
+│   └── InvalidInput      2   a file, a field or a value is wrong: all problems at once
+├── ServerUnreachable     3   nobody answers at the addresses tried
+├── Refused               4   understood and declined: a conflict, a rule, a state
+│   └── Overloaded        4   try again after `retry_after` seconds
+├── NotFound              6
+├── FolderError           4   a data folder that this process must not use
+└── ProtocolError         70  the other side of a connection broke the rules
+
+A refusal inside `apply` is a value (`runs.commands.Refusal`), not an exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an input, and how to mend it."""
+
+    #: What is wrong and what to do, as one sentence without the place.
+    message: str
+    #: The file as the user named it, or None for a value that came from elsewhere.
+    file: str | None = None
+    #: 1-based line, when known.
+    line: int | None = None
+    #: Path of the field, e.g. `tasks.load.retry.max`.
+    field: str | None = None
+    #: What was found, as text.
+    found: str | None = None
+    #: What is allowed, as text.
+    allowed: str | None = None
+
+    def __str__(self) -> str:
+        place = ":".join(str(x) for x in (self.file, self.line) if x is not None)
+        parts = [p for p in (place, self.field) if p]
+        text = ": ".join([*parts, self.message])
+        if self.found is not None:
+            text += f" (found {self.found}"
+            text += f"; allowed: {self.allowed})" if self.allowed is not None else ")"
+        elif self.allowed is not None:
+            text += f" (allowed: {self.allowed})"
+        return text
+
+
+class GrampusError(Exception):
+    """Something went wrong that Grampus can explain."""
+
+    exit_code = 70
+
+
+class UsageError(GrampusError):
+    """What was asked makes no sense."""
+
+    exit_code = 2
+
+
+class InvalidInput(UsageError):
+    """A file, a field or a value is wrong. `problems` holds all of them, never only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+
+class ServerUnreachable(GrampusError):
+    """No server answers at the addresses tried."""
+
+    exit_code = 3
+
+
+class Refused(GrampusError):
+    """The request was understood and declined: a conflict, a rule or a state forbids it."""
+
+    exit_code = 4
+
+
+class Overloaded(Refused):
+    """The server has too much to do. Try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class NotFound(GrampusError):
+    """There is no such thing."""
+
+    exit_code = 6
+
+
+class FolderError(GrampusError):
+    """This process must not use that data folder: it is in use, newer, a copy, or not ours."""
+
+    exit_code = 4
+
+
+class ProtocolError(GrampusError):
+    """The other side of a connection broke the rules of the protocol."""

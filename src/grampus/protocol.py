@@ -1,0 +1,242 @@
+"""Every message between a server and a worker, as one tagged union with one version number.
+
+The worker connects, says `Hello` with role `worker`, gets `Welcome`, then asks for `Register`. After
+that both sides speak at will. `Sync` is the truth, `Assign` and `Kill` are fast paths of it: any of the
+three may be lost, doubled or late without harm, because an attempt's number `n` is dense per session and
+a number once seen never starts again. Reports are repeated until they are acknowledged.
+Times are wall milliseconds. Bulk data (logs, blobs) goes over a connection of its own.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from grampus.model.run import AttemptState, Value
+
+#: Raised with every change; a side speaks to its own version and the one before.
+PROTOCOL_VERSION = 1
+#: Largest frame on a control connection and on a bulk connection, in bytes.
+CONTROL_FRAME = 128 * 1024
+BULK_FRAME = 8 * 1024 * 1024
+#: A Hello is at most this long and comes within this time.
+HELLO_FRAME = 1024
+HELLO_TIMEOUT = 5.0
+
+
+class Hello(Struct, frozen=True, array_like=True, tag="hello"):
+    """First message of a connection, from whoever connects."""
+
+    version: int
+    #: `control` or `bulk`.
+    lane: str
+    #: `worker` (later also `server`).
+    role: str
+    node: str
+    #: Empty when not known yet.
+    cluster: str
+    credential: str
+
+
+class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
+    version: int
+    node: str
+    cluster: str
+
+
+class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
+    """The connection is closed, with the reason."""
+
+    reason: str
+
+
+class Register(Struct, frozen=True, array_like=True, tag="register"):
+    """A worker asks for its session; answered by `Registered` or `Goodbye`."""
+
+    name: str
+    #: Random id of the warden's incarnation: attempts belong to it.
+    instance: str
+    machine: str
+    boot: str
+    group: str
+    slots: int
+    pid: int
+    containment: str
+    #: True when every containment of earlier incarnations in this folder was seen empty.
+    clean: bool
+
+
+class Registered(Struct, frozen=True, array_like=True, tag="registered"):
+    session: int
+
+
+class Invocation(Struct, frozen=True, array_like=True):
+    """All that a worker needs to run one attempt, beside the bundle and blobs that it can fetch."""
+
+    run: str
+    workflow: str
+    version: int
+    task: str
+    attempt: int
+    #: Revision of the attempt's start: grows with every attempt of the cluster.
+    fencing_token: int
+    #: model.workflow.Task as JSON.
+    spec: bytes
+    #: Params of the run as one JSON object.
+    params: bytes
+    #: Planned tick in ms, or the time of submission for a run started by hand.
+    tick: int
+    tz: str
+    bundle: str | None
+    #: Outputs of upstream tasks that the task's templates mention, by task name.
+    #: A task without output is absent.
+    inputs: dict[str, Value]
+
+
+class Assign(Struct, frozen=True, array_like=True, tag="assign"):
+    session: int
+    n: int
+    invocation: Invocation
+
+
+class Kill(Struct, frozen=True, array_like=True, tag="kill"):
+    session: int
+    n: int
+    reason: str
+
+
+class Sync(Struct, frozen=True, array_like=True, tag="sync"):
+    """At `revision`, of all numbers below `next_n` exactly `live` may run; `stop` of those must end."""
+
+    session: int
+    revision: int
+    next_n: int
+    live: list[int]
+    stop: list[int]
+
+
+class Synced(Struct, frozen=True, array_like=True, tag="synced"):
+    """The answer to Sync: what the worker has, and what of `live` it has never seen."""
+
+    session: int
+    revision: int
+    running: list[int]
+    missing: list[int]
+
+
+class Report(Struct, frozen=True, array_like=True, tag="report"):
+    """An attempt's state moved up. Final states repeat until acknowledged."""
+
+    session: int
+    n: int
+    state: AttemptState
+    #: When it happened on the worker.
+    at: int
+    #: Exit code; -signal when a signal ended it; None while it runs.
+    exit: int | None = None
+    #: One or a few lines for people: why it failed.
+    error: str = ""
+    #: Class names of the exception that ended a Python task, most derived first.
+    exception: tuple[str, ...] = ()
+    output: Value | None = None
+    #: Bytes of stdout and stderr.
+    stdout: int = 0
+    stderr: int = 0
+
+
+class Reports(Struct, frozen=True, array_like=True, tag="reports"):
+    reports: list[Report]
+
+
+class Ack(Struct, frozen=True, array_like=True, tag="ack"):
+    """These final reports are committed (`done`) or came too late (`stale`): forget them."""
+
+    session: int
+    done: list[int]
+    stale: list[int]
+
+
+class Load(Struct, frozen=True, array_like=True, tag="load"):
+    """CPU in percent of the machine and free memory in bytes."""
+
+    session: int
+    cpu: int
+    memory: int
+
+
+class Forget(Struct, frozen=True, array_like=True, tag="forget"):
+    """These runs were deleted: remove their logs."""
+
+    runs: list[str]
+
+
+class ReadLog(Struct, frozen=True, array_like=True, tag="read-log"):
+    """Bytes of one stream of one attempt, from `offset`; answered by LogChunk. Bulk lane."""
+
+    session: int
+    n: int
+    run: str
+    task: str
+    attempt: int
+    #: `stdout` or `stderr`.
+    stream: str
+    offset: int
+    limit: int
+
+
+class LogChunk(Struct, frozen=True, array_like=True, tag="log-chunk"):
+    """`data` starts at `offset` (moved up when the middle was cut); `end` when no more will come."""
+
+    offset: int
+    data: bytes
+    end: bool
+    #: Bytes left out before `data` because the stream passed its cap.
+    skipped: int = 0
+
+
+class HasBlob(Struct, frozen=True, array_like=True, tag="has-blob"):
+    hash: str
+
+
+class GetBlob(Struct, frozen=True, array_like=True, tag="get-blob"):
+    hash: str
+    offset: int
+
+
+class PutBlob(Struct, frozen=True, array_like=True, tag="put-blob"):
+    """One piece, in order; the one with `last` makes the blob durable under its hash."""
+
+    hash: str
+    offset: int
+    data: bytes
+    last: bool
+
+
+class BlobPiece(Struct, frozen=True, array_like=True, tag="blob-piece"):
+    """Answer to the three above: `size` is -1 when the server does not have the blob."""
+
+    size: int
+    data: bytes = b""
+
+
+Message = (
+    Hello
+    | Welcome
+    | Goodbye
+    | Register
+    | Registered
+    | Assign
+    | Kill
+    | Sync
+    | Synced
+    | Report
+    | Reports
+    | Ack
+    | Load
+    | Forget
+    | ReadLog
+    | LogChunk
+    | HasBlob
+    | GetBlob
+    | PutBlob
+    | BlobPiece
+)

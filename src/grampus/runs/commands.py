@@ -1,0 +1,186 @@
+"""What the ledger can be asked to change. A command carries its own time and ids: apply adds none.
+
+Stored and applied as the bytes that were proposed; unknown fields and unknown tags are errors. A new
+field goes at the end, with a default, and is used only from a new `apply_version` on.
+`at` is wall milliseconds, given by the proposer.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from grampus.model.run import AttemptState, Value
+
+#: A command is at most this long when encoded.
+COMMAND_LIMIT = 256 * 1024
+
+
+class ApplyWorkflow(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="apply"):
+    """Makes `content` the newest version; the version there is when it is the same already.
+
+    Accepted: (version, created: bool)."""
+
+    at: int
+    name: str
+    #: `model.workflow.Workflow.content()`
+    content: bytes
+
+
+class PauseWorkflow(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pause"):
+    """Paused: new runs stay QUEUED. Resumed: they start."""
+
+    at: int
+    name: str
+    paused: bool
+
+
+class DeleteWorkflow(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="delete-workflow"
+):
+    """Refused while runs of it are active. Finished runs stay."""
+
+    at: int
+    name: str
+
+
+class SubmitRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="submit"):
+    """Accepted: "created", or "exists" when the same request made that run before."""
+
+    at: int
+    run: str
+    workflow: str
+    version: int
+    #: One JSON object with every param of the version, checked and complete.
+    params: bytes
+    #: Hash of what was asked: same id and same request is the same run.
+    request: str
+    priority: int
+    #: Planned tick, or `at`.
+    tick: int
+
+
+class StartAttempts(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="start"):
+    """Starts one attempt for each (task index, attempt number) of one run, or none of them.
+
+    Accepted: list of n."""
+
+    at: int
+    epoch: int
+    session: int
+    run: str
+    tasks: list[tuple[int, int]]
+
+
+class ReportAttempt(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="report"):
+    """What a worker says of its attempt. Accepted: "done" or "stale"."""
+
+    at: int
+    session: int
+    n: int
+    state: AttemptState
+    #: On the worker's clock.
+    when: int
+    exit: int | None
+    error: str
+    exception: tuple[str, ...]
+    output: Value | None
+    stdout: int
+    stderr: int
+
+
+class CancelRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="cancel"):
+    """Accepted: the run's state afterwards."""
+
+    at: int
+    run: str
+    by: str
+
+
+class DeleteRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="delete-run"):
+    """Only finished runs."""
+
+    at: int
+    run: str
+
+
+class Retain(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="retain"):
+    """Deletes the oldest runs that ended before `before`, at most `limit`. Accepted: their ids."""
+
+    at: int
+    before: int
+    limit: int
+
+
+class OpenSession(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="open-session"
+):
+    """A worker's incarnation asks for its session. Accepted: the session's id.
+
+    The same instance gets its session back. Another instance of the name is refused while the old
+    session lives, unless `clean` (its containments were seen empty) or the machine has rebooted:
+    then the old session ends and its attempts are LOST."""
+
+    at: int
+    name: str
+    instance: str
+    machine: str
+    boot: str
+    #: Every containment of earlier incarnations on that machine was seen empty.
+    clean: bool
+    group: str
+    slots: int
+
+
+class EndSession(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="end-session"
+):
+    """Every attempt of the session that is not final is LOST."""
+
+    at: int
+    session: int
+    reason: str
+
+
+class TakeOffice(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="office"):
+    """The leader's first command. Accepted: the epoch, which is the index of this command."""
+
+    at: int
+    node: str
+
+
+Command = (
+    ApplyWorkflow
+    | PauseWorkflow
+    | DeleteWorkflow
+    | SubmitRun
+    | StartAttempts
+    | ReportAttempt
+    | CancelRun
+    | DeleteRun
+    | Retain
+    | OpenSession
+    | EndSession
+    | TakeOffice
+)
+
+
+class Refusal(Struct, frozen=True, array_like=True):
+    """A command was declined. A normal answer: nothing changed."""
+
+    #: `conflict`, `not-found`, `stale-epoch`, `no-slot`, `not-due`, `not-active`, `no-session`
+    code: str
+    reason: str
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Command)
+
+
+def encode_command(command: Command) -> bytes:
+    return _ENCODER.encode(command)
+
+
+def decode_command(data: bytes) -> Command:
+    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never skipped."""
+    return _DECODER.decode(data)

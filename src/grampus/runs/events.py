@@ -1,0 +1,152 @@
+"""Facts: what an accepted command changed. Each has a revision, one higher than the fact before it.
+
+The scheduler, the SSE streams and the story of a run are all fed from these and from nothing else.
+`at` is the ledger time of the change in wall milliseconds. `run` is "" for facts of no run.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from grampus.model.run import AttemptState, RunState, TaskState
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    revision: int
+    at: int
+    run: str = ""
+
+
+class RunSubmitted(Event, frozen=True, tag="run.submitted", kw_only=True):
+    workflow: str
+    version: int
+    priority: int
+    #: QUEUED or RUNNING
+    state: RunState
+    #: Why it is queued.
+    reason: str = ""
+
+
+class RunStarted(Event, frozen=True, tag="run.started", kw_only=True):
+    """QUEUED → RUNNING (a run that is submitted RUNNING has this event too)."""
+
+    workflow: str
+    version: int
+    priority: int
+
+
+class RunCancelling(Event, frozen=True, tag="run.cancelling", kw_only=True):
+    by: str
+
+
+class RunFinished(Event, frozen=True, tag="run.finished", kw_only=True):
+    state: RunState
+    reason: str = ""
+
+
+class RunDeleted(Event, frozen=True, tag="run.deleted", kw_only=True):
+    pass
+
+
+class TaskReady(Event, frozen=True, tag="task.ready", kw_only=True):
+    """May start from `due` on; also after a lost attempt, and with a later `due` for a retry."""
+
+    task: str
+    index: int
+    #: Number of the attempt that comes next.
+    attempt: int
+    due: int
+    #: READY or RETRYING
+    state: TaskState
+    reason: str = ""
+
+
+class TaskFinished(Event, frozen=True, tag="task.finished", kw_only=True):
+    task: str
+    index: int
+    state: TaskState
+    reason: str = ""
+
+
+class AttemptStarted(Event, frozen=True, tag="attempt.started", kw_only=True):
+    """Committed: the Assign may be sent. Its revision is the fencing token."""
+
+    task: str
+    index: int
+    attempt: int
+    session: int
+    n: int
+    worker: str
+
+
+class AttemptRunning(Event, frozen=True, tag="attempt.running", kw_only=True):
+    task: str
+    index: int
+    attempt: int
+    session: int
+    n: int
+    worker: str
+
+
+class AttemptFinished(Event, frozen=True, tag="attempt.finished", kw_only=True):
+    task: str
+    index: int
+    attempt: int
+    session: int
+    n: int
+    worker: str
+    state: AttemptState
+    exit: int | None = None
+    error: str = ""
+
+
+class WorkflowApplied(Event, frozen=True, tag="workflow.applied", kw_only=True):
+    workflow: str
+    version: int
+
+
+class WorkflowPaused(Event, frozen=True, tag="workflow.paused", kw_only=True):
+    workflow: str
+    paused: bool
+
+
+class WorkflowDeleted(Event, frozen=True, tag="workflow.deleted", kw_only=True):
+    workflow: str
+
+
+class SessionOpened(Event, frozen=True, tag="session.opened", kw_only=True):
+    session: int
+    worker: str
+    group: str
+    slots: int
+
+
+class SessionEnded(Event, frozen=True, tag="session.ended", kw_only=True):
+    session: int
+    worker: str
+    reason: str
+
+
+class OfficeTaken(Event, frozen=True, tag="office.taken", kw_only=True):
+    epoch: int
+    node: str
+
+
+Fact = (
+    RunSubmitted
+    | RunStarted
+    | RunCancelling
+    | RunFinished
+    | RunDeleted
+    | TaskReady
+    | TaskFinished
+    | AttemptStarted
+    | AttemptRunning
+    | AttemptFinished
+    | WorkflowApplied
+    | WorkflowPaused
+    | WorkflowDeleted
+    | SessionOpened
+    | SessionEnded
+    | OfficeTaken
+)
