@@ -1,0 +1,88 @@
+"""What a worker and its warden say to each other, over a Unix socket, as length-prefixed msgpack frames.
+
+The warden is the only parent of attempts. It starts what it is told to start, ends what it is told to
+end, and says when an attempt's containment is empty, never before. It knows nothing of workflows.
+Paths are relative to the warden's `attempts` folder. Times are wall milliseconds, spans milliseconds.
+
+While an attempt runs, its stdout, stderr and output file are the reused files `slot<K>.out`, `.err` and
+`.output` of its slot. At the end those that were written to are renamed to `<stem>.out`, `.err` and
+`.output`; the others stay with the slot, and the attempt has no file of that kind.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Launch(Struct, frozen=True, array_like=True, tag="launch"):
+    """Start attempt `n` as soon as a slot of the warden is free (the worker never sends more)."""
+
+    n: int
+    argv: list[str]
+    #: The whole environment. The warden adds GRAMPUS_OUTPUT, the absolute path of the output file.
+    env: dict[str, str]
+    cwd: str
+    #: From the start of the process; None is no limit.
+    timeout: int | None
+    #: Between TERM and KILL.
+    grace: int
+    #: `<run>/<task>.<attempt>`: where its files go at the end.
+    stem: str
+
+
+class End(Struct, frozen=True, array_like=True, tag="end"):
+    """TERM to everything in the containment, KILL after the attempt's grace. Unknown `n`: ignored."""
+
+    n: int
+
+
+class Shutdown(Struct, frozen=True, array_like=True, tag="shutdown"):
+    """End every attempt within `grace` at most, report each, then exit."""
+
+    grace: int
+
+
+class Ready(Struct, frozen=True, array_like=True, tag="ready"):
+    """First message of the warden on a connection: its incarnation and what it runs."""
+
+    instance: str
+    #: `pid-namespace` or `subreaper`
+    containment: str
+    running: list[int]
+
+
+class Started(Struct, frozen=True, array_like=True, tag="started"):
+    n: int
+    slot: int
+    at: int
+
+
+class Ended(Struct, frozen=True, array_like=True, tag="ended"):
+    """The containment of `n` is empty."""
+
+    n: int
+    at: int
+    #: `exit`: the process ended by itself. `timeout`, `end`: the warden ended it, or it obeyed TERM.
+    #: `spawn`: it could not be started, `error` says why. `lost`: its shim died.
+    cause: Literal["exit", "timeout", "end", "spawn", "lost"]
+    #: Exit code, -signal, or None when it was not started or is lost.
+    exit: int | None
+    error: str
+    #: Bytes written, before any cap.
+    stdout: int
+    stderr: int
+    #: `<stem>.output` exists.
+    output: bool
+
+
+class Stuck(Struct, frozen=True, array_like=True, tag="stuck"):
+    """KILL was sent and processes are still there: the slot stays taken. Repeated every 10 s."""
+
+    n: int
+    pids: list[int]
+
+
+Order = Launch | End | Shutdown
+Notice = Ready | Started | Ended | Stuck
