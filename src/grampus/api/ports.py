@@ -1,0 +1,143 @@
+"""What the API needs from its node, as protocols. The composition root gives the real things.
+
+Rule: the API reads through `Reads`, changes through `Propose`, and knows nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from msgspec import Struct
+
+from grampus.clock import Clock
+from grampus.protocol import LogChunk
+from grampus.runs.commands import Command, Refusal
+from grampus.runs.views import EventView, OutputView, RunView, TaskView, WorkerView, WorkflowView
+
+
+class Propose(Protocol):
+    async def __call__(self, *commands: Command) -> list[object | Refusal]:
+        """One answer per command, after the commit. Raises Overloaded; Refused while stopping."""
+        ...
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """For /metrics: how many there are now, by state; states with none may be absent."""
+
+    runs: dict[str, int]
+    #: Task runs of runs that are not final.
+    tasks: dict[str, int]
+
+
+class Reads(Protocol):
+    """Queries over the committed state. None and [] mean that there is no such thing."""
+
+    async def workflow(self, name: str, version: int | None) -> WorkflowView | None:
+        """The newest version for None."""
+        ...
+
+    async def workflows(self, limit: int, after: str) -> list[WorkflowView]:
+        """By name, those beyond `after` ("" is from the start)."""
+        ...
+
+    async def run(self, run: str) -> RunView | None: ...
+
+    async def resolve_run(self, text: str) -> list[str]:
+        """Ids that begin with `text`, at most two; the newest run's for `last`."""
+        ...
+
+    async def runs(
+        self, workflow: str | None, state: str | None, limit: int, before_seq: int | None
+    ) -> list[RunView]:
+        """Newest first, those with a lower `seq` than `before_seq`."""
+        ...
+
+    async def tasks(self, run: str) -> list[TaskView]: ...
+
+    async def output(self, run: str, task: str) -> OutputView | None:
+        """None when there is no such task."""
+        ...
+
+    async def events(self, run: str, after_revision: int, limit: int) -> list[EventView]:
+        """In order of revision."""
+        ...
+
+    async def workers(self) -> list[WorkerView]: ...
+
+    async def counts(self) -> Counts: ...
+
+
+class BlobStore(Protocol):
+    """Content-addressed files of the node. A hash is always 64 hexadecimal digits, lower case."""
+
+    async def has(self, hash: str) -> bool: ...
+
+    async def put(self, hash: str, pieces: AsyncIterator[bytes]) -> None:
+        """Durable under `hash` when this returns; once there, putting it again is no error.
+
+        Raises InvalidInput when the bytes have another hash. What `pieces` raises passes
+        through; then, and when cancelled, nothing is kept."""
+        ...
+
+    def open(self, hash: str) -> AsyncIterator[bytes]:
+        """The bytes, in pieces of at most 1 MiB. The first piece raises NotFound."""
+        ...
+
+
+class ReadLog(Protocol):
+    async def __call__(
+        self,
+        session: int,
+        n: int,
+        run: str,
+        task: str,
+        attempt: int,
+        stream: str,
+        offset: int,
+        limit: int,
+    ) -> LogChunk:
+        """Answers at once, with no data when there is none yet.
+
+        Raises NotFound when the log is gone, ServerUnreachable when its worker is not there."""
+        ...
+
+
+class WorkerLoad(Struct, frozen=True):
+    """What a connected worker said of itself last; None before it did."""
+
+    #: Percent of the machine.
+    cpu: int | None = None
+    #: Free bytes.
+    memory: int | None = None
+
+
+class Status(Protocol):
+    """The node as it is this moment. Answers from memory."""
+
+    def waiting_for(self) -> str:
+        """Why the node takes no work yet, for people; "" when it does."""
+        ...
+
+    def applied_index(self) -> int: ...
+
+    def proposals_in_flight(self) -> int: ...
+
+    def connected(self) -> Mapping[int, WorkerLoad]:
+        """By session: the workers that talk to this server now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All of them together."""
+
+    propose: Propose
+    reads: Reads
+    blobs: BlobStore
+    read_log: ReadLog
+    status: Status
+    clock: Clock
+    #: So many random bytes.
+    entropy: Callable[[int], bytes]

@@ -1,0 +1,270 @@
+"""What the API reads and answers, as pydantic models: the OpenAPI document is made from these.
+
+Rule: names are those of `runs.views`; a time is RFC 3339 UTC text with milliseconds, or null when
+it has not come. Unknown fields in a request are errors. How a view becomes an answer is in
+`answers`, how a body is read in `bodies`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from grampus.ids import RUN_ID
+from grampus.model.run import AttemptState, RunState, TaskState
+
+Time = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
+        examples=["2026-11-21T03:52:49.123Z"],
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+RunIdText = Annotated[str, Field(pattern=f"^{RUN_ID.pattern[:-2]}$", examples=["k3v9x2m4q7ab"])]
+PRIORITY = 1000
+PAGE = 100
+PAGE_LIMIT = 1000
+#: A JSON result up to this many bytes is decoded into `value`.
+INLINE_RESULT = 1024 * 1024
+
+
+class Request(BaseModel):
+    """A body that a client sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Answer(BaseModel):
+    """A body that the server sends."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# Problems (RFC 9457)
+
+
+class FieldProblem(Answer):
+    """One thing that is wrong with an input, and how to mend it."""
+
+    message: str = Field(examples=["there is no such field; did you mean `params`?"])
+    file: str | None = None
+    line: int | None = None
+    field: str | None = Field(default=None, examples=["tasks.load.retry.max"])
+    found: str | None = None
+    allowed: str | None = None
+
+
+class ProblemDocument(Answer):
+    """Why a request was not done, as `application/problem+json`."""
+
+    type: str = Field(examples=["urn:grampus:problem:not-found"])
+    title: str = Field(examples=["There is no such thing"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["there is no run k3v9x2m4q7ab"])
+    instance: str = Field(examples=["/api/v1/runs/k3v9x2m4q7ab"])
+    problems: list[FieldProblem] | None = Field(
+        default=None, description="All that is wrong with the input, not only the first."
+    )
+
+
+# Workflows
+
+
+class WorkflowRequest(Request):
+    """Makes a definition the newest version of its workflow."""
+
+    definition: dict[str, Any] = Field(
+        description="The canonical workflow, as `grampus workflow show -o json` prints it.",
+        examples=[
+            {
+                "name": "hello",
+                "tasks": [{"name": "greet", "action": {"type": "shell", "command": "echo hello"}}],
+            }
+        ],
+    )
+
+
+class WorkflowApplied(Answer):
+    name: str = Field(examples=["hello"])
+    version: int = Field(examples=[1])
+    created: bool = Field(description="False when that was the newest version already.")
+    note: str = Field(description="What the user should know; empty when there is nothing.")
+
+
+class WorkflowAnswer(Answer):
+    name: str = Field(examples=["hello"])
+    version: int = Field(description="The newest version, or the one asked for.", examples=[1])
+    paused: bool
+    applied_at: Time
+    definition: dict[str, Any]
+    active_runs: int = Field(description="Runs that are not final.")
+
+
+class WorkflowPage(Answer):
+    """Workflows by name."""
+
+    items: list[WorkflowAnswer]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class WorkflowPaused(Answer):
+    name: str
+    paused: bool
+
+
+# Runs
+
+
+class RunRequest(Request):
+    """Starts a workflow."""
+
+    workflow: str = Field(min_length=1, max_length=64, examples=["hello"])
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Values by name; others get their default."
+    )
+    version: int | None = Field(default=None, ge=1, le=2**31, description="Default: the newest.")
+    priority: int = Field(default=0, ge=-PRIORITY, le=PRIORITY, description="Higher starts first.")
+    id: RunIdText | None = Field(
+        default=None,
+        description="The run's id, made by the client: asking again with it is safe. "
+        "Not together with `Idempotency-Key`; with neither, the server makes one.",
+    )
+
+
+class RunAccepted(Answer):
+    id: RunIdText
+    created: bool = Field(description="False when the same request had made that run before.")
+
+
+class RunAnswer(Answer):
+    id: RunIdText
+    seq: int = Field(description="Grows with every submitted run.")
+    workflow: str
+    version: int
+    state: RunState
+    reason: str = Field(description="Why it is queued, or why it failed.")
+    params: dict[str, Any]
+    priority: int
+    tick: Time
+    created: Time
+    started: Time | None
+    ended: Time | None
+    tasks: int = Field(description="Number of tasks.")
+    counts: dict[str, int] = Field(
+        description="Number of tasks by state; states with none are absent.",
+        examples=[{"SUCCEEDED": 11, "RUNNING": 1}],
+    )
+
+
+class RunPage(Answer):
+    """Runs, newest first."""
+
+    items: list[RunAnswer]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class RunStateAnswer(Answer):
+    id: RunIdText
+    state: RunState
+
+
+class AttemptAnswer(Answer):
+    task: str
+    attempt: int
+    state: AttemptState
+    session: int
+    n: int
+    worker: str
+    started: Time
+    running: Time | None = Field(description="On the worker's clock.")
+    ended: Time | None
+    exit: int | None = Field(description="-signal when a signal ended it.")
+    error: str
+    stdout: int = Field(description="Bytes written.")
+    stderr: int = Field(description="Bytes written.")
+
+
+class TaskAnswer(Answer):
+    name: str
+    index: int
+    kind: str = Field(examples=["shell"])
+    after: list[str]
+    state: TaskState
+    reason: str = Field(description="Why it waits, or why it ended as it did.")
+    due: Time | None = Field(description="When it may start: first start or next try.")
+    started: Time | None
+    ended: Time | None
+    max_attempts: int
+    attempts: list[AttemptAnswer]
+    output: bool = Field(description="There is a result to fetch.")
+
+
+class TaskList(Answer):
+    """The tasks of a run, in the order of their declaration."""
+
+    items: list[TaskAnswer]
+
+
+class ResultAnswer(Answer):
+    task: str
+    state: TaskState
+    encoding: Literal["json", "pickle", "none"] = Field(
+        description="`pickle` is read by tasks of the same workflow only; `none`: no result."
+    )
+    value: Any = Field(
+        description="The decoded JSON; null for `pickle`, and when it is not `inline`."
+    )
+    inline: bool = Field(
+        description="`value` is the result. Otherwise `Accept: application/octet-stream` has it."
+    )
+    size: int = Field(description="Bytes of the encoded result.")
+
+
+class LogEntry(Answer):
+    """A piece of one stream of one attempt, cut between characters."""
+
+    task: str
+    attempt: int
+    stream: Literal["stdout", "stderr"]
+    offset: int = Field(description="Where the piece starts in its stream, in bytes.")
+    next: int = Field(description="Where the next piece starts: `offset` to go on from here.")
+    text: str = Field(description="UTF-8, with U+FFFD for bytes that are not.")
+    skipped: int = Field(description="Bytes before the piece that were cut: the log was too long.")
+    note: str = Field(description="For people: why there is nothing to show. Mostly empty.")
+
+
+class EventAnswer(Answer):
+    """`data` of one server-sent event: the fact; more fields by `type`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str = Field(examples=["task.finished"])
+    revision: int
+    at: Time
+    run: str
+
+
+# Workers
+
+
+class WorkerAnswer(Answer):
+    session: int
+    name: str
+    group: str
+    slots: int
+    busy: int = Field(description="Slots taken by attempts that are not final.")
+    state: Literal["LIVE", "ENDED"]
+    since: Time
+    connected: bool = Field(description="It talks to this server now.")
+    cpu: int | None = Field(description="Percent of the machine; null when not known.")
+    memory: int | None = Field(description="Free bytes; null when not known.")
+
+
+class WorkerList(Answer):
+    items: list[WorkerAnswer]
+
+
+class Health(Answer):
+    status: Literal["ok"]
