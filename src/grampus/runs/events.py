@@ -45,7 +45,7 @@ class RunFinished(Event, frozen=True, tag="run.finished", kw_only=True):
 
 
 class RunDeleted(Event, frozen=True, tag="run.deleted", kw_only=True):
-    pass
+    """Told once, not kept: what is deleted has no story."""
 
 
 class TaskReady(Event, frozen=True, tag="task.ready", kw_only=True):
@@ -58,6 +58,10 @@ class TaskReady(Event, frozen=True, tag="task.ready", kw_only=True):
     due: int
     #: READY or RETRYING
     state: TaskState
+    #: What placement needs to know; `priority` is the run's and the task's together.
+    group: str
+    slots: int
+    priority: int
     reason: str = ""
 
 

@@ -1,0 +1,123 @@
+"""The replicated state of a cluster: one SQLite file, changed only by `apply`.
+
+A batch of commands is one transaction, together with the index of its log entry; so a crash between
+the log and the ledger is mended by applying the same entries again. The file is written with
+synchronous=NORMAL: after a power cut it may be behind its log, never ahead and never broken.
+Everything here but `open_reads` runs on the replica's writer thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from grampus.database import Database
+from grampus.errors import FolderError
+from grampus.runs.apply import APPLY, APPLY_VERSION, apply_command
+from grampus.runs.change import Change, Graphs
+from grampus.runs.commands import decode_command
+
+#: SQL that leads to apply_version N, at position N - 1. Run inside the command that raises it.
+MIGRATIONS = ("schema.sql",)
+#: In this order they are hashed, each by its primary key.
+TABLES = {
+    "meta": "key",
+    "workflow": "name",
+    "workflow_version": "name, version",
+    "run": "id",
+    "task_run": "run, idx",
+    "attempt": "session, n",
+    "output": "run, task",
+    "session": "id",
+    "event": "run, revision",
+}
+
+
+class Ledger:
+    """`apply(index, term, commands)` is all that changes it."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Opens or makes DIR/ledger/ledger.db at `path`; None is a ledger in memory."""
+        self._db = Database.open(":memory:" if path is None else path)
+        self._graphs = Graphs()
+        if self._db.value("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'") == 0:
+            self._create()
+        meta = dict(self._db.query("SELECT key, value FROM meta ORDER BY key"))
+        self._applied: int = meta["applied_index"]
+        self._revision: int = meta["revision"]
+        self._version: int = meta["apply_version"]
+        if self._version > max(APPLY):
+            raise FolderError(
+                f"the ledger in {path} was written by a newer Grampus"
+                f" (apply version {self._version}, this one knows {max(APPLY)}): upgrade"
+            )
+
+    def _create(self) -> None:
+        with self._db.transaction():
+            self._db.script(files("grampus.runs").joinpath(MIGRATIONS[0]).read_text())
+            self._db.executemany(
+                "INSERT INTO meta (key, value) VALUES (?, ?)",
+                [
+                    ("applied_index", 0),
+                    ("applied_term", 0),
+                    ("revision", 0),
+                    ("apply_version", APPLY_VERSION),
+                    ("epoch", 0),
+                    ("run_seq", 0),
+                ],
+            )
+
+    @property
+    def applied_index(self) -> int:
+        return self._applied
+
+    @property
+    def revision(self) -> int:
+        """Of the newest fact."""
+        return self._revision
+
+    def apply(
+        self, index: int, term: int, commands: Sequence[bytes]
+    ) -> tuple[list[object], list[object]]:
+        """One answer per command, and the facts. An exception must end the process."""
+        if index != self._applied + 1:
+            raise RuntimeError(f"entry {index} cannot follow entry {self._applied}")
+        change = Change(self._db, self._graphs, self._revision)
+        change.index = index
+        with self._db.transaction():
+            answers = [
+                apply_command(change, self._version, decode_command(data)) for data in commands
+            ]
+            change.store_facts()
+            self._db.execute(
+                "UPDATE meta SET value = CASE key WHEN 'applied_index' THEN ?"
+                " WHEN 'applied_term' THEN ? ELSE ? END"
+                " WHERE key IN ('applied_index', 'applied_term', 'revision')",
+                (index, term, change.revision),
+            )
+        self._applied = index
+        self._revision = change.revision
+        return answers, list(change.facts)
+
+    def checkpoint(self) -> int | None:
+        """Makes what was applied durable; the index that is, or None when readers were in the way."""
+        applied = self._applied
+        return applied if self._db.checkpoint() else None
+
+    def checksum(self) -> str:
+        """Equal for ledgers with equal content. Reads everything: for tests and for suspicion."""
+        digest = hashlib.sha256()
+        for table, order in TABLES.items():
+            for row in self._db.query(f"SELECT * FROM {table} ORDER BY {order}"):
+                digest.update(repr((table, row)).encode())
+        return digest.hexdigest()
+
+    @property
+    def database(self) -> Database:
+        """The writer's connection: for queries on the writer's thread, and for tests."""
+        return self._db
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,54 @@
+"""The table: which function carries out which command. Chosen by `apply_version`, never by chance.
+
+A handler looks at everything that could refuse first, and writes after that: a refusal changes
+nothing. It returns what the proposer gets, or a `Refusal`. Any exception ends the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from grampus.runs import apply_attempts, apply_runs, apply_sessions, apply_workflows
+from grampus.runs.change import Change
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    CancelRun,
+    Command,
+    DeleteRun,
+    DeleteWorkflow,
+    EndSession,
+    OpenSession,
+    PauseWorkflow,
+    ReportAttempt,
+    Retain,
+    StartAttempts,
+    SubmitRun,
+    TakeOffice,
+)
+
+APPLY_VERSION = 1
+
+Handler = Callable[[Change, Any], object]
+
+_VERSION_1: dict[type[Any], Handler] = {
+    ApplyWorkflow: apply_workflows.apply_workflow,
+    PauseWorkflow: apply_workflows.pause_workflow,
+    DeleteWorkflow: apply_workflows.delete_workflow,
+    SubmitRun: apply_runs.submit_run,
+    CancelRun: apply_runs.cancel_run,
+    DeleteRun: apply_runs.delete_run,
+    Retain: apply_runs.retain,
+    StartAttempts: apply_attempts.start_attempts,
+    ReportAttempt: apply_attempts.report_attempt,
+    OpenSession: apply_sessions.open_session,
+    EndSession: apply_sessions.end_session,
+    TakeOffice: apply_sessions.take_office,
+}
+
+APPLY: dict[int, dict[type[Any], Handler]] = {1: _VERSION_1}
+
+
+def apply_command(change: Change, version: int, command: Command) -> object:
+    """The proposer's answer: a value, or a `Refusal`."""
+    return APPLY[version][type(command)](change, command)

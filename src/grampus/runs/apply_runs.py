@@ -1,0 +1,151 @@
+"""Runs: submit, cancel, delete, retention."""
+
+from __future__ import annotations
+
+from grampus.model.run import FINAL_RUN, RunState, TaskState
+from grampus.runs.change import Change
+from grampus.runs.commands import CancelRun, DeleteRun, Refusal, Retain, SubmitRun
+from grampus.runs.events import RunCancelling, RunDeleted, RunFinished, RunSubmitted
+from grampus.runs.graph import Graph
+from grampus.runs.progress import (
+    active_runs,
+    begin,
+    finish_tasks,
+    not_started,
+    read_run,
+    run_limit,
+    set_run_state,
+    settle,
+)
+
+
+def submit_run(change: Change, command: SubmitRun) -> str | Refusal:
+    db = change.db
+    known = db.one("SELECT request FROM run WHERE id = ?", (command.run,))
+    if known is not None:
+        if known[0] == command.request:
+            return "exists"
+        return Refusal("conflict", f"run {command.run} exists, and was made by another request")
+    workflow = db.one(
+        "SELECT paused, version FROM workflow WHERE name = ? AND deleted = 0", (command.workflow,)
+    )
+    graph = change.find_graph(command.workflow, command.version)
+    if workflow is None or graph is None:
+        return Refusal("not-found", f"there is no workflow {command.workflow}")
+    newest = change.graph(command.workflow, workflow[1])
+    reason = f"workflow {command.workflow} is paused" if workflow[0] else ""
+    limit = run_limit(newest)
+    if limit is not None and active_runs(change, command.workflow) >= limit:
+        overlap = newest.workflow.overlap
+        reason = f"max_active_runs: {limit} of {limit} active"
+        if overlap == "skip":
+            return Refusal("conflict", f"{command.workflow}: {reason}, and overlap is skip")
+    _insert(change, command, graph, reason)
+    if not reason:
+        row = read_run(change, command.run)
+        assert row is not None
+        begin(change, command.at, row)
+    elif limit is not None and newest.workflow.overlap == "cancel_old" and not workflow[0]:
+        _cancel_oldest(change, command)
+    return "created"
+
+
+def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str) -> None:
+    db = change.db
+    seq: int = db.value("UPDATE meta SET value = value + 1 WHERE key = 'run_seq' RETURNING value")
+    tasks = len(graph.tasks)
+    db.execute(
+        "INSERT INTO run (id, seq, workflow, version, state, reason, params, request, priority,"
+        " tick, created, started, ended, tasks, remaining, failed)"
+        " VALUES (?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, 0)",
+        (
+            command.run, seq, command.workflow, command.version, reason, command.params,
+            command.request, command.priority, command.tick, command.at, tasks, tasks,
+        ),
+    )  # fmt: skip
+    db.executemany(
+        "INSERT INTO task_run (run, idx, state, reason, attempt, failures, lost, waits)"
+        " VALUES (?, ?, 'WAITING', '', 0, 0, 0, ?)",
+        [(command.run, index, len(ups)) for index, ups in enumerate(graph.ups)],
+    )
+    change.emit(
+        RunSubmitted, at=command.at, run=command.run, workflow=command.workflow,
+        version=command.version, priority=command.priority,
+        state=RunState.QUEUED if reason else RunState.RUNNING, reason=reason,
+    )  # fmt: skip
+
+
+def _cancel_oldest(change: Change, command: SubmitRun) -> None:
+    """Overlap `cancel_old`: the oldest active run that is not being cancelled makes room."""
+    oldest = change.db.value(
+        "SELECT id FROM run WHERE workflow = ? AND state IN ('RUNNING', 'PAUSED')"
+        " ORDER BY seq LIMIT 1",
+        (command.workflow,),
+    )
+    if oldest is not None:
+        cancel_run(change, CancelRun(command.at, oldest, f"overlap: {command.run} is newer"))
+
+
+def cancel_run(change: Change, command: CancelRun) -> RunState | Refusal:
+    """What has not started is CANCELLED now; what lives is killed and reported by its worker."""
+    row = read_run(change, command.run)
+    if row is None:
+        return Refusal("not-found", f"there is no run {command.run}")
+    if row.state in (RunState.CANCELLING, RunState.CANCELLED):
+        return row.state
+    if row.state in FINAL_RUN:
+        return Refusal("conflict", f"run {command.run} is {row.state} already")
+    reason = f"cancelled by {command.by}"
+    if row.state != RunState.QUEUED:
+        row = set_run_state(change, row, RunState.CANCELLING, reason=reason)
+        change.emit(RunCancelling, at=command.at, run=row.id, by=command.by)
+    ended = [
+        (index, before, TaskState.CANCELLED) for index, before in not_started(change, row.id).items()
+    ]
+    graph = change.graph(row.workflow, row.version)
+    row = finish_tasks(change, command.at, row, graph, ended, reason)
+    if row.state == RunState.QUEUED:
+        _cancel_queued(change, command, reason)
+        return RunState.CANCELLED
+    settle(change, command.at, row)
+    return RunState.CANCELLED if row.remaining == 0 else RunState.CANCELLING
+
+
+def _cancel_queued(change: Change, command: CancelRun, reason: str) -> None:
+    row = read_run(change, command.run)
+    assert row is not None
+    set_run_state(change, row, RunState.CANCELLED, reason=reason, ended=command.at)
+    change.emit(
+        RunFinished, at=command.at, run=row.id, state=RunState.CANCELLED, reason=reason
+    )
+
+
+def delete_run(change: Change, command: DeleteRun) -> str | Refusal:
+    row = read_run(change, command.run)
+    if row is None:
+        return Refusal("not-found", f"there is no run {command.run}")
+    if row.state not in FINAL_RUN:
+        return Refusal("conflict", f"run {command.run} is {row.state}: cancel it first")
+    _erase(change, command.at, command.run)
+    return "deleted"
+
+
+def retain(change: Change, command: Retain) -> list[str]:
+    runs = [
+        run
+        for (run,) in change.db.query(
+            "SELECT id FROM run WHERE ended < ? ORDER BY ended, id LIMIT ?",
+            (command.before, command.limit),
+        )
+    ]
+    for run in runs:
+        _erase(change, command.at, run)
+    change.db.execute("DELETE FROM event WHERE run = '' AND at < ?", (command.before,))
+    return runs
+
+
+def _erase(change: Change, at: int, run: str) -> None:
+    for table in ("attempt", "output", "task_run", "event"):
+        change.db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
+    change.db.execute("DELETE FROM run WHERE id = ?", (run,))
+    change.emit(RunDeleted, at=at, run=run, keep=False)

@@ -1,0 +1,101 @@
+"""One batch of the log being applied: the open transaction, the revision, the facts so far.
+
+Rule for everything that is given a `Change`: the same batch on the same rows gives the same rows and
+facts, on every server, for ever. So: no clock, no chance, no iteration over a set, every SELECT that
+returns several rows is ordered, numbers are integers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+import msgspec
+
+from grampus.database import Database
+from grampus.model.workflow import read_workflow
+from grampus.runs.events import Event, Fact
+from grampus.runs.graph import Graph
+
+E = TypeVar("E", bound=Event)
+
+_JSON = msgspec.json.Encoder()
+_GRAPHS = 256
+
+
+class Graphs:
+    """Graphs of workflow versions, decoded once. A version never changes, so a cache cannot be stale."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int], Graph] = OrderedDict()
+
+    def get(self, db: Database, name: str, version: int) -> Graph | None:
+        key = (name, version)
+        graph = self._known.get(key)
+        if graph is None:
+            content = db.value(
+                "SELECT content FROM workflow_version WHERE name = ? AND version = ?", key
+            )
+            if content is None:
+                return None
+            graph = self._known[key] = Graph(read_workflow(content))
+            if len(self._known) > _GRAPHS:
+                self._known.popitem(last=False)
+        return graph
+
+    def drop(self, name: str, version: int) -> None:
+        """For a version that was never committed or is deleted: its number may come back."""
+        self._known.pop((name, version), None)
+
+    def clear(self) -> None:
+        self._known.clear()
+
+
+class Change:
+    """What handlers write through. `facts` are published after the commit."""
+
+    def __init__(self, db: Database, graphs: Graphs, revision: int) -> None:
+        self.db = db
+        self.index = 0
+        self.revision = revision
+        self.facts: list[Fact] = []
+        self._graphs = graphs
+        self._unkept: list[int] = []
+
+    def graph(self, name: str, version: int) -> Graph:
+        """The graph of a version that must exist."""
+        graph = self._graphs.get(self.db, name, version)
+        if graph is None:
+            raise RuntimeError(f"workflow {name} version {version} is not in the ledger")
+        return graph
+
+    def find_graph(self, name: str, version: int) -> Graph | None:
+        return self._graphs.get(self.db, name, version)
+
+    def forget_graph(self, name: str, version: int) -> None:
+        self._graphs.drop(name, version)
+
+    def next_revision(self) -> int:
+        """The revision that the next fact will have."""
+        return self.revision + 1
+
+    def emit(self, kind: type[E], *, at: int, keep: bool = True, **fields: object) -> E:
+        """Adds a fact. `keep=False`: published, but not stored in the run's history."""
+        self.revision += 1
+        fact = kind(revision=self.revision, at=at, **fields)  # type: ignore[arg-type]
+        self.facts.append(fact)  # type: ignore[arg-type]
+        if not keep:
+            self._unkept.append(self.revision)
+        return fact
+
+    def store_facts(self) -> None:
+        """Writes the facts' rows; once, at the end of the batch."""
+        unkept = self._unkept
+        self.db.executemany(
+            "INSERT INTO event (run, revision, at, kind, data) VALUES (?, ?, ?, ?, ?)",
+            [
+                (f.run, f.revision, f.at, f.__struct_config__.tag, _JSON.encode(f))
+                for f in self.facts
+                if f.revision not in unkept
+            ],
+        )

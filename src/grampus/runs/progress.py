@@ -1,0 +1,214 @@
+"""How a run moves on: which tasks become ready, which can never run, when the run is over.
+
+Decided here, inside `apply`, from rows only. The scheduler learns of it from the facts. Every function
+leaves the run consistent: `remaining` counts the task runs that are not final, `waits` the upstream
+tasks that have not succeeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from grampus.model.run import RunState, TaskState
+from grampus.runs.change import Change
+from grampus.runs.events import RunFinished, RunStarted, TaskFinished, TaskReady
+from grampus.runs.graph import Graph
+from grampus.runs.transitions import run_step, task_step
+
+
+class RunRow(NamedTuple):
+    """What progress needs of a run."""
+
+    id: str
+    workflow: str
+    version: int
+    state: RunState
+    priority: int
+    remaining: int
+    failed: bool
+
+
+_RUN = "SELECT id, workflow, version, state, priority, remaining, failed FROM run WHERE id = ?"
+
+
+def read_run(change: Change, run: str) -> RunRow | None:
+    row = change.db.one(_RUN, (run,))
+    if row is None:
+        return None
+    return RunRow(row[0], row[1], row[2], RunState(row[3]), row[4], row[5], bool(row[6]))
+
+
+def set_run_state(
+    change: Change, row: RunRow, state: RunState, *, reason: str = "", ended: int | None = None
+) -> RunRow:
+    run_step(row.state, state)
+    change.db.execute(
+        "UPDATE run SET state = ?, reason = ?, ended = ? WHERE id = ?",
+        (state, reason, ended, row.id),
+    )
+    return row._replace(state=state)
+
+
+def begin(change: Change, at: int, row: RunRow) -> None:
+    """The run's first breath: it is RUNNING and its roots are READY."""
+    change.db.execute(
+        "UPDATE run SET state = ?, reason = '', started = ? WHERE id = ?",
+        (run_step(row.state, RunState.RUNNING), at, row.id),
+    )
+    change.emit(
+        RunStarted, at=at, run=row.id,
+        workflow=row.workflow, version=row.version, priority=row.priority,
+    )  # fmt: skip
+    graph = change.graph(row.workflow, row.version)
+    for index, ups in enumerate(graph.ups):
+        if not ups:
+            make_ready(change, at, row, graph, index, TaskState.WAITING, attempt=1, due=at)
+
+
+def make_ready(
+    change: Change,
+    at: int,
+    row: RunRow,
+    graph: Graph,
+    index: int,
+    before: TaskState,
+    *,
+    attempt: int,
+    due: int,
+    state: TaskState = TaskState.READY,
+    reason: str = "",
+) -> None:
+    """The task may start its `attempt` from `due` on."""
+    change.db.execute(
+        "UPDATE task_run SET state = ?, due = ?, reason = ? WHERE run = ? AND idx = ?",
+        (task_step(before, state), due, reason, row.id, index),
+    )
+    task = graph.tasks[index]
+    change.emit(
+        TaskReady, at=at, run=row.id, task=task.name, index=index, attempt=attempt, due=due,
+        state=state, group=task.group, slots=task.slots, priority=row.priority + task.priority,
+        reason=reason,
+    )  # fmt: skip
+
+
+def finish_tasks(
+    change: Change,
+    at: int,
+    row: RunRow,
+    graph: Graph,
+    ended: Sequence[tuple[int, TaskState, TaskState]],
+    reason: str,
+) -> RunRow:
+    """Makes tasks final: (index, state before, state after). The run itself is looked at by `settle`."""
+    if not ended:
+        return row
+    for _, before, after in ended:
+        task_step(before, after)
+    change.db.executemany(
+        "UPDATE task_run SET state = ?, reason = ?, ended = ? WHERE run = ? AND idx = ?",
+        [(after, reason, at, row.id, index) for index, _, after in ended],
+    )
+    for index, _, after in ended:
+        change.emit(
+            TaskFinished, at=at, run=row.id,
+            task=graph.tasks[index].name, index=index, state=after, reason=reason,
+        )  # fmt: skip
+    remaining = row.remaining - len(ended)
+    change.db.execute("UPDATE run SET remaining = ? WHERE id = ?", (remaining, row.id))
+    return row._replace(remaining=remaining)
+
+
+def release_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> None:
+    """`index` has succeeded: who waited for it alone is READY."""
+    for down in graph.downs[index]:
+        waits, state = change.db.one(
+            "UPDATE task_run SET waits = waits - 1 WHERE run = ? AND idx = ?"
+            " RETURNING waits, state",
+            (row.id, down),
+        )
+        if waits == 0 and state == TaskState.WAITING and row.state == RunState.RUNNING:
+            make_ready(change, at, row, graph, down, TaskState.WAITING, attempt=1, due=at)
+
+
+def fail_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> RunRow:
+    """`index` has ended badly: what needed it cannot run; with `stop`, nothing else starts either."""
+    change.db.execute("UPDATE run SET failed = 1 WHERE id = ?", (row.id,))
+    row = row._replace(failed=True)
+    name = graph.tasks[index].name
+    states = not_started(change, row.id)
+    doomed = [
+        (down, states[down], TaskState.UPSTREAM_FAILED)
+        for down in graph.downstream([index])
+        if down in states
+    ]
+    row = finish_tasks(change, at, row, graph, doomed, f"{name} did not succeed")
+    if graph.workflow.on_failure == "stop":
+        gone = {down for down, _, _ in doomed}
+        skipped = [
+            (other, before, TaskState.SKIPPED)
+            for other, before in states.items()
+            if other not in gone
+        ]
+        row = finish_tasks(change, at, row, graph, skipped, f"{name} failed: the run stops")
+    return row
+
+
+def not_started(change: Change, run: str) -> dict[int, TaskState]:
+    """Tasks that have no live attempt and are not final, by index, ascending."""
+    rows = change.db.query(
+        "SELECT idx, state FROM task_run WHERE run = ?"
+        " AND state IN ('WAITING', 'READY', 'RETRYING') ORDER BY idx",
+        (run,),
+    )
+    return {index: TaskState(state) for index, state in rows}
+
+
+def settle(change: Change, at: int, row: RunRow) -> None:
+    """Ends the run when nothing of it is left to do, and starts the next one in the queue."""
+    if row.remaining:
+        return
+    if row.state == RunState.CANCELLING:
+        state = RunState.CANCELLED
+    else:
+        state = RunState.FAILED if row.failed else RunState.SUCCEEDED
+    set_run_state(change, row, state, ended=at)
+    change.emit(RunFinished, at=at, run=row.id, state=state)
+    promote(change, at, row.workflow)
+
+
+def active_runs(change: Change, workflow: str) -> int:
+    """Runs of the workflow that have begun and are not final."""
+    count: int = change.db.value(
+        "SELECT count(*) FROM run WHERE workflow = ?"
+        " AND state IN ('RUNNING', 'PAUSED', 'CANCELLING')",
+        (workflow,),
+    )
+    return count
+
+
+def promote(change: Change, at: int, workflow: str) -> None:
+    """Starts queued runs of the workflow as far as its limit allows: priority first, then age."""
+    found = change.db.one(
+        "SELECT version, paused FROM workflow WHERE name = ? AND deleted = 0", (workflow,)
+    )
+    if found is None or found[1]:
+        return
+    limit = run_limit(change.graph(workflow, found[0]))
+    room = 1_000 if limit is None else limit - active_runs(change, workflow)
+    if room <= 0:
+        return
+    for (run,) in change.db.query(
+        "SELECT id FROM run WHERE workflow = ? AND state = 'QUEUED'"
+        " ORDER BY priority DESC, seq LIMIT ?",
+        (workflow, room),
+    ):
+        row = read_run(change, run)
+        if row is not None:
+            begin(change, at, row)
+
+
+def run_limit(graph: Graph) -> int | None:
+    """How many runs may be active at once; `overlap: allow` lifts the limit."""
+    workflow = graph.workflow
+    return None if workflow.overlap == "allow" else workflow.max_active_runs

@@ -1,0 +1,212 @@
+"""Reads of the run store: rows to views. Every answer is bounded by a limit that the caller gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from grampus.database import Database
+from grampus.model.run import AttemptState, RunState, TaskState, Value
+from grampus.runs.change import Graphs
+from grampus.runs.views import (
+    AttemptView,
+    EventView,
+    OutputView,
+    RunView,
+    TaskView,
+    WorkerView,
+    WorkflowView,
+)
+
+_WORKFLOW = """
+SELECT w.name, v.version, w.paused, v.applied_at,
+    (SELECT count(*) FROM run r WHERE r.workflow = w.name
+        AND r.state IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING'))
+FROM workflow w JOIN workflow_version v ON v.name = w.name
+"""
+_RUN = """
+SELECT id, seq, workflow, version, state, reason, params, priority, tick, created, started, ended,
+    tasks FROM run
+"""
+_ATTEMPT = """
+SELECT a.task, a.attempt, a.state, a.session, a.n, s.name, a.started, a.running, a.ended, a.exit,
+    a.error, a.stdout, a.stderr FROM attempt a JOIN session s ON s.id = a.session
+"""
+
+
+class Queries:
+    """Over one read-only connection; not for use by two threads at once."""
+
+    def __init__(self, db: Database, graphs: Graphs) -> None:
+        self._db = db
+        self._graphs = graphs
+
+    def workflow(self, name: str, version: int | None = None) -> WorkflowView | None:
+        """The newest version, or that one. None for a deleted workflow, unless `version` is given."""
+        if version is None:
+            where, args = "WHERE w.name = ? AND w.deleted = 0 AND v.version = w.version", (name,)
+        else:
+            where, args = "WHERE w.name = ? AND v.version = ?", (name, version)  # type: ignore[assignment]
+        row = self._db.one(_WORKFLOW + where, args)
+        return None if row is None else self._workflow_view(row)
+
+    def workflows(self, limit: int, after: str = "") -> list[WorkflowView]:
+        """By name, after `after`."""
+        rows = self._db.query(
+            _WORKFLOW + "WHERE w.deleted = 0 AND v.version = w.version AND w.name > ?"
+            " ORDER BY w.name LIMIT ?",
+            (after, limit),
+        )
+        return [self._workflow_view(row) for row in rows]
+
+    def _workflow_view(self, row: tuple[Any, ...]) -> WorkflowView:
+        name, version, paused, applied_at, active = row
+        graph = self._graphs.get(self._db, name, version)
+        assert graph is not None
+        return WorkflowView(
+            name=name, version=version, paused=bool(paused), applied_at=applied_at,
+            definition=graph.workflow, active_runs=active,
+        )  # fmt: skip
+
+    def run(self, run: str) -> RunView | None:
+        row = self._db.one(_RUN + "WHERE id = ?", (run,))
+        return None if row is None else self._run_view(row)
+
+    def resolve_run(self, text: str) -> list[str]:
+        """Ids that `text` may mean: `last`, a whole id or a prefix; at most two."""
+        if text == "last":
+            rows = self._db.query("SELECT id FROM run ORDER BY seq DESC LIMIT 1")
+        else:
+            rows = self._db.query(
+                "SELECT id FROM run WHERE id >= ? AND id < ? ORDER BY id LIMIT 2",
+                (text, text + "\x7f"),
+            )
+        return [row[0] for row in rows]
+
+    def runs(
+        self, workflow: str | None, state: str | None, limit: int, before_seq: int | None
+    ) -> list[RunView]:
+        """Newest first, older than `before_seq`."""
+        where, args = ["seq < ?"], [before_seq if before_seq is not None else 2**62]
+        for column, wanted in (("workflow", workflow), ("state", state)):
+            if wanted is not None:
+                where.append(f"{column} = ?")
+                args.append(wanted)  # type: ignore[arg-type]
+        rows = self._db.query(
+            f"{_RUN} WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?", (*args, limit)
+        )
+        return [self._run_view(row) for row in rows]
+
+    def _run_view(self, row: tuple[Any, ...]) -> RunView:
+        counts = self._db.query(
+            "SELECT state, count(*) FROM task_run WHERE run = ? GROUP BY state ORDER BY state",
+            (row[0],),
+        )
+        return RunView(
+            id=row[0], seq=row[1], workflow=row[2], version=row[3], state=RunState(row[4]),
+            reason=row[5], params=msgspec.json.decode(row[6]), priority=row[7], tick=row[8],
+            created=row[9], started=row[10], ended=row[11], tasks=row[12], counts=dict(counts),
+        )  # fmt: skip
+
+    def tasks(self, run: str) -> list[TaskView]:
+        """All tasks of the run in declaration order, with all their attempts."""
+        found = self._db.one("SELECT workflow, version FROM run WHERE id = ?", (run,))
+        if found is None:
+            return []
+        graph = self._graphs.get(self._db, *found)
+        assert graph is not None
+        attempts: dict[int, list[AttemptView]] = {}
+        for row in self._db.query(_ATTEMPT + "WHERE a.run = ? ORDER BY a.task, a.attempt", (run,)):
+            name = graph.tasks[row[0]].name
+            attempts.setdefault(row[0], []).append(
+                _attempt_view(name, row)
+            )
+        outputs = {
+            index for (index,) in self._db.query("SELECT task FROM output WHERE run = ?", (run,))
+        }
+        rows = self._db.query(
+            "SELECT idx, state, reason, due, started, ended FROM task_run WHERE run = ?"
+            " ORDER BY idx",
+            (run,),
+        )
+        return [
+            TaskView(
+                name=graph.tasks[index].name, index=index,
+                kind=graph.tasks[index].action.__struct_config__.tag,  # type: ignore[arg-type]
+                after=graph.tasks[index].after, state=TaskState(state), reason=reason, due=due,
+                started=started, ended=ended,
+                max_attempts=graph.tasks[index].retry.max + 1,
+                attempts=tuple(attempts.get(index, ())), output=index in outputs,
+            )
+            for index, state, reason, due, started, ended in rows
+        ]  # fmt: skip
+
+    def output(self, run: str, task: str) -> OutputView | None:
+        """None when there is no such run or no such task in it."""
+        found = self._db.one("SELECT workflow, version FROM run WHERE id = ?", (run,))
+        graph = None if found is None else self._graphs.get(self._db, *found)
+        index = None if graph is None else graph.index.get(task)
+        if index is None:
+            return None
+        state = self._db.value(
+            "SELECT state FROM task_run WHERE run = ? AND idx = ?", (run, index)
+        )
+        value = self.value(run, index)
+        return OutputView(task=task, state=TaskState(state), value=value)
+
+    def value(self, run: str, index: int) -> Value | None:
+        row = self._db.one(
+            "SELECT encoding, data, blob, size FROM output WHERE run = ? AND task = ?",
+            (run, index),
+        )
+        return None if row is None else Value(*row)
+
+    def events(self, run: str, after: int, limit: int) -> list[EventView]:
+        rows = self._db.query(
+            "SELECT revision, at, kind, data FROM event WHERE run = ? AND revision > ?"
+            " ORDER BY revision LIMIT ?",
+            (run, after, limit),
+        )
+        return [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows]
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Runs by state, and task runs of unfinished runs by state."""
+        runs = self._db.query("SELECT state, count(*) FROM run GROUP BY state ORDER BY state")
+        tasks = self._db.query(
+            "SELECT t.state, count(*) FROM run r JOIN task_run t ON t.run = r.id"
+            " WHERE r.state IN ('QUEUED', 'RUNNING', 'PAUSED', 'CANCELLING')"
+            " GROUP BY t.state ORDER BY t.state"
+        )
+        return dict(runs), dict(tasks)
+
+    def referenced_blobs(self, hashes: list[str]) -> list[str]:
+        """Those of `hashes` that an output names. (Bundles are named by workflow versions.)"""
+        marks = ", ".join("?" * len(hashes))
+        rows = self._db.query(
+            f"SELECT DISTINCT blob FROM output WHERE blob IN ({marks}) ORDER BY blob", hashes
+        )
+        return [row[0] for row in rows]
+
+    def workers(self) -> list[WorkerView]:
+        """The newest session of each name."""
+        rows = self._db.query(
+            "SELECT id, name, grp, slots, busy, ended, opened FROM session WHERE id IN"
+            " (SELECT max(id) FROM session GROUP BY name) ORDER BY name LIMIT 10000"
+        )
+        return [
+            WorkerView(
+                session=row[0], name=row[1], group=row[2], slots=row[3], busy=row[4],
+                state="LIVE" if row[5] is None else "ENDED",
+                since=row[6] if row[5] is None else row[5],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+
+def _attempt_view(name: str, row: tuple[Any, ...]) -> AttemptView:
+    return AttemptView(
+        task=name, attempt=row[1], state=AttemptState(row[2]), session=row[3], n=row[4],
+        worker=row[5], started=row[6], running=row[7], ended=row[8], exit=row[9], error=row[10],
+        stdout=row[11], stderr=row[12],
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Queries for many askers: a few threads, each with a read-only connection of its own.
+
+A read sees a committed state, at least as new as anything that was answered before it was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from grampus.database import Database
+from grampus.runs.change import Graphs
+from grampus.runs.queries import Queries
+from grampus.runs.views import (
+    EventView,
+    OutputView,
+    RunView,
+    TaskView,
+    WorkerView,
+    WorkflowView,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Reads:
+    """The async face of `Queries` over the ledger file at `path`."""
+
+    def __init__(self, path: Path, threads: int = 2) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="grampus-read")
+        self._local = threading.local()
+        self._opened: list[Database] = []
+
+    def _queries(self) -> Queries:
+        queries: Queries | None = getattr(self._local, "queries", None)
+        if queries is None:
+            db = Database.open(self._path, readonly=True)
+            self._opened.append(db)
+            queries = self._local.queries = Queries(db, Graphs())
+        return queries
+
+    async def _ask(
+        self, ask: Callable[Concatenate[Queries, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._pool, lambda: ask(self._queries(), *args, **kwargs)
+        )
+
+    async def workflow(self, name: str, version: int | None) -> WorkflowView | None:
+        return await self._ask(Queries.workflow, name, version)
+
+    async def workflows(self, limit: int, after: str) -> list[WorkflowView]:
+        return await self._ask(Queries.workflows, limit, after)
+
+    async def run(self, run: str) -> RunView | None:
+        return await self._ask(Queries.run, run)
+
+    async def resolve_run(self, text: str) -> list[str]:
+        return await self._ask(Queries.resolve_run, text)
+
+    async def runs(
+        self, workflow: str | None, state: str | None, limit: int, before_seq: int | None
+    ) -> list[RunView]:
+        return await self._ask(Queries.runs, workflow, state, limit, before_seq)
+
+    async def tasks(self, run: str) -> list[TaskView]:
+        return await self._ask(Queries.tasks, run)
+
+    async def output(self, run: str, task: str) -> OutputView | None:
+        return await self._ask(Queries.output, run, task)
+
+    async def events(self, run: str, after_revision: int, limit: int) -> list[EventView]:
+        return await self._ask(Queries.events, run, after_revision, limit)
+
+    async def workers(self) -> list[WorkerView]:
+        return await self._ask(Queries.workers)
+
+    async def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        return await self._ask(Queries.counts)
+
+    async def referenced_blobs(self, hashes: list[str]) -> list[str]:
+        return await self._ask(Queries.referenced_blobs, hashes)
+
+    def close(self) -> None:
+        """Waits for reads under way."""
+        self._pool.shutdown(wait=True)
+        for db in self._opened:
+            db.close()
