@@ -1,0 +1,78 @@
+"""What must be true of a `WorkerCore` after every step. Called by tests, not by a worker."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from grampus.model.run import FINAL_ATTEMPT
+from grampus.worker.core.attempt import WITH_WARDEN, Stage
+from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.instructions import Instruction, Launch, Send
+from grampus.worker.core.seen import Seen
+
+_WITH_SLOTS = WITH_WARDEN | {Stage.PREPARING}
+
+
+def check(core: WorkerCore) -> None:
+    """Raises AssertionError with the rule that is broken."""
+    check_seen(core.seen)
+    held, line = core.slots.held(), [n for n, _ in core.slots.line()]
+    stages = {n: attempt.stage for n, attempt in core.attempts.items()}
+    assert core.slots.used == sum(held.values()), "the count of used slots is wrong"
+    assert core.slots.used <= core.slots.total, "more slots are used than there are"
+    assert set(held) == {n for n, stage in stages.items() if stage in _WITH_SLOTS}, (
+        "exactly what is between Prepare and its end has slots"
+    )
+    assert sorted(line) == sorted(n for n, stage in stages.items() if stage is Stage.WAITING), (
+        "exactly what waits is in the line"
+    )
+    assert all(n in core.seen for n in stages), "an attempt is not among the numbers seen"
+    assert all(n in core.seen for n in core.outbox.numbers()), "a report of a number never seen"
+    assert not set(stages) & set(core.outbox.numbers()), "an attempt is both live and reported over"
+    assert core.session is not None or not stages, "an attempt without a session"
+    if core.warden and not (core.leftovers or core.stopping or core.orphaned):
+        first = core.slots.line()[:1]
+        assert not first or core.slots.used + first[0][1] > core.slots.total, (
+            "the first in line waits although it fits"
+        )
+    if core.connected and len(core.outbox):
+        assert core.alarm is not None, "a report waits for its acknowledgement without an alarm"
+    for n, attempt in core.attempts.items():
+        assert attempt.n == n
+        assert (attempt.ended is not None) == (attempt.stage is Stage.READING)
+
+
+def check_seen(seen: Seen) -> None:
+    intervals = seen.intervals()
+    assert all(start < stop for start, stop in intervals), "an interval is empty"
+    assert all(a[1] < b[0] for a, b in pairwise(intervals)), "intervals touch or overlap"
+
+
+class Watch:
+    """Looks at the instructions of all steps together."""
+
+    def __init__(self) -> None:
+        self.launched: set[tuple[int, int]] = set()
+        self._final: dict[tuple[int, int], object] = {}
+
+    def look(self, core: WorkerCore, out: list[Instruction]) -> None:
+        check(core)
+        for instruction in out:
+            match instruction:
+                case Launch(n):
+                    assert core.session is not None
+                    assert (core.session, n) not in self.launched, f"{n} was launched twice"
+                    assert (core.session, n) not in self._final, f"{n} was launched after its end"
+                    self.launched.add((core.session, n))
+                case Send(message):
+                    assert core.connected, "something is sent without a connection"
+                    for report in getattr(message, "reports", ()):
+                        self._reported(report.session, report.n, report)
+
+    def _reported(self, session: int, n: int, report: object) -> None:
+        final = self._final.get((session, n))
+        state = getattr(report, "state", None)
+        if final is not None:
+            assert report == final or getattr(report, "error", "").startswith("the worker does not")
+        elif state in FINAL_ATTEMPT:
+            self._final[session, n] = report

@@ -1,0 +1,413 @@
+"""What a worker decides, without I/O: `step(now, events)` gives instructions.
+
+Rules, each checked in `check`:
+- A number that was seen, refused or killed before it arrived never starts: `Seen` keeps it for ever.
+- Only the warden says that a launched attempt is over; until then it keeps its slots.
+- A final report is kept and repeated until it is acknowledged, or until its session has ended.
+- The ledger is right: what it does not hold for live is ended here, without argument.
+
+Time is wall milliseconds. Driver, files, processes and sockets are the business of `worker.driver`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grampus.model.run import AttemptState, Value
+from grampus.protocol import Report, Synced
+from grampus.worker.core.attempt import WITH_WARDEN, Attempt, Stage, outcome
+from grampus.worker.core.events import (
+    Acked,
+    Alarm,
+    Assigned,
+    Connected,
+    Disconnected,
+    Event,
+    KillAsked,
+    Prepared,
+    PrepareFailed,
+    ResultRead,
+    Stopping,
+    SyncAsked,
+    WardenEnded,
+    WardenLost,
+    WardenReady,
+    WardenStarted,
+    WardenStuck,
+)
+from grampus.worker.core.instructions import (
+    Drop,
+    End,
+    Instruction,
+    Launch,
+    LogLine,
+    Prepare,
+    ReadResult,
+    Send,
+    SetAlarm,
+)
+from grampus.worker.core.outbox import Outbox, bounded, messages
+from grampus.worker.core.seen import Seen
+from grampus.worker.core.slots import Slots
+from grampus.worker.orders import Ended
+
+#: An attempt that is over sooner is reported once, not twice.
+RUNNING_DELAY = 50
+#: Attempts that may wait for slots.
+LINE_LIMIT = 1_000
+
+
+class WorkerCore:
+    def __init__(self, slots: int) -> None:
+        self.slots = Slots(slots, LINE_LIMIT)
+        self.seen = Seen()
+        self.outbox = Outbox()
+        #: Attempts that are not over, by number.
+        self.attempts: dict[int, Attempt] = {}
+        #: Numbers of ended sessions that the warden still runs. Nothing starts beside them.
+        self.leftovers: set[int] = set()
+        self.session: int | None = None
+        self.connected = False
+        self.stopping = False
+        self.alarm: int | None = None
+        #: A warden answers.
+        self.warden = False
+        #: The instance of the warden that the session belongs to is gone.
+        self.orphaned = False
+        self._instance: str | None = None
+        self._revision = -1
+        #: RUNNING to be reported, by number, with the time.
+        self._untold: dict[int, int] = {}
+        self._synced: Synced | None = None
+        self._now = 0
+        self._out: list[Instruction] = []
+
+    def step(self, now: int, events: Iterable[Event]) -> list[Instruction]:
+        """Takes in what happened until `now` and says what to do about it, in order."""
+        self._now = now
+        for event in events:
+            self._react(event)
+        self._place()
+        self._speak()
+        self._set_alarm()
+        out, self._out = self._out, []
+        return out
+
+    def _react(self, event: Event) -> None:
+        match event:
+            case Assigned():
+                self._assigned(event)
+            case Prepared(n):
+                self._prepared(n)
+            case WardenStarted(n, at):
+                self._started(n, at)
+            case WardenEnded(notice):
+                self._ended(notice)
+            case ResultRead():
+                self._result_read(event)
+            case Acked():
+                self._acked(event)
+            case Alarm():
+                self.alarm = None
+            case PrepareFailed(n, state, error):
+                attempt = self.attempts.get(n)
+                if attempt is not None and attempt.stage is Stage.PREPARING:
+                    self._over(attempt, state, self._now, error=error)
+            case KillAsked():
+                self._kill_asked(event)
+            case SyncAsked():
+                self._sync_asked(event)
+            case Connected(session):
+                self._connected(session)
+            case Disconnected():
+                self.connected = False
+                self._synced = None
+            case WardenReady(instance, running):
+                self._warden_ready(instance, running)
+            case WardenLost():
+                self._warden_lost()
+            case WardenStuck(n, pids):
+                self._log(f"attempt {self._name(n)} cannot be killed: processes {list(pids)}")
+            case Stopping():
+                self.stopping = True
+                self._never_launch("the worker was stopped")
+
+    # What servers say.
+
+    def _connected(self, session: int) -> None:
+        self.connected = True
+        if session != self.session:
+            self._open(session)
+            return
+        for n, attempt in self.attempts.items():
+            if attempt.stage is Stage.RUNNING and not attempt.told:
+                self._untold[n] = self._now
+        self.outbox.hurry(self._now)
+
+    def _open(self, session: int) -> None:
+        """The session before is over, and in the ledger every attempt of it."""
+        if self.session is not None:
+            self._log(f"session {session} replaces session {self.session}")
+        for attempt in list(self.attempts.values()):
+            if attempt.stage in WITH_WARDEN:
+                self._end(attempt, "its session ended")
+                self.leftovers.add(attempt.n)
+            self._forget(attempt)
+        for n in self.outbox.numbers():
+            self.outbox.forget(n)
+        self.seen = Seen()
+        self.session, self.orphaned, self._revision = session, False, -1
+
+    def _assigned(self, event: Assigned) -> None:
+        n = event.n
+        if not self._mine(event.session, f"Assign {n}") or n in self.seen:
+            return
+        self.seen.add(n)
+        attempt = Attempt(n, event.invocation)
+        self.attempts[n] = attempt
+        if self.stopping or self.orphaned:
+            why = "the worker was stopped" if self.stopping else "the warden died"
+            self._over(attempt, AttemptState.LOST, self._now, error=why)
+        elif event.slots > self.slots.total:
+            error = f"it needs {event.slots} slots, this worker has {self.slots.total}"
+            self._over(attempt, AttemptState.FAILED, self._now, error=error)
+        elif not self.slots.join(n, event.slots):
+            self._over(attempt, AttemptState.LOST, self._now, error="the worker is overloaded")
+
+    def _kill_asked(self, event: KillAsked) -> None:
+        if self._mine(event.session, f"Kill {event.n}"):
+            self._kill(event.n, event.reason)
+
+    def _kill(self, n: int, reason: str) -> None:
+        attempt = self.attempts.get(n)
+        if attempt is not None and attempt.stage in WITH_WARDEN:
+            self._end(attempt, reason)
+        elif attempt is not None and attempt.stage is not Stage.READING:
+            self._over(attempt, AttemptState.CANCELLED, self._now, error=reason)
+        elif n not in self.seen:
+            # Before it is confirmed: its Assign may still be on the way.
+            self.seen.add(n)
+            self._report(n, AttemptState.CANCELLED, self._now, error=reason)
+
+    def _sync_asked(self, event: SyncAsked) -> None:
+        if not self._mine(event.session, f"Sync {event.revision}"):
+            return
+        if event.revision < self._revision:
+            self._log(f"Sync {event.revision} came after Sync {self._revision}")
+            return
+        self._revision = event.revision
+        live = set(event.live)
+        self._close(event.next_n, live)
+        for n in event.stop:
+            self._kill(n, "cancelled")
+        for n in sorted(live):
+            if n in self.seen and n not in self.attempts and n not in self.outbox:
+                # It was reported and acknowledged, or so it seemed: say what is true now.
+                self._report(n, AttemptState.LOST, self._now, error="the worker does not know it")
+        running = [n for n in sorted(live) if n in self.attempts]
+        missing = [n for n in sorted(live) if n not in self.seen]
+        self._synced = Synced(event.session, event.revision, running, missing)
+
+    def _close(self, next_n: int, live: set[int]) -> None:
+        """Of the numbers below `next_n` only the live ones are not over."""
+        self.seen.close_below(next_n, live)
+        for attempt in list(self.attempts.values()):
+            if attempt.n >= next_n or attempt.n in live:
+                continue
+            attempt.closed = True
+            if attempt.stage in WITH_WARDEN:
+                self._end(attempt, "the ledger has ended it")
+            else:
+                self._forget(attempt)
+        for n in self.outbox.numbers():
+            if n < next_n and n not in live:
+                self.outbox.forget(n)
+
+    def _acked(self, event: Acked) -> None:
+        if event.session != self.session:
+            return
+        for n in event.done:
+            self.outbox.forget(n)
+        for n in event.stale:
+            attempt = self.attempts.get(n)
+            if not self.outbox.forget(n) and attempt is not None and attempt.stage in WITH_WARDEN:
+                attempt.closed = True
+                self._end(attempt, "the ledger has ended it")
+
+    # What the driver did.
+
+    def _prepared(self, n: int) -> None:
+        attempt = self.attempts.get(n)
+        if attempt is not None and attempt.stage is Stage.PREPARING:
+            attempt.stage = Stage.LAUNCHED
+            self._out.append(Launch(n))
+
+    def _result_read(self, event: ResultRead) -> None:
+        attempt = self.attempts.get(event.n)
+        if attempt is None or attempt.ended is None:
+            return
+        state, error = outcome(attempt.ended, attempt.stop, self.stopping)
+        if event.broken:
+            state = AttemptState.FAILED
+        self._over(
+            attempt,
+            state,
+            attempt.ended.at,
+            error=event.error or error,
+            exception=event.exception,
+            output=event.output if state is AttemptState.SUCCEEDED else None,
+            ended=attempt.ended,
+        )
+
+    # What the warden says.
+
+    def _warden_ready(self, instance: str, running: tuple[int, ...]) -> None:
+        self.warden = True
+        if self._instance == instance:
+            self.orphaned = False
+        self._instance = instance
+        for attempt in list(self.attempts.values()):
+            if attempt.stage in WITH_WARDEN and attempt.n not in running:
+                self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
+        self.leftovers = {n for n in running if n not in self.attempts}
+        self._out.extend(End(n) for n in sorted(self.leftovers))
+
+    def _warden_lost(self) -> None:
+        """Nothing starts until a new session; what was launched may still have processes."""
+        self._log("the warden is gone")
+        self.warden = False
+        self.orphaned = self.session is not None
+        self._never_launch("the warden died")
+
+    def _started(self, n: int, at: int) -> None:
+        attempt = self.attempts.get(n)
+        if attempt is not None and attempt.stage is Stage.LAUNCHED:
+            attempt.stage, attempt.started = Stage.RUNNING, at
+            self._untold[n] = self._now + RUNNING_DELAY
+
+    def _ended(self, ended: Ended) -> None:
+        if ended.n in self.leftovers:
+            self.leftovers.discard(ended.n)
+            return
+        attempt = self.attempts.get(ended.n)
+        if attempt is None or attempt.stage not in WITH_WARDEN:
+            return
+        if attempt.closed:
+            self._forget(attempt)
+        elif ended.cause == "exit" and (ended.output or (ended.exit != 0 and ended.stderr > 0)):
+            attempt.stage, attempt.ended = Stage.READING, ended
+            self.slots.leave(ended.n)
+            self._untold.pop(ended.n, None)
+            self._out.append(ReadResult(ended.n, ended))
+        else:
+            state, error = outcome(ended, attempt.stop, self.stopping)
+            self._over(attempt, state, ended.at, error=error, ended=ended)
+
+    # Pieces of the above.
+
+    def _mine(self, session: int, what: str) -> bool:
+        if session == self.session:
+            return True
+        self._log(f"not me: {what} is for session {session}, this is {self.session}")
+        return False
+
+    def _name(self, n: int) -> str:
+        attempt = self.attempts.get(n)
+        return str(n) if attempt is None else f"{attempt.name} ({n})"
+
+    def _log(self, text: str) -> None:
+        self._out.append(LogLine("warning", text))
+
+    def _end(self, attempt: Attempt, reason: str) -> None:
+        """Tells the warden once; it goes on until the containment is empty."""
+        if attempt.stop is None:
+            attempt.stop = reason
+            self._out.append(End(attempt.n))
+
+    def _never_launch(self, why: str) -> None:
+        for attempt in list(self.attempts.values()):
+            if attempt.stage in (Stage.WAITING, Stage.PREPARING):
+                self._over(attempt, AttemptState.LOST, self._now, error=why)
+
+    def _forget(self, attempt: Attempt) -> None:
+        del self.attempts[attempt.n]
+        self.slots.leave(attempt.n)
+        self._untold.pop(attempt.n, None)
+        self._out.append(Drop(attempt.n))
+
+    def _over(
+        self,
+        attempt: Attempt,
+        state: AttemptState,
+        at: int,
+        *,
+        error: str,
+        exception: tuple[str, ...] = (),
+        output: Value | None = None,
+        ended: Ended | None = None,
+    ) -> None:
+        self._forget(attempt)
+        self._report(attempt.n, state, at, error, exception, output, ended)
+
+    def _report(
+        self,
+        n: int,
+        state: AttemptState,
+        at: int,
+        error: str = "",
+        exception: tuple[str, ...] = (),
+        output: Value | None = None,
+        ended: Ended | None = None,
+    ) -> None:
+        assert self.session is not None
+        exit_code, stdout, stderr = None, 0, 0
+        if ended is not None:
+            exit_code, stdout, stderr = ended.exit, ended.stdout, ended.stderr
+        report = Report(
+            self.session, n, state, at, exit_code, bounded(error), exception, output, stdout, stderr
+        )
+        self.outbox.add(report, self._now)
+
+    # The end of a step.
+
+    def _place(self) -> None:
+        if not self.warden or self.leftovers or self.stopping or self.orphaned:
+            return
+        while (n := self.slots.take()) is not None:
+            attempt = self.attempts[n]
+            attempt.stage = Stage.PREPARING
+            self._out.append(Prepare(n, attempt.invocation))
+
+    def _speak(self) -> None:
+        """Synced goes before the reports that it was made with: they are news, it is the state."""
+        if not self.connected or self.session is None:
+            return
+        if self._synced is not None:
+            self._out.append(Send(self._synced))
+            self._synced = None
+        due = self._take_untold() if self._untold else []
+        if len(self.outbox):
+            due += self.outbox.take_due(self._now)
+        self._out.extend(Send(message) for message in messages(due))
+
+    def _take_untold(self) -> list[Report]:
+        assert self.session is not None
+        reports = []
+        for n, at in list(self._untold.items()):
+            if at <= self._now or at > self._now + RUNNING_DELAY:
+                del self._untold[n]
+                attempt = self.attempts[n]
+                attempt.told = True
+                reports.append(Report(self.session, n, AttemptState.RUNNING, at=attempt.started))
+        return reports
+
+    def _set_alarm(self) -> None:
+        wanted = None
+        if self.connected:
+            dues = list(self._untold.values())
+            due = self.outbox.next_due(self._now)
+            wanted = min(dues if due is None else [*dues, due], default=None)
+        if wanted != self.alarm:
+            self.alarm = wanted
+            after = None if wanted is None else max(0, wanted - self._now)
+            self._out.append(SetAlarm(after))

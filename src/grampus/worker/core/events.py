@@ -1,0 +1,137 @@
+"""What can happen to a worker. The driver makes these of messages, notices and finished chores."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from grampus.model.run import AttemptState, Value
+from grampus.protocol import Invocation
+from grampus.worker.orders import Ended
+
+
+class Connected(Struct, frozen=True):
+    """A server registered this worker. Another session than before ends the one before."""
+
+    session: int
+
+
+class Disconnected(Struct, frozen=True):
+    """Nothing can be sent until the next Connected."""
+
+
+class Assigned(Struct, frozen=True):
+    """A server asks for attempt `n`."""
+
+    session: int
+    n: int
+    #: Slots that it takes (`Task.slots`).
+    slots: int
+    #: Handed back in Prepare; the core looks at its names only.
+    invocation: Invocation
+
+
+class KillAsked(Struct, frozen=True):
+    session: int
+    n: int
+    reason: str
+
+
+class SyncAsked(Struct, frozen=True):
+    """See `protocol.Sync`."""
+
+    session: int
+    revision: int
+    next_n: int
+    live: tuple[int, ...]
+    stop: tuple[int, ...]
+
+
+class Acked(Struct, frozen=True):
+    """See `protocol.Ack`."""
+
+    session: int
+    done: tuple[int, ...]
+    stale: tuple[int, ...]
+
+
+class Prepared(Struct, frozen=True):
+    """Bundle, inputs and argv of `n` are there: it can be launched."""
+
+    n: int
+
+
+class PrepareFailed(Struct, frozen=True):
+    """`n` cannot be launched: FAILED is the declaration's fault, LOST is ours."""
+
+    n: int
+    state: AttemptState
+    error: str
+
+
+class ResultRead(Struct, frozen=True):
+    """What an ended attempt left behind."""
+
+    n: int
+    output: Value | None = None
+    #: Why it failed; it has failed by this alone when `broken`.
+    error: str = ""
+    exception: tuple[str, ...] = ()
+    #: What it left cannot be used, so that exit code 0 does not help.
+    broken: bool = False
+
+
+class WardenReady(Struct, frozen=True):
+    """A warden holds the lock of the folder: what an earlier one ran is over."""
+
+    instance: str
+    #: Numbers that this warden runs already.
+    running: tuple[int, ...] = ()
+
+
+class WardenLost(Struct, frozen=True):
+    """The warden is gone. What becomes of its attempts is known at the next WardenReady."""
+
+
+class WardenStarted(Struct, frozen=True):
+    n: int
+    #: Wall milliseconds.
+    at: int
+
+
+class WardenEnded(Struct, frozen=True):
+    """The containment of an attempt is empty."""
+
+    notice: Ended
+
+
+class WardenStuck(Struct, frozen=True):
+    n: int
+    pids: tuple[int, ...]
+
+
+class Stopping(Struct, frozen=True):
+    """The worker shuts down: no attempt starts any more, those that run are ended by the warden."""
+
+
+class Alarm(Struct, frozen=True):
+    """The time of the last SetAlarm has come."""
+
+
+Event = (
+    Connected
+    | Disconnected
+    | Assigned
+    | KillAsked
+    | SyncAsked
+    | Acked
+    | Prepared
+    | PrepareFailed
+    | ResultRead
+    | WardenReady
+    | WardenLost
+    | WardenStarted
+    | WardenEnded
+    | WardenStuck
+    | Stopping
+    | Alarm
+)

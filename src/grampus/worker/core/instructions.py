@@ -1,0 +1,62 @@
+"""What the core asks of its driver. The driver carries them out in order and decides nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from grampus.protocol import Invocation, Reports, Synced
+from grampus.worker.orders import Ended
+
+
+class Prepare(Struct, frozen=True):
+    """Get bundle and inputs, make argv; answered by Prepared or PrepareFailed, unless dropped."""
+
+    n: int
+    invocation: Invocation
+
+
+class Launch(Struct, frozen=True):
+    """Give what was prepared for `n` to the warden. Said once in the life of a number."""
+
+    n: int
+
+
+class End(Struct, frozen=True):
+    """Tell the warden to end `n`."""
+
+    n: int
+
+
+class ReadResult(Struct, frozen=True):
+    """Read what `n` left behind; answered by ResultRead, unless dropped."""
+
+    n: int
+    ended: Ended
+
+
+class Send(Struct, frozen=True):
+    """To the server, now; lost if the connection is."""
+
+    message: Reports | Synced
+
+
+class Drop(Struct, frozen=True):
+    """Nothing more will be asked about `n`: stop its chores, remove what was prepared."""
+
+    n: int
+
+
+class SetAlarm(Struct, frozen=True):
+    """Wake the core with Alarm after so many ms; replaces the one before; None is never."""
+
+    after: int | None
+
+
+class LogLine(Struct, frozen=True):
+    level: Literal["info", "warning"]
+    text: str
+
+
+Instruction = Prepare | Launch | End | ReadResult | Send | Drop | SetAlarm | LogLine

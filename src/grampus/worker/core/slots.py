@@ -1,0 +1,56 @@
+"""Who occupies the worker's slots, and who waits for them, in order of arrival."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Slots:
+    """Never more than `total` are taken. The first in line goes first, even if a later one fits.
+
+    The ledger does not start what does not fit, so that the line is short: it holds attempts whose
+    predecessor has been reported but whose end the warden has not yet confirmed, and the like.
+    """
+
+    def __init__(self, total: int, line_limit: int) -> None:
+        self.total = total
+        self._line_limit = line_limit
+        self._held: dict[int, int] = {}
+        self._used = 0
+        self._line: deque[tuple[int, int]] = deque()
+
+    @property
+    def used(self) -> int:
+        return self._used
+
+    def held(self) -> dict[int, int]:
+        """Slots by number, of those that have them."""
+        return dict(self._held)
+
+    def line(self) -> list[tuple[int, int]]:
+        """Number and slots of those that wait, in order."""
+        return list(self._line)
+
+    def join(self, n: int, slots: int) -> bool:
+        """Puts `n` at the end of the line; False when the line is full."""
+        if len(self._line) >= self._line_limit:
+            return False
+        self._line.append((n, slots))
+        return True
+
+    def take(self) -> int | None:
+        """Gives slots to the first in line, if they are free, and returns its number."""
+        if not self._line or self._used + self._line[0][1] > self.total:
+            return None
+        n, slots = self._line.popleft()
+        self._held[n] = slots
+        self._used += slots
+        return n
+
+    def leave(self, n: int) -> None:
+        """`n` gives its slots back, or its place in the line; fine when it has neither."""
+        slots = self._held.pop(n, None)
+        if slots is not None:
+            self._used -= slots
+        elif self._line:
+            self._line = deque(entry for entry in self._line if entry[0] != n)
