@@ -1,0 +1,167 @@
+"""What the client answers: the documents of the HTTP API as frozen values.
+
+Rule: names are those of the API. A field that an older server does not send has a default; one that
+a newer server adds is ignored. Times are aware datetimes in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct, field
+
+from grampus.model.run import FINAL_RUN, AttemptState, RunState, TaskState
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """A workflow was applied; `created` is False when that was the newest version already."""
+
+    name: str
+    version: int
+    created: bool
+    #: What the user should know; mostly empty.
+    note: str = ""
+
+
+class WorkflowInfo(Struct, frozen=True, kw_only=True):
+    name: str
+    version: int
+    paused: bool
+    applied_at: datetime
+    #: The canonical workflow, as `model.workflow.Workflow` spells it.
+    definition: dict[str, Any]
+    #: Runs that are not final.
+    active_runs: int
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    """`created` is False when the same request had made that run before."""
+
+    id: str
+    created: bool = True
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    id: str
+    workflow: str
+    version: int
+    state: RunState
+    #: Why it is queued, or why it failed.
+    reason: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    #: The planned tick, or when it was submitted.
+    tick: datetime
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    #: Number of tasks, in all and by state.
+    tasks: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    seq: int = 0
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_RUN
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    task: str
+    attempt: int
+    state: AttemptState
+    worker: str
+    started: datetime
+    running: datetime | None = None
+    ended: datetime | None = None
+    #: -signal when a signal ended it.
+    exit: int | None = None
+    error: str = ""
+    #: Bytes written.
+    stdout: int = 0
+    stderr: int = 0
+
+
+class TaskRun(Struct, frozen=True, kw_only=True):
+    name: str
+    index: int
+    kind: str
+    after: tuple[str, ...] = ()
+    state: TaskState
+    #: Why it waits, or why it ended as it did.
+    reason: str = ""
+    #: When it may start: its first start or its next try.
+    due: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    max_attempts: int = 1
+    attempts: tuple[Attempt, ...] = ()
+    #: There is a result to fetch.
+    output: bool = False
+
+
+class LogPiece(Struct, frozen=True, kw_only=True):
+    """A piece of one stream of one attempt, cut between characters."""
+
+    task: str
+    attempt: int
+    stream: str = "stdout"
+    #: Bytes: where the piece starts in its stream, and where the one after it does.
+    offset: int = 0
+    next: int = 0
+    text: str = ""
+    #: Bytes before the piece that were cut, because the log was too long.
+    skipped: int = 0
+    #: For people: why there is nothing to show.
+    note: str = ""
+
+
+class RunEvent(Struct, frozen=True, kw_only=True):
+    """A fact of a run; `type` is the tag of `runs.events`, e.g. `task.finished`."""
+
+    type: str
+    revision: int
+    at: datetime
+    run: str = ""
+    task: str = ""
+    index: int = 0
+    attempt: int = 0
+    worker: str = ""
+    #: Of the run, the task or the attempt, by `type`.
+    state: str = ""
+    reason: str = ""
+    exit: int | None = None
+    error: str = ""
+    due: datetime | int | None = None
+    by: str = ""
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    session: int
+    name: str
+    group: str
+    slots: int
+    #: Slots taken by attempts that are not final.
+    busy: int
+    #: `LIVE` or `ENDED`
+    state: str
+    since: datetime
+    #: It talks to the server that answered.
+    connected: bool = False
+    #: Percent of the machine.
+    cpu: int | None = None
+    #: Free bytes.
+    memory: int | None = None
+
+
+class TaskResult(Struct, frozen=True, kw_only=True):
+    """What the API says of a result; `value` is the decoded JSON when `inline`."""
+
+    task: str
+    state: TaskState
+    #: `json`, `pickle` or `none`
+    encoding: str
+    value: Any = None
+    inline: bool = False
+    #: Bytes of the encoded result.
+    size: int = 0

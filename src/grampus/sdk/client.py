@@ -1,0 +1,352 @@
+"""The Python client: what the HTTP API can do, as methods.
+
+Rule: every failure is a `GrampusError` that says what to do. The client makes the id of a run, so
+that a start whose answer got lost can be sent again. A run may be named by its id, a unique prefix
+of it, or `last`. What is pickled is read only when the caller says so.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from grampus import ids
+from grampus.clock import SystemClock
+from grampus.config import Config, load_config
+from grampus.errors import ProtocolError, Refused, ServerUnreachable
+from grampus.model.run import FINAL_TASK
+from grampus.sdk.answers import (
+    Applied,
+    LogPiece,
+    Run,
+    RunEvent,
+    Started,
+    TaskResult,
+    TaskRun,
+    Worker,
+    WorkflowInfo,
+)
+from grampus.sdk.discovery import find
+from grampus.sdk.follow import RECONNECT_MS, follow_events, follow_logs
+from grampus.sdk.transport import Transport
+
+if TYPE_CHECKING:
+    from grampus.sdk.load import Loaded
+
+T = TypeVar("T")
+API = "/api/v1"
+#: Seconds. A server that does not answer within this time is not there.
+TIMEOUT = 5.0
+PAGE = 100
+
+
+class Client:
+    """Talks to a node or cluster; use it as a context manager, or `close` it.
+
+    Without arguments it finds the node of this user, or what GRAMPUS_SERVER and GRAMPUS_TOKEN say.
+    """
+
+    def __init__(
+        self,
+        server: str | Sequence[str] | None = None,
+        token: str | None = None,
+        timeout: float = TIMEOUT,
+        config: Config | None = None,
+    ) -> None:
+        """`server`: URLs to try in turn. `timeout`: seconds for a request to be answered."""
+        if config is None:
+            config = load_config({"server": server})
+        addresses = find(config.state, config.server, token, config.token_file)
+        self._transport = Transport(addresses, timeout)
+        self._clock = SystemClock()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # Workflows
+
+    def apply(self, what: object) -> list[Applied]:
+        """Applies the workflows of a file (a path), or one workflow function.
+
+        Everything is checked before anything is applied. Raises InvalidInput.
+        """
+        from grampus.sdk.load import load, load_workflow
+
+        if isinstance(what, str | Path):
+            return [self.apply_loaded(loaded) for loaded in load(Path(what))]
+        return [self.apply_loaded(load_workflow(what))]
+
+    def apply_loaded(self, loaded: Loaded) -> Applied:
+        """Applies one workflow that was loaded already; its bundle goes first."""
+        if loaded.bundle is not None:
+            path = f"{API}/bundles/{ids.content_hash(loaded.bundle)}"
+            if self._transport.ask("HEAD", path, absent=True).status_code == 404:
+                headers = {"Content-Type": "application/octet-stream"}
+                self._transport.ask("PUT", path, content=loaded.bundle, headers=headers)
+        definition = msgspec.Raw(loaded.workflow.content())
+        return self._do("POST", "/workflows", Applied, body={"definition": definition})
+
+    def workflows(self) -> Iterator[WorkflowInfo]:
+        """All of them, by name."""
+        return self._pages("/workflows", WorkflowInfo, {}, None)
+
+    def workflow(self, name: str, version: int | None = None) -> WorkflowInfo:
+        """The newest version, or the one asked for. Raises NotFound."""
+        return self._do("GET", f"/workflows/{_safe(name)}", WorkflowInfo, {"version": version})
+
+    def pause_workflow(self, name: str) -> None:
+        """New runs of it stay QUEUED."""
+        self._transport.ask("POST", f"{API}/workflows/{_safe(name)}/pause")
+
+    def resume_workflow(self, name: str) -> None:
+        self._transport.ask("POST", f"{API}/workflows/{_safe(name)}/resume")
+
+    def delete_workflow(self, name: str) -> None:
+        """Raises Refused while runs of it are active."""
+        self._transport.ask("DELETE", f"{API}/workflows/{_safe(name)}", repeat=False)
+
+    # Runs
+
+    def start(
+        self,
+        workflow: object,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        wait: bool = False,
+        version: int | None = None,
+        priority: int = 0,
+    ) -> Run:
+        """Starts a workflow by name; a workflow function is applied first.
+
+        The same `key` with the same request is the same run; with another request, Refused.
+        With `wait`, returns when the run is final.
+        """
+        if not isinstance(workflow, str):
+            (applied,) = self.apply(workflow)
+            workflow, version = applied.name, applied.version
+        run = self.submit(workflow, params, key=key, version=version, priority=priority).id
+        return self.wait(run) if wait else self.run(run)
+
+    def submit(
+        self,
+        workflow: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        version: int | None = None,
+        priority: int = 0,
+    ) -> Started:
+        """`start` without a look at the run."""
+        body = {
+            "workflow": workflow,
+            "params": dict(params or {}),
+            "priority": priority,
+            "version": version,
+        }
+        if key is None:
+            body["id"] = ids.run_id(os.urandom(8))
+        body = {name: value for name, value in body.items() if value is not None}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return self._do("POST", "/runs", Started, body=body, headers=headers)
+
+    def wait(self, run: str, timeout: float | None = None) -> Run:
+        """Returns when the run is final. Raises TimeoutError after `timeout` seconds.
+
+        A server that goes away is waited for, for a minute.
+        """
+        begun = asked = self._clock.ticks()
+        end = None if timeout is None else begun + round(timeout * 1000)
+        view = self.run(run)
+        while not view.final:
+            now = self._clock.ticks()
+            if end is not None and now >= end:
+                raise TimeoutError(f"run {view.id} is still {view.state} after {timeout:g} s")
+            # Asks often at first; the answer is never late by more than a tenth.
+            pause = min(max((now - begun) / 10, 50), 1000)
+            time.sleep((min(pause, end - now) if end is not None else pause) / 1000)
+            try:
+                view = self.run(view.id)
+                asked = self._clock.ticks()
+            except ServerUnreachable:
+                if self._clock.ticks() - asked > RECONNECT_MS:
+                    raise
+        return view
+
+    def run(self, run: str) -> Run:
+        """Raises NotFound, or Refused when a prefix fits several."""
+        return self._do("GET", f"/runs/{_safe(run)}", Run)
+
+    def runs(
+        self, workflow: str | None = None, state: str | None = None, limit: int | None = None
+    ) -> Iterator[Run]:
+        """Newest first, at most `limit`."""
+        return self._pages("/runs", Run, {"workflow": workflow, "state": state}, limit)
+
+    def tasks(self, run: str) -> list[TaskRun]:
+        """The tasks of a run in the order of their declaration, with their attempts."""
+        return self._do("GET", f"/runs/{_safe(run)}/tasks", _Tasks).items
+
+    def cancel(self, run: str) -> Run:
+        """Asks for it, and returns at once: CANCELLING, or CANCELLED."""
+        answer = self._do("POST", f"/runs/{_safe(run)}/cancel", _Named)
+        return self.run(answer.id)
+
+    def delete(self, run: str) -> None:
+        """Raises Refused unless the run is final."""
+        self._transport.ask("DELETE", f"{API}/runs/{_safe(run)}", repeat=False)
+
+    def result(self, run: str, task: str, *, unpickle: bool = False) -> Any:
+        """What a task returned; None when it returned nothing.
+
+        A pickled result runs code of whoever made it: Refused unless `unpickle`.
+        """
+        found = self.result_info(run, task)
+        if found.encoding == "none" or found.inline:
+            return found.value
+        if found.encoding == "pickle" and not unpickle:
+            raise Refused(
+                f"the result of {task} is pickled: reading it runs code of that workflow. "
+                "result(..., unpickle=True) does so"
+            )
+        data = self.result_bytes(run, task)
+        if found.encoding == "pickle":
+            return pickle.loads(data)
+        return msgspec.json.decode(data)
+
+    def result_info(self, run: str, task: str) -> TaskResult:
+        """The result with its encoding and size; `value` when it is small JSON."""
+        return self._do("GET", f"/runs/{_safe(run)}/tasks/{_safe(task)}/result", TaskResult)
+
+    def result_bytes(self, run: str, task: str) -> bytes:
+        """The encoded result, up to 256 MiB."""
+        path = f"{API}/runs/{_safe(run)}/tasks/{_safe(task)}/result"
+        headers = {"Accept": "application/octet-stream"}
+        return self._transport.ask("GET", path, headers=headers).content
+
+    def logs(
+        self,
+        run: str,
+        task: str | None = None,
+        *,
+        attempt: int | None = None,
+        stream: str | None = None,
+        offset: int = 0,
+        follow: bool = False,
+    ) -> Iterator[LogPiece]:
+        """What attempts wrote, of all tasks or one; to the end of the run with `follow`.
+
+        `offset`: bytes of each stream to leave out.
+        """
+        run = self._id(run)
+        query = {
+            "task": task,
+            "attempt": attempt,
+            "stream": stream,
+            "offset": offset or None,
+            "follow": "true" if follow else None,
+        }
+
+        def final() -> bool:
+            if task is None:
+                return self.run(run).final
+            return any(t.name == task and t.state in FINAL_TASK for t in self.tasks(run))
+
+        path = f"{API}/runs/{run}/logs"
+        return follow_logs(self._transport, path, query, final if follow else None)
+
+    def events(self, run: str, after: int = 0) -> Iterator[RunEvent]:
+        """What happened and happens to a run, with revisions above `after`, to its end."""
+        run = self._id(run)
+        path = f"{API}/runs/{run}/events"
+        return follow_events(self._transport, path, after, lambda: self.run(run).final)
+
+    # Workers
+
+    def workers(self) -> list[Worker]:
+        return self._do("GET", "/workers", _Workers).items
+
+    def _id(self, run: str) -> str:
+        """The full id: what `last` means must not change while a stream is open."""
+        return run if ids.is_run_id(run) else self.run(run).id
+
+    def _do(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        query: Mapping[str, Any] | None = None,
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        got = self._transport.ask(method, API + path, query=query, body=body, headers=headers)
+        try:
+            return msgspec.json.decode(got.content, type=answer)
+        except msgspec.DecodeError as error:
+            where = f"{method} {API}{path}"
+            raise ProtocolError(f"the answer to {where} is not understood: {error}") from error
+
+    def _pages(
+        self, path: str, item: type[T], query: dict[str, Any], limit: int | None
+    ) -> Iterator[T]:
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(left, PAGE)
+            page = self._do("GET", path, _Page, {**query, "limit": size, "cursor": cursor})
+            items = page.items if left is None else page.items[:left]
+            for raw in items:
+                yield _item(raw, item)
+            left = None if left is None else left - len(items)
+            cursor = page.next
+            if cursor is None or not page.items:
+                return
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+class _Tasks(msgspec.Struct):
+    items: list[TaskRun]
+
+
+class _Workers(msgspec.Struct):
+    items: list[Worker]
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw]
+    next: str | None = None
+
+
+def _item(raw: msgspec.Raw, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"an item of the answer is not understood: {error}") from error
+
+
+def _safe(part: str) -> str:
+    """One segment of a path; "" becomes what cannot exist instead of another route."""
+    return quote(part, safe="") if part not in ("", ".", "..") else "%20"

@@ -1,0 +1,150 @@
+"""Where the node of this user is, and the token it wants.
+
+Rule: a node writes `<state>/nodes/<port>.json` (0600, in a 0700 folder) when it is ready and takes
+it away when it stops. A token goes only to the address it was published for, and only while the
+process that published it is there: nobody else on that port gets it. Tokens are never logged.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from grampus.config import DEFAULT_SERVER
+from grampus.errors import UsageError
+
+TOKEN_LIMIT = 4096
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}
+
+
+class NodeFile(Struct, frozen=True):
+    """What a node says of itself to its user's other processes."""
+
+    url: str
+    token: str
+    pid: int
+
+    def __repr__(self) -> str:
+        return f"NodeFile(url={self.url!r}, pid={self.pid})"
+
+
+class Address(Struct, frozen=True):
+    """A server to try."""
+
+    url: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"Address(url={self.url!r})"
+
+
+def publish(state: Path, url: str, token: str, pid: int) -> Path:
+    """Makes the node at `url` known; replaces what an earlier node of that port left."""
+    folder = state / "nodes"
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    path = folder / f"{_port(url)}.json"
+    fresh = folder / f".{path.name}.{pid}"
+    fresh.unlink(missing_ok=True)
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(NodeFile(canonical(url), token, pid)))
+    fresh.replace(path)
+    return path
+
+
+def withdraw(state: Path, url: str, pid: int) -> None:
+    """Takes the file away if it is still that of process `pid`."""
+    path = state / "nodes" / f"{_port(url)}.json"
+    node = _read(path)
+    if node is not None and node.pid == pid:
+        path.unlink(missing_ok=True)
+
+
+def find(
+    state: Path,
+    servers: Sequence[str] = (),
+    token: str | None = None,
+    token_file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> tuple[Address, ...]:
+    """The addresses to try, in order, each with the token to show (None when there is none).
+
+    Without `servers`: the node at the default address, else the only one that runs here.
+    Raises UsageError for a bad token file, or when several nodes run and none was chosen.
+    """
+    env = os.environ if environ is None else environ
+    given = token or (read_token(token_file) if token_file else env.get("GRAMPUS_TOKEN")) or None
+    published = nodes(state)
+    if not servers:
+        servers = [_choose(published)]
+    tokens = {node.url: node.token for node in published}
+    return tuple(Address(url, given or tokens.get(canonical(url))) for url in servers)
+
+
+def nodes(state: Path) -> list[NodeFile]:
+    """Nodes of this user whose process is there, by port."""
+    files = sorted((state / "nodes").glob("*.json"))
+    return [n for n in map(_read, files) if n is not None and _alive(n.pid)]
+
+
+def read_token(path: Path) -> str:
+    """The first line of a file. Raises UsageError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            token = file.readline(TOKEN_LIMIT).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+    if not token or not token.isascii() or not token.isprintable():
+        raise UsageError(f"the token file {path} holds no token: one line of printable ASCII")
+    return token
+
+
+def canonical(url: str) -> str:
+    """`url` in the one spelling that is compared: scheme://host:port."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    host = _ANY.get(host, host)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{_port(url)}"
+
+
+def _choose(published: list[NodeFile]) -> str:
+    urls = [node.url for node in published]
+    if not urls or DEFAULT_SERVER in urls:
+        return DEFAULT_SERVER
+    if len(urls) == 1:
+        return urls[0]
+    raise UsageError(f"several nodes run here, choose one with --server: {', '.join(urls)}")
+
+
+def _port(url: str) -> int:
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _read(path: Path) -> NodeFile | None:
+    """None when it is not there, not ours or not whole: then it tells nothing."""
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                return None
+            return msgspec.json.decode(file.read(TOKEN_LIMIT * 2), type=NodeFile)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this user has that id."""
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):
+        return False
+    return pid > 0

@@ -1,0 +1,239 @@
+"""HTTP to the first server that answers, and every failure as a `GrampusError`.
+
+Rule: a request has one deadline, shared by the addresses that are tried for it. What is safe to
+repeat is repeated: at the next address when one does not answer, after `Retry-After` when a server
+has too much to do, and both are bounded. The address that answered is tried first from then on.
+The proxies of the environment are not used: a token must not pass through them.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import httpx
+import msgspec
+
+from grampus.clock import SystemClock
+from grampus.errors import (
+    GrampusError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Problem,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+)
+from grampus.sdk.discovery import Address
+
+#: For all waits that a server with too much to do asks for, in one request.
+PATIENCE_MS = 30_000
+LONGEST_RETRY_AFTER = 10
+UPLOAD_TIMEOUT = 60.0
+
+
+class _ProblemDocument(msgspec.Struct):
+    title: str = ""
+    detail: str = ""
+    problems: list[Problem] | None = None
+
+
+class Transport:
+    """`timeout` is in seconds: for a request to be answered, by whichever address."""
+
+    def __init__(self, addresses: Sequence[Address], timeout: float) -> None:
+        self._addresses = list(addresses)
+        self._timeout = timeout
+        self._clock = SystemClock()
+        secure = any(a.url.startswith("https:") for a in addresses)
+        # Reading the certificates of the system takes longer than most requests.
+        verify = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._http = httpx.Client(verify=verify, trust_env=False, follow_redirects=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    @property
+    def urls(self) -> list[str]:
+        return [a.url for a in self._addresses]
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeat: bool = True,
+        absent: bool = False,
+    ) -> httpx.Response:
+        """The answer, when it is a success (404 too with `absent`). Raises GrampusError.
+
+        `repeat` says that the server may safely get the request twice.
+        """
+        sent = {"Accept": "application/json", **(headers or {})}
+        if body is not None:
+            content = msgspec.json.encode(body)
+            sent["Content-Type"] = "application/json"
+        until = self._clock.ticks() + PATIENCE_MS
+        while True:
+            answer = self._send(method, path, _present(query), content, sent, repeat)
+            if answer.is_success or (absent and answer.status_code == 404):
+                return answer
+            try:
+                fail(answer)
+            except Overloaded as error:
+                wait = min(max(error.retry_after, 0.1), LONGEST_RETRY_AFTER)
+                if self._clock.ticks() + wait * 1000 > until:
+                    raise
+                time.sleep(wait)
+
+    @contextmanager
+    def stream(
+        self,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence: float,
+    ) -> Iterator[httpx.Response]:
+        """A body as it comes; each address gets one try. `silence`: seconds without a byte.
+
+        Raises GrampusError when nothing answers or the answer is no success; httpx.TransportError
+        when the body breaks off.
+        """
+        deadline = self._clock.ticks() + round(self._timeout * 1000)
+        tried: list[str] = []
+        for number, address in enumerate(list(self._addresses)):
+            left = self._share(deadline, len(self._addresses) - number)
+            request = self._http.build_request(
+                "GET",
+                address.url + path,
+                params=_present(query),
+                headers={**_authority(address), **(headers or {})},
+                timeout=httpx.Timeout(left, read=silence),
+            )
+            try:
+                answer = self._http.send(request, stream=True)
+            except httpx.TransportError as error:
+                tried.append(_why(address, error))
+                continue
+            try:
+                self._prefer(address)
+                if not answer.is_success:
+                    answer.read()
+                    fail(answer)
+                yield answer
+            finally:
+                answer.close()
+            return
+        raise unreachable(tried)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any],
+        content: bytes | None,
+        headers: Mapping[str, str],
+        repeat: bool,
+    ) -> httpx.Response:
+        deadline = self._clock.ticks() + round(self._timeout * 1000)
+        tried: list[str] = []
+        for number, address in enumerate(list(self._addresses)):
+            left = self._share(deadline, len(self._addresses) - number)
+            upload = content is not None and len(content) > 1 << 20
+            timeout = httpx.Timeout(UPLOAD_TIMEOUT if upload else left, connect=left)
+            for again in (repeat, False):
+                try:
+                    answer = self._http.request(
+                        method,
+                        address.url + path,
+                        params=query,
+                        content=content,
+                        headers={**_authority(address), **headers},
+                        timeout=timeout,
+                    )
+                except httpx.TransportError as error:
+                    # A kept connection that the server had closed: a fresh one may do.
+                    if again and isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+                        if not isinstance(error, httpx.ConnectError):
+                            continue
+                    tried.append(_why(address, error))
+                    if not repeat and not isinstance(
+                        error, httpx.ConnectError | httpx.ConnectTimeout
+                    ):
+                        raise unreachable(tried, happened=True) from error
+                    break
+                self._prefer(address)
+                return answer
+        raise unreachable(tried)
+
+    def _share(self, deadline: int, addresses: int) -> float:
+        return max((deadline - self._clock.ticks()) / 1000 / addresses, 0.05)
+
+    def _prefer(self, address: Address) -> None:
+        if self._addresses[0] != address:
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+
+
+def unreachable(tried: Sequence[str], *, happened: bool = False) -> ServerUnreachable:
+    lines = ["the request may have been done" if happened else "no server answers", *tried]
+    return ServerUnreachable("\n  ".join(lines) + "\nstart one: grampus up")
+
+
+def fail(answer: httpx.Response) -> NoReturn:
+    """Raises what the problem document of `answer` says."""
+    try:
+        document = msgspec.json.decode(answer.content, type=_ProblemDocument)
+    except msgspec.DecodeError:
+        document = _ProblemDocument()
+    status = answer.status_code
+    text = document.detail or document.title or f"the server answered {status} without a reason"
+    if status == 401:
+        raise Refused(
+            f"{text}\nthe token is read from --token-file, GRAMPUS_TOKEN, or the file that a node "
+            "of this user writes"
+        )
+    if status == 404:
+        raise NotFound(text)
+    if status in (400, 413, 415, 422):
+        raise InvalidInput(document.problems or [Problem(text)])
+    if status in (429, 503):
+        raise Overloaded(text, _retry_after(answer))
+    if 400 <= status < 500:
+        raise Refused(text)
+    if status == 504:
+        raise ServerUnreachable(f"{text}\nthe request may have been done")
+    if status >= 500:
+        raise GrampusError(f"the server failed: {text}")
+    raise ProtocolError(f"the server answered {status}: is that address a Grampus server?")
+
+
+def _retry_after(answer: httpx.Response) -> int:
+    text = answer.headers.get("Retry-After", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 1
+
+
+def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (query or {}).items() if value is not None}
+
+
+def _authority(address: Address) -> dict[str, str]:
+    return {"Authorization": f"Bearer {address.token}"} if address.token else {}
+
+
+def _why(address: Address, error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return f"{address.url}: no answer in time"
+    if isinstance(error, httpx.ConnectError):
+        reason = str(error).rpartition("] ")[2].lower() or "connection failed"
+        return f"{address.url}: {reason}"
+    return f"{address.url}: the connection broke ({type(error).__name__})"
