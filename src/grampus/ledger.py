@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from grampus.database import Database
+from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
 from grampus.runs.apply import APPLY, APPLY_VERSION, apply_command
 from grampus.runs.change import Change, Graphs
 from grampus.runs.commands import decode_command
 
-#: SQL that leads to apply_version N, at position N - 1. Run inside the command that raises it.
-MIGRATIONS = ("schema.sql",)
+#: The script N leads to apply_version N, and runs inside the command that raises it.
+SCRIPTS = ("schema.sql",)
 #: In this order they are hashed, each by its primary key.
 TABLES = {
     "meta": "key",
@@ -33,6 +33,14 @@ TABLES = {
     "session": "id",
     "event": "run, revision",
 }
+
+
+def migrations() -> list[Migration]:
+    folder = files("grampus.runs")
+    return [
+        Migration(number, folder.joinpath(name).read_text())
+        for number, name in enumerate(SCRIPTS, start=1)
+    ]
 
 
 class Ledger:
@@ -56,7 +64,7 @@ class Ledger:
 
     def _create(self) -> None:
         with self._db.transaction():
-            self._db.script(files("grampus.runs").joinpath(MIGRATIONS[0]).read_text())
+            migrate(self._db, migrations(), APPLY_VERSION)
             self._db.executemany(
                 "INSERT INTO meta (key, value) VALUES (?, ?)",
                 [

@@ -106,7 +106,7 @@ def _start(
     )
     fact = change.emit(
         AttemptStarted, at=command.at, run=command.run, task=task.name, index=index,
-        attempt=attempt, session=command.session, n=n, worker=worker,
+        attempt=attempt, session=command.session, n=n, worker=worker, slots=task.slots,
     )  # fmt: skip
     change.db.execute(
         "INSERT INTO attempt (session, n, run, task, attempt, state, slots, started, running,"

@@ -81,6 +81,7 @@ class AttemptStarted(Event, frozen=True, tag="attempt.started", kw_only=True):
     session: int
     n: int
     worker: str
+    slots: int
 
 
 class AttemptRunning(Event, frozen=True, tag="attempt.running", kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 from grampus.database import Database
 from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.runs.change import Graphs
+from grampus.runs.graph import Graph
 from grampus.runs.views import (
     AttemptView,
     EventView,
@@ -154,6 +155,14 @@ class Queries:
         )
         value = self.value(run, index)
         return OutputView(task=task, state=TaskState(state), value=value)
+
+    def graph(self, workflow: str, version: int) -> Graph | None:
+        return self._graphs.get(self._db, workflow, version)
+
+    def run_inputs(self, run: str) -> tuple[str, int, bytes, int] | None:
+        """Workflow, version, params as JSON, tick."""
+        row = self._db.one("SELECT workflow, version, params, tick FROM run WHERE id = ?", (run,))
+        return None if row is None else (row[0], row[1], bytes(row[2]), row[3])
 
     def value(self, run: str, index: int) -> Value | None:
         row = self._db.one(

@@ -1,0 +1,1 @@
+"""The scheduler: pure. Facts in, a `Turn` out; no I/O, no clock."""

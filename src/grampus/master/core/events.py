@@ -1,0 +1,90 @@
+"""What can happen to the scheduler, beside the facts of the ledger (`grampus.runs.events`)."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from grampus.runs.commands import Refusal, StartAttempts
+from grampus.runs.events import Fact
+
+
+class LiveAttempt(Struct, frozen=True):
+    """An attempt that the ledger knows and that is not final."""
+
+    session: int
+    n: int
+    run: str
+    index: int
+    attempt: int
+    slots: int
+    #: Fencing token: the revision of its start.
+    token: int
+
+
+class ReadyTask(Struct, frozen=True):
+    """A task that may start its `attempt` from `due` on."""
+
+    run: str
+    index: int
+    attempt: int
+    due: int
+    group: str
+    slots: int
+    priority: int
+
+
+class Seat(Struct, frozen=True):
+    """A live session as the ledger has it."""
+
+    session: int
+    worker: str
+    group: str
+    slots: int
+    next_n: int
+
+
+class Loaded(Struct, frozen=True):
+    """The ledger at the moment of taking office; facts after `revision` follow."""
+
+    revision: int
+    seats: tuple[Seat, ...]
+    ready: tuple[ReadyTask, ...]
+    live: tuple[LiveAttempt, ...]
+    #: Runs in CANCELLING.
+    cancelling: tuple[str, ...]
+
+
+class RunLoaded(Struct, frozen=True):
+    """One run anew, after a refusal."""
+
+    run: str
+    ready: tuple[ReadyTask, ...]
+
+
+class Declined(Struct, frozen=True):
+    """A start was refused. Normal: the ledger knew more."""
+
+    command: StartAttempts
+    refusal: Refusal
+
+
+class WorkerConnected(Struct, frozen=True):
+    session: int
+
+
+class WorkerGone(Struct, frozen=True):
+    """The connection is lost: nothing new for it until it is back."""
+
+    session: int
+
+
+class WorkerSynced(Struct, frozen=True):
+    """The worker's answer to a Sync: numbers that should live and that it never saw."""
+
+    session: int
+    missing: tuple[int, ...]
+
+
+Happening = (
+    Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced
+)

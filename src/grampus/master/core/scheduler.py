@@ -1,0 +1,239 @@
+"""The scheduler: what should run where, next. It knows what the ledger told it, and nothing else.
+
+`step(now, events)` takes everything that happened since the last step and returns one `Turn`. Reactions
+first, placement once at the end. A start that was proposed keeps its slots reserved until its facts
+come back (AttemptStarted) or its refusal does (Declined).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grampus.master.core.events import (
+    Declined,
+    Happening,
+    LiveAttempt,
+    Loaded,
+    ReadyTask,
+    RunLoaded,
+    WorkerConnected,
+    WorkerGone,
+    WorkerSynced,
+)
+from grampus.master.core.placement import Place, place_group
+from grampus.master.core.queue import ReadyQueue
+from grampus.master.core.turn import Order, SendAssign, Turn
+from grampus.protocol import Kill, Sync
+from grampus.runs.commands import StartAttempts
+from grampus.runs.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    RunCancelling,
+    RunFinished,
+    SessionEnded,
+    SessionOpened,
+    TaskFinished,
+    TaskReady,
+)
+
+#: How often a worker is told the whole truth, in ms.
+SYNC_EVERY = 10_000
+#: Starts in one command, and in one turn: a turn stays short.
+STARTS_PER_COMMAND = 100
+STARTS_PER_TURN = 1_000
+
+
+class Scheduler:
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.revision = 0
+        self.places: dict[int, Place] = {}
+        self.queue = ReadyQueue()
+        #: Per session, by n.
+        self.live: dict[int, dict[int, LiveAttempt]] = {}
+        self.by_run: dict[str, dict[tuple[int, int], None]] = {}
+        self.cancelling: dict[str, None] = {}
+        #: (run, index, attempt) → (session, slots): proposed, and not answered yet.
+        self.proposed: dict[tuple[str, int, int], tuple[int, int]] = {}
+        self._sync_at: dict[int, int] = {}
+        self._messages: list[Order] = []
+        self._reload: dict[str, None] = {}
+        self._deposed = False
+
+    def step(self, now: int, events: Iterable[Happening]) -> Turn:
+        for event in events:
+            self._react(now, event)
+        self.queue.ripen(now)
+        for session, at in list(self._sync_at.items()):
+            if at <= now:
+                self._sync(now, session)
+        commands = () if self._deposed else self._place(now)
+        turn = Turn(
+            tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
+        )
+        self._messages, self._reload = [], {}
+        return turn
+
+    # -- reactions ------------------------------------------------------------------------------
+
+    def _react(self, now: int, event: Happening) -> None:
+        if isinstance(event, Event):
+            if event.revision <= self.revision:
+                return
+            self.revision = event.revision
+        match event:
+            case TaskReady():
+                self.queue.put(
+                    now,
+                    ReadyTask(
+                        event.run, event.index, event.attempt, event.due,
+                        event.group, event.slots, event.priority,
+                    ),
+                )  # fmt: skip
+            case AttemptStarted():
+                self._started(event)
+            case AttemptFinished():
+                self._finished(event.session, event.n)
+            case TaskFinished():
+                self.queue.remove(event.run, event.index)
+            case RunCancelling():
+                self._cancel(event.run, event.by)
+            case RunFinished():
+                self.cancelling.pop(event.run, None)
+            case SessionOpened():
+                self.places[event.session] = Place(
+                    event.session, event.worker, event.group, event.slots, 1
+                )
+            case SessionEnded():
+                self.places.pop(event.session, None)
+                self.live.pop(event.session, None)
+                self._sync_at.pop(event.session, None)
+            case WorkerConnected():
+                if place := self.places.get(event.session):
+                    place.connected = True
+                    self._sync(now, event.session)
+            case WorkerGone():
+                if place := self.places.get(event.session):
+                    place.connected = False
+                    self._sync_at.pop(event.session, None)
+            case WorkerSynced():
+                self._assign_again(event)
+            case Declined():
+                self._declined(event)
+            case RunLoaded():
+                self.queue.remove_run(event.run)
+                for task in event.ready:
+                    if (task.run, task.index, task.attempt) not in self.proposed:
+                        self.queue.put(now, task)
+            case Loaded():
+                self._load(now, event)
+            case _:
+                pass  # facts that placement does not depend on
+
+    def _load(self, now: int, loaded: Loaded) -> None:
+        self.revision = loaded.revision
+        for seat in loaded.seats:
+            self.places[seat.session] = Place(
+                seat.session, seat.worker, seat.group, seat.slots, seat.next_n
+            )
+        for attempt in loaded.live:
+            self._add_live(attempt)
+        for task in loaded.ready:
+            self.queue.put(now, task)
+        self.cancelling = dict.fromkeys(loaded.cancelling)
+
+    def _started(self, event: AttemptStarted) -> None:
+        self.queue.remove(event.run, event.index, event.attempt)
+        reserved = self.proposed.pop((event.run, event.index, event.attempt), None)
+        place = self.places.get(event.session)
+        if place is None:
+            return
+        if reserved is not None:
+            place.busy -= reserved[1]
+        place.next_n = max(place.next_n, event.n + 1)
+        self._add_live(
+            LiveAttempt(
+                event.session, event.n, event.run, event.index, event.attempt, event.slots,
+                event.revision,
+            )
+        )  # fmt: skip
+        self._assign(event.session, event.n)
+
+    def _add_live(self, attempt: LiveAttempt) -> None:
+        self.live.setdefault(attempt.session, {})[attempt.n] = attempt
+        self.by_run.setdefault(attempt.run, {})[(attempt.session, attempt.n)] = None
+        if place := self.places.get(attempt.session):
+            place.busy += attempt.slots
+
+    def _finished(self, session: int, n: int) -> None:
+        attempt = self.live.get(session, {}).pop(n, None)
+        if attempt is None:
+            return
+        if place := self.places.get(session):
+            place.busy -= attempt.slots
+        attempts = self.by_run[attempt.run]
+        del attempts[(session, n)]
+        if not attempts:
+            del self.by_run[attempt.run]
+
+    def _assign(self, session: int, n: int) -> None:
+        attempt = self.live[session][n]
+        if attempt.run not in self.cancelling:
+            self._messages.append(
+                SendAssign(
+                    session, n, attempt.run, attempt.index, attempt.attempt, attempt.token
+                )
+            )  # fmt: skip
+
+    def _cancel(self, run: str, by: str) -> None:
+        self.cancelling[run] = None
+        for session, n in self.by_run.get(run, ()):
+            self._messages.append(Kill(session, n, f"cancelled by {by}"))
+
+    def _assign_again(self, event: WorkerSynced) -> None:
+        live = self.live.get(event.session, {})
+        for n in event.missing:
+            if n in live:
+                self._assign(event.session, n)
+
+    def _sync(self, now: int, session: int) -> None:
+        live = self.live.get(session, {})
+        stop = [n for n, attempt in live.items() if attempt.run in self.cancelling]
+        self._messages.append(
+            Sync(session, self.revision, self.places[session].next_n, sorted(live), sorted(stop))
+        )
+        self._sync_at[session] = now + SYNC_EVERY
+
+    def _declined(self, event: Declined) -> None:
+        command = event.command
+        if event.refusal.code == "stale-epoch":
+            self._deposed = True
+        for index, attempt in command.tasks:
+            reserved = self.proposed.pop((command.run, index, attempt), None)
+            if reserved is not None and (place := self.places.get(reserved[0])):
+                place.busy -= reserved[1]
+        self._reload[command.run] = None
+
+    # -- placement ------------------------------------------------------------------------------
+
+    def _place(self, now: int) -> tuple[StartAttempts, ...]:
+        chosen: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        for group in self.queue.groups():
+            places = [p for p in self.places.values() if p.connected and p.group == group]
+            for place, task in place_group(self.queue, group, places, STARTS_PER_TURN):
+                chosen.setdefault((place.session, task.run), []).append((task.index, task.attempt))
+                key = (task.run, task.index, task.attempt)
+                self.proposed[key] = (place.session, task.slots)
+        return tuple(
+            StartAttempts(now, self.epoch, session, run, tasks[i : i + STARTS_PER_COMMAND])
+            for (session, run), tasks in chosen.items()
+            for i in range(0, len(tasks), STARTS_PER_COMMAND)
+        )
+
+    def _wake_at(self) -> int | None:
+        times = list(self._sync_at.values())
+        due = self.queue.next_due()
+        if due is not None:
+            times.append(due)
+        return min(times, default=None)

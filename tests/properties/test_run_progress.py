@@ -1,0 +1,254 @@
+"""Random graphs, random failures, random order of everything: a run always ends, and ends right.
+
+The ledger and the scheduler are the real ones, over SQLite in memory; the worker is a bag of attempts
+from which Hypothesis draws what happens next. After every step the invariants are checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grampus.ledger import Ledger
+from grampus.master.core.check import check
+from grampus.master.core.events import Declined, Happening, WorkerConnected
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.core.turn import SendAssign
+from grampus.model.run import AttemptState, RunState, TaskState
+from grampus.model.workflow import Retry, Shell, Task, Workflow
+from grampus.protocol import Kill
+from grampus.runs.change import Graphs
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    CancelRun,
+    Command,
+    EndSession,
+    OpenSession,
+    Refusal,
+    ReportAttempt,
+    StartAttempts,
+    SubmitRun,
+    TakeOffice,
+    encode_command,
+)
+from grampus.runs.queries import Queries
+
+
+class World:
+    """One ledger, one scheduler, and the attempts that were assigned and have not ended."""
+
+    def __init__(self, slots: int = 3) -> None:
+        self.ledger = Ledger(None)
+        self.now = 1_000
+        self.log: list[list[bytes]] = []
+        self.pending: list[Happening] = []
+        self.attempts: dict[tuple[int, int], SendAssign] = {}
+        self.started: list[tuple[str, int, int]] = []
+        (epoch,) = self.propose(TakeOffice(self.now, "n1"))
+        self.scheduler = Scheduler(epoch)
+        self.worker(slots)
+
+    def worker(self, slots: int) -> None:
+        instance = f"i{len(self.log)}"
+        (self.session,) = self.propose(
+            OpenSession(self.now, "w1", instance, "m", "b", True, "default", slots)
+        )
+        self.pending.append(WorkerConnected(self.session))
+
+    def propose(self, *commands: Command) -> list[Any]:
+        data = [encode_command(c) for c in commands]
+        self.log.append(data)
+        answers, facts = self.ledger.apply(len(self.log), 1, data)
+        self.pending.extend(facts)  # type: ignore[arg-type]
+        return answers
+
+    def turn(self) -> None:
+        """Steps until nothing is left to react to; bounded."""
+        for _ in range(1_000):
+            events, self.pending = self.pending, []
+            turn = self.scheduler.step(self.now, events)
+            check(self.scheduler)
+            self.carry_out(turn.messages)
+            if not turn.commands:
+                if not self.pending:
+                    return
+                continue
+            answers = self.propose(*turn.commands)
+            for command, answer in zip(turn.commands, answers, strict=True):
+                if isinstance(answer, Refusal):
+                    self.pending.append(Declined(command, answer))
+        raise AssertionError("the scheduler does not come to rest")
+
+    def carry_out(self, messages: tuple[Any, ...]) -> None:
+        for message in messages:
+            match message:
+                case SendAssign(session=session, n=n):
+                    assert (session, n) not in self.attempts, "assigned twice"
+                    self.started.append((message.run, message.index, message.attempt))
+                    self.attempts[(session, n)] = message
+                case Kill(session=session, n=n):
+                    if (session, n) in self.attempts:
+                        self.report(session, n, AttemptState.CANCELLED)
+
+    def report(self, session: int, n: int, state: AttemptState, exit: int | None = 0) -> Any:
+        self.attempts.pop((session, n), None)
+        (answer,) = self.propose(
+            ReportAttempt(self.now, session, n, state, self.now, exit, "", (), None, 0, 0)
+        )
+        return answer
+
+    def queries(self) -> Queries:
+        return Queries(self.ledger.database, Graphs())
+
+
+@st.composite
+def workflows(draw: st.DrawFn, name: str = "w") -> Workflow:
+    count = draw(st.integers(1, 8))
+    tasks = []
+    for i in range(count):
+        ups = draw(st.lists(st.integers(0, max(0, i - 1)), max_size=3, unique=True)) if i else []
+        tasks.append(
+            Task(
+                name=f"t{i}",
+                action=Shell("true"),
+                after=tuple(f"t{u}" for u in sorted(ups)),
+                retry=Retry(max=draw(st.integers(0, 2)), delay=draw(st.sampled_from([0, 500]))),
+                slots=draw(st.sampled_from([1, 1, 1, 2, 3])),
+                priority=draw(st.integers(-2, 2)),
+                max_lost=draw(st.integers(0, 2)),
+            )
+        )
+    return Workflow(
+        name,
+        tuple(tasks),
+        on_failure=draw(st.sampled_from(["stop", "continue"])),
+        max_active_runs=draw(st.sampled_from([None, 1, 2])),
+        overlap=draw(st.sampled_from(["allow", "queue", "cancel_old"])),
+    )
+
+
+OUTCOMES = (
+    AttemptState.SUCCEEDED,
+    AttemptState.SUCCEEDED,
+    AttemptState.SUCCEEDED,
+    AttemptState.FAILED,
+    AttemptState.TIMED_OUT,
+    AttemptState.LOST,
+    AttemptState.CANCELLED,
+)
+
+
+def submit(world: World, run: str, version: int = 1, priority: int = 0) -> Any:
+    (answer,) = world.propose(
+        SubmitRun(world.now, run, "w", version, b"{}", "r", priority, world.now)
+    )
+    return answer
+
+
+def assert_ended_right(world: World, run: str, workflow: Workflow) -> None:
+    queries = world.queries()
+    view = queries.run(run)
+    tasks = {t.name: t for t in queries.tasks(run)}
+    assert view is not None
+    assert view.state in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), view
+    states = {t.state for t in tasks.values()}
+    if view.state == RunState.SUCCEEDED:
+        assert states == {TaskState.SUCCEEDED}
+    if view.state == RunState.FAILED:
+        assert states & {TaskState.FAILED, TaskState.TIMED_OUT}
+    for task in workflow.tasks:
+        seen = tasks[task.name]
+        finals = [a for a in seen.attempts if a.state == AttemptState.SUCCEEDED]
+        assert len(finals) == (seen.state == TaskState.SUCCEEDED)
+        assert [a.attempt for a in seen.attempts] == list(range(1, len(seen.attempts) + 1))
+        charged = [a for a in seen.attempts if a.state in ("FAILED", "TIMED_OUT")]
+        assert len(charged) <= task.retry.max + 1
+        if seen.attempts:
+            for up in task.after:
+                done = tasks[up]
+                assert done.state == TaskState.SUCCEEDED, (task.name, up)
+                assert done.ended is not None
+                assert done.ended <= seen.attempts[0].started
+        if seen.state == TaskState.UPSTREAM_FAILED:
+            assert any(tasks[up].state != TaskState.SUCCEEDED for up in task.after)
+
+
+@settings(max_examples=150, deadline=None)
+@given(workflow=workflows(), data=st.data())
+def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, data: Any) -> None:
+    world = World(slots=3)
+    world.propose(ApplyWorkflow(world.now, "w", workflow.content()))
+    runs = [f"r{i}" for i in range(data.draw(st.integers(1, 3), label="runs"))]
+    for run in runs:
+        assert submit(world, run, priority=data.draw(st.integers(-1, 1))) == "created"
+    for _ in range(2_000):
+        world.turn()
+        if not world.attempts:
+            due = world.scheduler.queue.next_due()
+            if due is None:
+                break
+            world.now = max(world.now + 1, due)
+            continue
+        world.now += 1
+        what = data.draw(st.integers(0, 40))
+        if what == 0:
+            world.propose(CancelRun(world.now, data.draw(st.sampled_from(runs)), "test"))
+        elif what == 1:
+            world.attempts.clear()
+            world.worker(3)
+        else:
+            key = data.draw(st.sampled_from(sorted(world.attempts)))
+            state = data.draw(st.sampled_from(OUTCOMES))
+            assert world.report(*key, state, 0 if state == "SUCCEEDED" else 1) == "done"
+            if what == 2:
+                assert world.report(*key, AttemptState.SUCCEEDED) in ("done", "stale")
+    else:
+        raise AssertionError("the runs do not end")
+    for run in runs:
+        assert_ended_right(world, run, workflow)
+    assert len(set(world.started)) == len(world.started), "an attempt was assigned twice"
+    assert [w.busy for w in world.queries().workers()] == [0]
+    replayed = Ledger(None)
+    for index, entry in enumerate(world.log, start=1):
+        replayed.apply(index, 1, entry)
+    assert replayed.checksum() == world.ledger.checksum()
+
+
+def test_a_cancel_that_is_ahead_in_the_log_refuses_the_start() -> None:
+    world = World()
+    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    submit(world, "r1")
+    cancel = CancelRun(world.now, "r1", "ann")
+    start = StartAttempts(world.now, world.scheduler.epoch, world.session, "r1", [(0, 1)])
+    cancelled, refused = world.propose(cancel, start)
+    assert cancelled == RunState.CANCELLED
+    assert isinstance(refused, Refusal)
+    assert refused.code == "not-active"
+    world.turn()
+    assert world.started == []
+
+
+def test_a_start_of_an_older_epoch_is_refused() -> None:
+    world = World()
+    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    submit(world, "r1")
+    old = world.scheduler.epoch
+    world.propose(TakeOffice(world.now, "n2"))
+    (refused,) = world.propose(StartAttempts(world.now, old, world.session, "r1", [(0, 1)]))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "stale-epoch"
+
+
+def test_attempts_of_an_ended_session_are_lost_and_its_late_reports_are_stale() -> None:
+    world = World()
+    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    submit(world, "r1")
+    world.turn()
+    ((session, n),) = world.attempts
+    world.propose(EndSession(world.now, session, "gone"))
+    assert world.report(session, n, AttemptState.SUCCEEDED) == "stale"
+    (task,) = world.queries().tasks("r1")
+    assert task.state == TaskState.READY
+    assert [a.state for a in task.attempts] == [AttemptState.LOST]
