@@ -1,0 +1,135 @@
+"""The master's loop: collect what happened, step, send, propose. It decides nothing.
+
+Order of one round: messages of the turn leave first (they are consequences of committed facts), then its
+commands are proposed; what they bring about comes back as facts, through the same inbox as everybody
+else's. A refused command comes back as `Declined`, and its run is read anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from grampus.clock import Clock
+from grampus.errors import GrampusError, Overloaded
+from grampus.master.briefs import Briefs
+from grampus.master.core.events import Declined, Happening
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.core.turn import Order, SendAssign, Turn
+from grampus.master.loading import Loading
+from grampus.master.roster import Roster
+from grampus.protocol import Forget
+from grampus.runs.commands import Refusal, TakeOffice
+from grampus.runs.events import RunDeleted, RunFinished
+from grampus.runs.proposer import Proposer
+
+log = logging.getLogger("grampus.master")
+
+#: Commands proposed together.
+BATCH = 500
+
+
+class Deposed(GrampusError):
+    """Another master has taken office: this one must stop."""
+
+
+class Master:
+    """`happened` may be called at any time on the loop; `run` needs the replica to be open."""
+
+    def __init__(
+        self, node: str, proposer: Proposer, loading: Loading, briefs: Briefs, clock: Clock
+    ) -> None:
+        self._node = node
+        self._proposer = proposer
+        self._loading = loading
+        self._briefs = briefs
+        self._clock = clock
+        self._inbox: list[Happening] = []
+        self._wake = asyncio.Event()
+        self.roster: Roster | None = None
+
+    def happened(self, events: Iterable[Happening]) -> None:
+        self._inbox.extend(events)
+        self._wake.set()
+
+    def committed(self, index: int, facts: Sequence[object]) -> None:
+        """The replica's listener."""
+        if facts:
+            self.happened(facts)  # type: ignore[arg-type]
+
+    async def run(self, in_office: asyncio.Event) -> None:
+        """Takes office, then rounds until cancelled. Raises Deposed."""
+        (epoch,) = await self._proposer.propose(TakeOffice(self._clock.now(), self._node))
+        assert isinstance(epoch, int)
+        scheduler = Scheduler(epoch)
+        # Facts up to the loaded revision that are in the inbox too are skipped by the scheduler.
+        loaded = await asyncio.to_thread(self._loading.everything)
+        self._inbox.insert(0, loaded)
+        log.info(
+            "in office with epoch %d: %d live attempts, %d tasks ready",
+            epoch, len(loaded.live), len(loaded.ready),
+        )  # fmt: skip
+        in_office.set()
+        while True:
+            events, self._inbox = self._inbox, []
+            self._wake.clear()
+            turn = scheduler.step(self._clock.now(), events)
+            self._send(turn.messages)
+            self._told(events)
+            if turn.deposed:
+                raise Deposed("another master has taken office")
+            await self._propose(turn)
+            if not self._inbox:
+                await self._sleep(turn.wake_at)
+
+    async def _propose(self, turn: Turn) -> None:
+        for start in range(0, len(turn.commands), BATCH):
+            commands = turn.commands[start : start + BATCH]
+            try:
+                answers = await self._proposer.propose(*commands)
+            except Overloaded as error:
+                await asyncio.sleep(0.05)
+                busy = Refusal("overloaded", str(error))
+                answers = [busy for _ in commands]
+            self._inbox.extend(
+                Declined(command, answer)
+                for command, answer in zip(commands, answers, strict=True)
+                if isinstance(answer, Refusal)
+            )
+        for run in turn.reload:
+            self._inbox.append(self._loading.run(run))
+
+    def _send(self, orders: tuple[Order, ...]) -> None:
+        assert self.roster is not None
+        for order in orders:
+            if isinstance(order, SendAssign):
+                assign = self._briefs.assign(order)
+                if assign is not None:
+                    self.roster.send(order.session, assign)
+            else:
+                self.roster.send(order.session, order)
+
+    def _told(self, events: list[Happening]) -> None:
+        """What others must do about facts."""
+        assert self.roster is not None
+        deleted = []
+        for event in events:
+            if isinstance(event, RunFinished):
+                self._briefs.forget(event.run)
+            elif isinstance(event, RunDeleted):
+                deleted.append(event.run)
+        for start in range(0, len(deleted), BATCH):
+            self.roster.send_all(Forget(deleted[start : start + BATCH]))
+
+    async def _sleep(self, wake_at: int | None) -> None:
+        if wake_at is None:
+            await self._wake.wait()
+            return
+        delay = max(0, wake_at - self._clock.now()) / 1000
+        # Wall time may jump: look again at least once a second.
+        try:
+            async with asyncio.timeout(min(delay, 1.0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass

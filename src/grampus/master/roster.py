@@ -1,0 +1,198 @@
+"""The workers that are connected: who they are, which session is theirs, and what they send.
+
+A worker has two connections under one name: control (register, assign, report) and bulk (blobs, logs).
+A session lives in the ledger; here is only whether somebody speaks for it now. What comes in goes on as
+events to the master, as reports to the intake, or as questions to the blob desk.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from grampus.clock import Clock
+from grampus.errors import ProtocolError, Refused, ServerUnreachable
+from grampus.master.blob_desk import BlobDesk
+from grampus.master.core.events import Happening, WorkerConnected, WorkerGone, WorkerSynced
+from grampus.master.intake import Intake
+from grampus.protocol import (
+    BULK_FRAME,
+    CONTROL_FRAME,
+    PROTOCOL_VERSION,
+    GetBlob,
+    Goodbye,
+    HasBlob,
+    Hello,
+    Load,
+    Message,
+    PutBlob,
+    Register,
+    Registered,
+    Report,
+    Reports,
+    Synced,
+    Welcome,
+)
+from grampus.rpc.connection import Connection
+from grampus.runs.commands import OpenSession, Refusal
+from grampus.runs.proposer import Proposer
+
+log = logging.getLogger("grampus.master")
+
+Peer = Connection[Message]
+
+
+class Roster:
+    """The Handler of the node port. `happened` takes events for the scheduler."""
+
+    def __init__(
+        self,
+        node: str,
+        cluster: str,
+        credential: str,
+        proposer: Proposer,
+        intake: Intake,
+        desk: BlobDesk,
+        clock: Clock,
+        happened: Callable[[Iterable[Happening]], None],
+    ) -> None:
+        self._node = node
+        self._cluster = cluster
+        self._credential = credential
+        self._proposer = proposer
+        self._intake = intake
+        self._desk = desk
+        self._clock = clock
+        self._happened = happened
+        #: By session: its control connection.
+        self._control: dict[int, Peer] = {}
+        self._sessions: dict[Peer, int] = {}
+        #: By worker name.
+        self._bulk: dict[str, Peer] = {}
+        self._names: dict[int, str] = {}
+        self._loads: dict[int, Load] = {}
+
+    # -- the door -------------------------------------------------------------------------------
+
+    def greet(self, hello: Message, peer: str) -> tuple[Message, bool, int]:
+        """Version, credential and cluster are looked at before anything else is."""
+        if not isinstance(hello, Hello):
+            return Goodbye("say Hello first"), False, 0
+        if hello.version != PROTOCOL_VERSION:
+            why = f"protocol {hello.version} is not spoken here, {PROTOCOL_VERSION} is"
+            return Goodbye(why), False, 0
+        if hello.role != "worker" or hello.lane not in ("control", "bulk"):
+            return Goodbye("only workers connect here, by control or bulk"), False, 0
+        if not hmac.compare_digest(hello.credential.encode(), self._credential.encode()):
+            return Goodbye("wrong credential"), False, 0
+        if hello.cluster and hello.cluster != self._cluster:
+            return Goodbye(f"this is cluster {self._cluster}"), False, 0
+        limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
+        return Welcome(PROTOCOL_VERSION, self._node, self._cluster), True, limit
+
+    def opened(self, connection: Peer) -> None:
+        hello = connection.greeting
+        if isinstance(hello, Hello) and hello.lane == "bulk":
+            self._bulk[hello.node] = connection
+
+    # -- the Handler ----------------------------------------------------------------------------
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        reports: list[Report] = []
+        session = self._sessions.get(connection)
+        for message in batch:
+            match message:
+                case Reports():
+                    reports.extend(message.reports)
+                case Report():
+                    reports.append(message)
+                case Synced():
+                    self._happened([WorkerSynced(message.session, tuple(message.missing))])
+                case Load():
+                    if session is not None:
+                        self._loads[session] = message
+                case _:
+                    raise ProtocolError(f"{type(message).__name__} is not for a server")
+        if reports:
+            # A worker speaks for its own attempts only.
+            if any(report.session != session for report in reports):
+                raise ProtocolError("a report of another session")
+            self._intake.put(connection, reports)
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        match message:
+            case Register():
+                return await self._register(connection, message)
+            case HasBlob() | GetBlob() | PutBlob():
+                return await self._desk.answer(message)
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is no request to a server")
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        session = self._sessions.pop(connection, None)
+        if session is not None and self._control.get(session) is connection:
+            del self._control[session]
+            self._loads.pop(session, None)
+            self._happened([WorkerGone(session)])
+            log.info("worker %s is disconnected: %s", self._names.get(session), reason)
+        for name, bulk in list(self._bulk.items()):
+            if bulk is connection:
+                del self._bulk[name]
+
+    async def _register(self, connection: Peer, message: Register) -> Message:
+        hello = connection.greeting
+        if not isinstance(hello, Hello) or hello.node != message.name or hello.lane != "control":
+            raise Refused("a worker registers under the name of its Hello, on the control lane")
+        (answer,) = await self._proposer.propose(
+            OpenSession(
+                self._clock.now(), message.name, message.instance, message.machine, message.boot,
+                message.clean, message.group, message.slots,
+            )
+        )  # fmt: skip
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason)
+        assert isinstance(answer, int)
+        old = self._control.get(answer)
+        self._control[answer] = connection
+        self._sessions[connection] = answer
+        self._names[answer] = message.name
+        if old is not None and old is not connection:
+            self._sessions.pop(old, None)
+            old.close("the worker has connected anew")
+        log.info(
+            "worker %s is connected: group %s, %d slots, containment %s",
+            message.name, message.group, message.slots, message.containment,
+        )  # fmt: skip
+        self._happened([WorkerConnected(answer)])
+        return Registered(answer)
+
+    # -- for the master and the API -------------------------------------------------------------
+
+    def send(self, session: int, message: Message) -> None:
+        """Lost when the worker is not connected: the next Sync says it again."""
+        connection = self._control.get(session)
+        if connection is not None:
+            connection.send(message)
+
+    def send_all(self, message: Message) -> None:
+        for connection in self._control.values():
+            connection.send(message)
+
+    async def ask(self, session: int, message: Message, timeout: float) -> Message:
+        """A question over the bulk lane. Raises ServerUnreachable when that worker is not there."""
+        name = self._names.get(session)
+        connection = self._bulk.get(name) if name is not None else None
+        if connection is None:
+            raise ServerUnreachable("the worker that ran this is not connected")
+        return await connection.request(message, timeout)
+
+    def name_of(self, session: int, name: str) -> None:
+        """Logs of an ended session are asked of the worker that has the name now."""
+        self._names.setdefault(session, name)
+
+    @property
+    def loads(self) -> Mapping[int, Load | None]:
+        """By session, for those that are connected."""
+        return {session: self._loads.get(session) for session in self._control}
+
