@@ -1,12 +1,13 @@
 """What a worker decides, without I/O: `step(now, events)` gives instructions.
 
 Rules, each checked in `check`:
-- A number that was seen, refused or killed before it arrived never starts: `Seen` keeps it for ever.
+- A number that was seen, refused or killed before it arrived never starts: `Seen` keeps it.
 - Only the warden says that a launched attempt is over; until then it keeps its slots.
 - A final report is kept and repeated until it is acknowledged, or until its session has ended.
 - The ledger is right: what it does not hold for live is ended here, without argument.
 
-Time is wall milliseconds. Driver, files, processes and sockets are the business of `worker.driver`.
+Time is wall milliseconds. Driver, files, processes and sockets are the business of
+`worker.driver`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""Python functions: imports `module:function` from the bundle and calls it with its arguments."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from grampus.model.template import evaluate
+from grampus.model.workflow import Python
+from grampus.tasks.failure import TaskFailure
+
+
+def run(action: Python, scope: Mapping[str, Any]) -> Any:
+    """What the function returns; a coroutine function is awaited. Raises what the function raises."""
+    arguments = evaluate(action.args, scope)
+    result = find(action.call)(**arguments)
+    if inspect.iscoroutine(result):
+        import asyncio
+
+        return asyncio.run(result)
+    return result
+
+
+def find(call: str) -> Any:
+    """The object that `module:name.name` names. A `@task` object is itself callable."""
+    module_name, colon, path = call.partition(":")
+    if not (module_name and colon and path):
+        raise TaskFailure(f"{call!r} is no `module:function`")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise TaskFailure(
+            f"there is no module {error.name!r}: it is neither in the bundle nor installed",
+            ("ModuleNotFoundError", "ImportError", "Exception"),
+        ) from None
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise TaskFailure(
+                f"module {module_name!r} ({getattr(found, '__file__', '?')}) has no {name!r}",
+                ("AttributeError", "Exception"),
+            ) from None
+    if not callable(found):
+        raise TaskFailure(f"{call!r} is a {type(found).__name__}, which cannot be called")
+    return found
