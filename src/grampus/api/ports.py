@@ -13,22 +13,17 @@ from msgspec import Struct
 
 from grampus.clock import Clock
 from grampus.protocol import LogChunk
-from grampus.runs.commands import Command, Refusal
+from grampus.runs.commands import Command
 from grampus.runs.views import EventView, OutputView, RunView, TaskView, WorkerView, WorkflowView
 
 
 class Propose(Protocol):
-    async def __call__(self, *commands: Command) -> list[object | Refusal]:
-        """One answer per command, after the commit. Raises Overloaded; Refused while stopping."""
+    async def __call__(self, *commands: Command) -> list[object]:
+        """One answer or `Refusal` per command, after the commit.
+
+        Raises Overloaded; Refused when this server takes none; InvalidInput for one that is
+        too large."""
         ...
-
-
-class Counts(Struct, frozen=True, kw_only=True):
-    """For /metrics: how many there are now, by state; states with none may be absent."""
-
-    runs: dict[str, int]
-    #: Task runs of runs that are not final.
-    tasks: dict[str, int]
 
 
 class Reads(Protocol):
@@ -66,7 +61,9 @@ class Reads(Protocol):
 
     async def workers(self) -> list[WorkerView]: ...
 
-    async def counts(self) -> Counts: ...
+    async def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Runs by state, and tasks of runs that are not final by state; without those of none."""
+        ...
 
 
 class BlobStore(Protocol):

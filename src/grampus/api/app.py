@@ -1,0 +1,118 @@
+"""The application: its routes, its gate, its OpenAPI document. It serves; `server` listens.
+
+Rule: the API turns requests into commands and views into answers. What a command means is decided
+in `apply`, and it never calls the scheduler or a worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
+
+from grampus.api import problems, runs, stream, workers, workflows
+from grampus.api.auth import OPEN, Gate, hosts_of
+from grampus.api.metrics import Metrics
+from grampus.api.ports import Ports
+from grampus.api.schemas import (
+    EventAnswer,
+    LogEntry,
+    ProblemDocument,
+    RunRequest,
+    WorkflowRequest,
+)
+from grampus.api.state import Shared, only_known_parameters
+from grampus.api.wakes import Wakes
+from grampus.model.workflow import Workflow
+
+OPENAPI = "/api/v1/openapi.json"
+DESCRIPTION = (
+    "Workflows, runs, workers. Every write answers only after its commit. Errors are problem "
+    "documents (RFC 9457). Times are RFC 3339 in UTC."
+)
+TAGS = [
+    {"name": "workflows", "description": "What was declared, by version, and its files."},
+    {"name": "runs", "description": "What happens: runs, tasks, results, events, logs."},
+    {"name": "workers", "description": "Who runs attempts."},
+    {"name": "node", "description": "Health and numbers of this server."},
+]
+#: Models that are named in the document by hand.
+_NAMED = (WorkflowRequest, RunRequest, ProblemDocument, LogEntry, EventAnswer)
+_REF = "#/components/schemas/{model}"
+
+
+def create_app(
+    ports: Ports, wakes: Wakes, *, token: str, listen: str, token_file: str | None = None
+) -> FastAPI:
+    """`listen` is the host it is reached at; `token_file` is told to those without the token."""
+    app = FastAPI(
+        title="Grampus",
+        version="1",
+        description=DESCRIPTION,
+        openapi_tags=TAGS,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(only_known_parameters)],
+    )
+    app.state.shared = Shared(ports, wakes, Metrics())
+    for module in (workflows, runs, stream, workers):
+        app.include_router(module.router)
+    problems.install(app)
+    document: list[bytes] = []
+
+    @app.get(
+        OPENAPI,
+        operation_id="getOpenAPI",
+        summary="This document",
+        description="Needs no token.",
+        response_class=Response,
+        responses={
+            200: {"content": {"application/json": {"schema": {"type": "object"}}}},
+            **problems.responses("invalid-input"),
+        },
+        tags=["node"],
+    )
+    async def get_document() -> Response:
+        # Made when it is first asked for: it costs more than all the rest of the start.
+        if not document:
+            document.append(msgspec.json.encode(describe(app)))
+        return Response(document[0], media_type="application/json")
+
+    app.add_middleware(Gate, token=token, hosts=hosts_of(listen), token_file=token_file)
+    return app
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the whole application."""
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=TAGS,
+    )
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    _, named = models_json_schema([(m, "validation") for m in _NAMED], ref_template=_REF)
+    schemas.update(named["$defs"])
+    # The definition's own schema is made from the very types that read it.
+    (root,), parts = msgspec.json.schema_components(
+        [Workflow], ref_template="#/components/schemas/{name}"
+    )
+    schemas.update(parts)
+    schemas["WorkflowRequest"]["properties"]["definition"].update(root)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    for path in OPEN & document["paths"].keys():
+        for operation in document["paths"][path].values():
+            operation["security"] = []
+            operation["responses"].pop("401", None)
+    return document

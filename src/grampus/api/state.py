@@ -1,0 +1,49 @@
+"""What the routes share: the ports, the bells of the streams, and the metrics, found on the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from grampus.api.metrics import Metrics
+from grampus.api.ports import Ports
+from grampus.api.problems import unknown_name
+from grampus.api.wakes import Wakes
+from grampus.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    ports: Ports
+    wakes: Wakes
+    metrics: Metrics
+
+
+def shared_of(request: Request) -> Shared:
+    return cast(Shared, request.app.state.shared)
+
+
+def ports_of(request: Request) -> Ports:
+    return shared_of(request).ports
+
+
+def only_known_parameters(request: Request) -> None:
+    """A query parameter that the route does not have is an error: it would change the meaning."""
+    route = request.scope["route"]
+    known = sorted(field.alias for field in route.dependant.query_params)
+    for dependant in route.dependant.dependencies:
+        known += [field.alias for field in dependant.query_params]
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise InvalidInput(
+            [
+                unknown_name(name, known, "query parameter", f"query.{name[:100]}")
+                for name in unknown
+            ]
+        )
+
+
+TheShared = Annotated[Shared, Depends(shared_of)]
+ThePorts = Annotated[Ports, Depends(ports_of)]
