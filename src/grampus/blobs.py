@@ -1,7 +1,8 @@
 """Content-addressed files: bundles and values that are too large for the ledger.
 
-A blob is named by the SHA-256 of its bytes and never changes. It appears under its name only when it is
-whole, checked and synced; so a name that is there can be trusted after any crash. Files are 0600.
+A blob is named by the SHA-256 of its bytes and never changes. It appears under its name only when
+it is whole, checked and synced; so a name that is there can be trusted after any crash. Files are
+0600.
 """
 
 from __future__ import annotations

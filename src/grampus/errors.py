@@ -1,4 +1,5 @@
-"""Every error that Grampus raises on purpose. Whose fault it is, is the type; the type gives the exit code.
+"""Every error that Grampus raises on purpose. Whose fault it is, is the type; the type gives the
+exit code.
 
 GrampusError
 ├── UsageError            2   what was asked makes no sense

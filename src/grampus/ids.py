@@ -1,4 +1,5 @@
-"""Identifiers: their types and their spelling. Nothing here makes randomness; entropy is an argument."""
+"""Identifiers: their types and their spelling. Nothing here makes randomness; entropy is an
+argument."""
 
 from __future__ import annotations
 

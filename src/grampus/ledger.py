@@ -110,7 +110,8 @@ class Ledger:
         return answers, list(change.facts)
 
     def checkpoint(self) -> int | None:
-        """Makes what was applied durable; the index that is, or None when readers were in the way."""
+        """Makes what was applied durable; the index that is, or None when readers were in the
+        way."""
         applied = self._applied
         return applied if self._db.checkpoint() else None
 

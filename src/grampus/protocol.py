@@ -1,10 +1,11 @@
 """Every message between a server and a worker, as one tagged union with one version number.
 
-The worker connects, says `Hello` with role `worker`, gets `Welcome`, then asks for `Register`. After
-that both sides speak at will. `Sync` is the truth, `Assign` and `Kill` are fast paths of it: any of the
-three may be lost, doubled or late without harm, because an attempt's number `n` is dense per session and
-a number once seen never starts again. Reports are repeated until they are acknowledged.
-Times are wall milliseconds. Bulk data (logs, blobs) goes over a connection of its own.
+The worker connects, says `Hello` with role `worker`, gets `Welcome`, then asks for `Register`.
+After that both sides speak at will. `Sync` is the truth, `Assign` and `Kill` are fast paths of it:
+any of the three may be lost, doubled or late without harm, because an attempt's number `n` is dense
+per session and a number once seen never starts again. Reports are repeated until they are
+acknowledged. Times are wall milliseconds. Bulk data (logs, blobs) goes over a connection of its
+own.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Kill(Struct, frozen=True, array_like=True, tag="kill"):
 
 
 class Sync(Struct, frozen=True, array_like=True, tag="sync"):
-    """At `revision`, of all numbers below `next_n` exactly `live` may run; `stop` of those must end."""
+    """At `revision`, of all numbers below `next_n` exactly `live` may run; `stop` of those must
+    end."""
 
     session: int
     revision: int
@@ -184,7 +186,8 @@ class ReadLog(Struct, frozen=True, array_like=True, tag="read-log"):
 
 
 class LogChunk(Struct, frozen=True, array_like=True, tag="log-chunk"):
-    """`data` starts at `offset` (moved up when the middle was cut); `end` when no more will come."""
+    """`data` starts at `offset` (moved up when the middle was cut); `end` when no more will
+    come."""
 
     offset: int
     data: bytes

@@ -1,7 +1,7 @@
 """Random graphs, random failures, random order of everything: a run always ends, and ends right.
 
-The ledger and the scheduler are the real ones, over SQLite in memory; the worker is a bag of attempts
-from which Hypothesis draws what happens next. After every step the invariants are checked.
+The ledger and the scheduler are the real ones, over SQLite in memory; the worker is a bag of
+attempts from which Hypothesis draws what happens next. After every step the invariants are checked.
 """
 
 from __future__ import annotations

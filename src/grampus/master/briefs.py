@@ -1,7 +1,8 @@
-"""What a worker must know to run an attempt: the task, its params and its inputs, read from the ledger.
+"""What a worker must know to run an attempt: the task, its params and its inputs, read from the
+ledger.
 
-Reads are point look-ups by primary key, on the loop, from a connection of its own: an attempt that has
-started is committed, so what it needs is there.
+Reads are point look-ups by primary key, on the loop, from a connection of its own: an attempt that
+has started is committed, so what it needs is there.
 """
 
 from __future__ import annotations
@@ -38,9 +39,7 @@ class RunBrief(NamedTuple):
 class Briefs:
     """`keep_blob` stores bytes under their hash, durably, and returns the hash."""
 
-    def __init__(
-        self, queries: Queries, keep_blob: Callable[[bytes], str]
-    ) -> None:
+    def __init__(self, queries: Queries, keep_blob: Callable[[bytes], str]) -> None:
         self._queries = queries
         self._keep_blob = keep_blob
         self._runs: OrderedDict[str, RunBrief] = OrderedDict()

@@ -1,8 +1,8 @@
 """The master's loop: collect what happened, step, send, propose. It decides nothing.
 
-Order of one round: messages of the turn leave first (they are consequences of committed facts), then its
-commands are proposed; what they bring about comes back as facts, through the same inbox as everybody
-else's. A refused command comes back as `Declined`, and its run is read anew.
+Order of one round: messages of the turn leave first (they are consequences of committed facts),
+then its commands are proposed; what they bring about comes back as facts, through the same inbox as
+everybody else's. A refused command comes back as `Declined`, and its run is read anew.
 """
 
 from __future__ import annotations

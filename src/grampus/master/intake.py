@@ -19,7 +19,8 @@ from grampus.runs.proposer import Proposer
 
 log = logging.getLogger("grampus.master")
 
-#: Reports proposed together, and reports that wait at most: what is beyond is dropped, and comes again.
+#: Reports proposed together, and reports that wait at most: what is beyond is dropped, and comes
+#: again.
 BATCH = 500
 WAITING = 20_000
 

@@ -43,7 +43,9 @@ class Loading:
                 ),
                 cancelling=tuple(
                     row[0]
-                    for row in db.query("SELECT id FROM run WHERE state = 'CANCELLING' ORDER BY seq")
+                    for row in db.query(
+                        "SELECT id FROM run WHERE state = 'CANCELLING' ORDER BY seq"
+                    )
                 ),
             )
 

@@ -1,8 +1,8 @@
 """The workers that are connected: who they are, which session is theirs, and what they send.
 
-A worker has two connections under one name: control (register, assign, report) and bulk (blobs, logs).
-A session lives in the ledger; here is only whether somebody speaks for it now. What comes in goes on as
-events to the master, as reports to the intake, or as questions to the blob desk.
+A worker has two connections under one name: control (register, assign, report) and bulk (blobs,
+logs). A session lives in the ledger; here is only whether somebody speaks for it now. What comes in
+goes on as events to the master, as reports to the intake, or as questions to the blob desk.
 """
 
 from __future__ import annotations
@@ -179,13 +179,13 @@ class Roster:
         for connection in self._control.values():
             connection.send(message)
 
-    async def ask(self, session: int, message: Message, timeout: float) -> Message:
+    async def ask(self, session: int, message: Message, within: float) -> Message:
         """A question over the bulk lane. Raises ServerUnreachable when that worker is not there."""
         name = self._names.get(session)
         connection = self._bulk.get(name) if name is not None else None
         if connection is None:
             raise ServerUnreachable("the worker that ran this is not connected")
-        return await connection.request(message, timeout)
+        return await connection.request(message, within)
 
     def name_of(self, session: int, name: str) -> None:
         """Logs of an ended session are asked of the worker that has the name now."""
@@ -195,4 +195,3 @@ class Roster:
     def loads(self) -> Mapping[int, Load | None]:
         """By session, for those that are connected."""
         return {session: self._loads.get(session) for session in self._control}
-

@@ -1,4 +1,5 @@
-"""Durations as people write them (`90s`, `1h30m`, `500ms`) and as the code holds them: milliseconds."""
+"""Durations as people write them (`90s`, `1h30m`, `500ms`) and as the code holds them:
+milliseconds."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """What was declared: an immutable graph of tasks. Python and YAML both end here.
 
 Rule: a `Workflow` is canonical. Two files that mean the same give equal values and therefore the
-same `content()` bytes; so `Task.after` holds every upstream task, those that are only mentioned in a
-template included, in the order in which the tasks are declared. Durations are milliseconds.
+same `content()` bytes; so `Task.after` holds every upstream task, those that are only mentioned in
+a template included, in the order in which the tasks are declared. Durations are milliseconds.
 
-A string anywhere in an action (`Shell.command`, `Python.args`, `Http.url`, `Task.env`, ...) is a Jinja2
-template (see `template`). In `Python.args`, `Http.json` and `Sql.params`, a string that is nothing but
-one `{{ expression }}` stands for the value itself, type and all. Checks are in `check`.
+A string anywhere in an action (`Shell.command`, `Python.args`, `Http.url`, `Task.env`, ...) is a
+Jinja2 template (see `template`). In `Python.args`, `Http.json` and `Sql.params`, a string that is
+nothing but one `{{ expression }}` stands for the value itself, type and all. Checks are in `check`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Param(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class Retry(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`max` more tries after the first; the k-th waits delay * factor^(k-1), at most `max_delay`."""
+    """`max` more tries after the first; the k-th waits delay * factor^(k-1), at most
+    `max_delay`."""
 
     max: int = 0
     delay: int = 0
@@ -59,14 +60,16 @@ class Shell(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True,
 
 
 class Python(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="python"):
-    """Calls `module:function` of the bundle with keyword arguments; what it returns is the result."""
+    """Calls `module:function` of the bundle with keyword arguments; what it returns is the
+    result."""
 
     call: str
     args: dict[str, Any] = field(default_factory=dict)
 
 
 class Http(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="http"):
-    """One request. The result is `{"status": int, "headers": {...}, "body": JSON value or text}`."""
+    """One request. The result is `{"status": int, "headers": {...}, "body": JSON value or
+    text}`."""
 
     url: str
     method: str = "GET"
@@ -80,7 +83,8 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, 
 
 
 class Sql(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="sql"):
-    """Statements through SQLAlchemy, in one transaction. Result: rows of the last one, as objects."""
+    """Statements through SQLAlchemy, in one transaction. Result: rows of the last one, as
+    objects."""
 
     url: str
     #: Exactly one of the two. `file` is relative to the bundle.
@@ -169,5 +173,6 @@ _DECODER = msgspec.json.Decoder(Workflow)
 
 
 def read_workflow(content: bytes) -> Workflow:
-    """The reverse of `Workflow.content`. Raises msgspec.ValidationError, unknown fields included."""
+    """The reverse of `Workflow.content`. Raises msgspec.ValidationError, unknown fields
+    included."""
     return _DECODER.decode(content)

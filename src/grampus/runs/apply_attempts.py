@@ -20,7 +20,6 @@ from grampus.runs.progress import (
     release_downstream,
     settle,
 )
-from grampus.runs.transitions import task_step
 
 
 class TaskRow(NamedTuple):
@@ -182,9 +181,7 @@ def _finish(
         _try_again_or_fail(change, command, row, graph, index, attempt)
 
 
-def _succeed(
-    change: Change, command: ReportAttempt, row: RunRow, graph: Graph, index: int
-) -> None:
+def _succeed(change: Change, command: ReportAttempt, row: RunRow, graph: Graph, index: int) -> None:
     value = command.output
     if value is not None:
         change.db.execute(

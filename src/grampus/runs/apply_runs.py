@@ -100,7 +100,8 @@ def cancel_run(change: Change, command: CancelRun) -> RunState | Refusal:
         row = set_run_state(change, row, RunState.CANCELLING, reason=reason)
         change.emit(RunCancelling, at=command.at, run=row.id, by=command.by)
     ended = [
-        (index, before, TaskState.CANCELLED) for index, before in not_started(change, row.id).items()
+        (index, before, TaskState.CANCELLED)
+        for index, before in not_started(change, row.id).items()
     ]
     graph = change.graph(row.workflow, row.version)
     row = finish_tasks(change, command.at, row, graph, ended, reason)
@@ -115,9 +116,7 @@ def _cancel_queued(change: Change, command: CancelRun, reason: str) -> None:
     row = read_run(change, command.run)
     assert row is not None
     set_run_state(change, row, RunState.CANCELLED, reason=reason, ended=command.at)
-    change.emit(
-        RunFinished, at=command.at, run=row.id, state=RunState.CANCELLED, reason=reason
-    )
+    change.emit(RunFinished, at=command.at, run=row.id, state=RunState.CANCELLED, reason=reason)
 
 
 def delete_run(change: Change, command: DeleteRun) -> str | Refusal:

@@ -50,9 +50,7 @@ def pause_workflow(change: Change, command: PauseWorkflow) -> str | Refusal:
         change.db.execute(
             "UPDATE workflow SET paused = ? WHERE name = ?", (int(command.paused), command.name)
         )
-        change.emit(
-            WorkflowPaused, at=command.at, workflow=command.name, paused=command.paused
-        )
+        change.emit(WorkflowPaused, at=command.at, workflow=command.name, paused=command.paused)
         promote(change, command.at, command.name)
     return "paused" if command.paused else "active"
 
@@ -70,9 +68,7 @@ def delete_workflow(change: Change, command: DeleteWorkflow) -> str | Refusal:
     )
     if active:
         return Refusal("conflict", f"{active} runs of {command.name} are not finished: cancel them")
-    change.db.execute(
-        "UPDATE workflow SET deleted = 1, paused = 0 WHERE name = ?", (command.name,)
-    )
+    change.db.execute("UPDATE workflow SET deleted = 1, paused = 0 WHERE name = ?", (command.name,))
     change.emit(WorkflowDeleted, at=command.at, workflow=command.name)
     return "deleted"
 

@@ -1,8 +1,8 @@
 """One batch of the log being applied: the open transaction, the revision, the facts so far.
 
-Rule for everything that is given a `Change`: the same batch on the same rows gives the same rows and
-facts, on every server, for ever. So: no clock, no chance, no iteration over a set, every SELECT that
-returns several rows is ordered, numbers are integers.
+Rule for everything that is given a `Change`: the same batch on the same rows gives the same rows
+and facts, on every server, for ever. So: no clock, no chance, no iteration over a set, every SELECT
+that returns several rows is ordered, numbers are integers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _GRAPHS = 256
 
 
 class Graphs:
-    """Graphs of workflow versions, decoded once. A version never changes, so a cache cannot be stale."""
+    """Graphs of workflow versions, decoded once. A version never changes, so a cache cannot be
+    stale."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, int], Graph] = OrderedDict()

@@ -1,7 +1,7 @@
 """What the ledger can be asked to change. A command carries its own time and ids: apply adds none.
 
-Stored and applied as the bytes that were proposed; unknown fields and unknown tags are errors. A new
-field goes at the end, with a default, and is used only from a new `apply_version` on.
+Stored and applied as the bytes that were proposed; unknown fields and unknown tags are errors. A
+new field goes at the end, with a default, and is used only from a new `apply_version` on.
 `at` is wall milliseconds, given by the proposer.
 """
 
@@ -182,5 +182,7 @@ def encode_command(command: Command) -> bytes:
 
 
 def decode_command(data: bytes) -> Command:
-    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never skipped."""
-    return _DECODER.decode(data)
+    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never
+    skipped."""
+    command: Command = _DECODER.decode(data)
+    return command

@@ -1,4 +1,5 @@
-"""A workflow as its runs need it: tasks by index, edges both ways. Derived once per version, pure."""
+"""A workflow as its runs need it: tasks by index, edges both ways. Derived once per version,
+pure."""
 
 from __future__ import annotations
 

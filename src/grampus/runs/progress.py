@@ -1,8 +1,8 @@
 """How a run moves on: which tasks become ready, which can never run, when the run is over.
 
-Decided here, inside `apply`, from rows only. The scheduler learns of it from the facts. Every function
-leaves the run consistent: `remaining` counts the task runs that are not final, `waits` the upstream
-tasks that have not succeeded.
+Decided here, inside `apply`, from rows only. The scheduler learns of it from the facts. Every
+function leaves the run consistent: `remaining` counts the task runs that are not final, `waits` the
+upstream tasks that have not succeeded.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def finish_tasks(
     ended: Sequence[tuple[int, TaskState, TaskState]],
     reason: str,
 ) -> RunRow:
-    """Makes tasks final: (index, state before, state after). The run itself is looked at by `settle`."""
+    """Makes tasks final: (index, state before, state after). The run itself is looked at by
+    `settle`."""
     if not ended:
         return row
     for _, before, after in ended:
@@ -132,7 +133,8 @@ def release_downstream(change: Change, at: int, row: RunRow, graph: Graph, index
 
 
 def fail_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> RunRow:
-    """`index` has ended badly: what needed it cannot run; with `stop`, nothing else starts either."""
+    """`index` has ended badly: what needed it cannot run; with `stop`, nothing else starts
+    either."""
     change.db.execute("UPDATE run SET failed = 1 WHERE id = ?", (row.id,))
     row = row._replace(failed=True)
     name = graph.tasks[index].name

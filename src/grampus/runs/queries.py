@@ -1,4 +1,5 @@
-"""Reads of the run store: rows to views. Every answer is bounded by a limit that the caller gives."""
+"""Reads of the run store: rows to views. Every answer is bounded by a limit that the caller
+gives."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Queries:
         self._graphs = graphs
 
     def workflow(self, name: str, version: int | None = None) -> WorkflowView | None:
-        """The newest version, or that one. None for a deleted workflow, unless `version` is given."""
+        """The newest version, or that one. None for a deleted workflow, unless `version` is
+        given."""
         if version is None:
             where, args = "WHERE w.name = ? AND w.deleted = 0 AND v.version = w.version", (name,)
         else:
@@ -120,9 +122,7 @@ class Queries:
         attempts: dict[int, list[AttemptView]] = {}
         for row in self._db.query(_ATTEMPT + "WHERE a.run = ? ORDER BY a.task, a.attempt", (run,)):
             name = graph.tasks[row[0]].name
-            attempts.setdefault(row[0], []).append(
-                _attempt_view(name, row)
-            )
+            attempts.setdefault(row[0], []).append(_attempt_view(name, row))
         outputs = {
             index for (index,) in self._db.query("SELECT task FROM output WHERE run = ?", (run,))
         }
@@ -134,7 +134,7 @@ class Queries:
         return [
             TaskView(
                 name=graph.tasks[index].name, index=index,
-                kind=graph.tasks[index].action.__struct_config__.tag,  # type: ignore[arg-type]
+                kind=graph.tasks[index].action.__struct_config__.tag,
                 after=graph.tasks[index].after, state=TaskState(state), reason=reason, due=due,
                 started=started, ended=ended,
                 max_attempts=graph.tasks[index].retry.max + 1,
@@ -150,9 +150,7 @@ class Queries:
         index = None if graph is None else graph.index.get(task)
         if index is None:
             return None
-        state = self._db.value(
-            "SELECT state FROM task_run WHERE run = ? AND idx = ?", (run, index)
-        )
+        state = self._db.value("SELECT state FROM task_run WHERE run = ? AND idx = ?", (run, index))
         value = self.value(run, index)
         return OutputView(task=task, state=TaskState(state), value=value)
 

@@ -49,9 +49,7 @@ class Reads:
         self, ask: Callable[Concatenate[Queries, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._pool, lambda: ask(self._queries(), *args, **kwargs)
-        )
+        return await loop.run_in_executor(self._pool, lambda: ask(self._queries(), *args, **kwargs))
 
     async def workflow(self, name: str, version: int | None) -> WorkflowView | None:
         return await self._ask(Queries.workflow, name, version)

@@ -7,8 +7,8 @@ CREATE TABLE workflow (
 ) WITHOUT ROWID;
 
 CREATE TABLE workflow_version (
-    name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL, applied_at INTEGER NOT NULL,
-    PRIMARY KEY (name, version)
+    name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL, applied_at INTEGER NOT
+    NULL, PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
 
 -- remaining: task runs that are not final. failed: a task has ended badly.

@@ -1,13 +1,13 @@
 """Which state may follow which. A missing entry is a bug of ours, and ends the process.
 
-    run      QUEUED ─▶ RUNNING ─▶ SUCCEEDED | FAILED
-                │         └─────▶ CANCELLING ─▶ CANCELLED
-                └───────────────────────────────────▲
-    task     WAITING ─▶ READY ─▶ RUNNING ─▶ SUCCEEDED | FAILED | TIMED_OUT | CANCELLED
-                          ▲         ├─▶ RETRYING ─▶ RUNNING
-                          └─────────┘ (lost, or ended by a worker that stopped)
-             WAITING | READY | RETRYING ─▶ CANCELLED | SKIPPED | UPSTREAM_FAILED
-    attempt  STARTING ─▶ RUNNING ─▶ SUCCEEDED | FAILED | TIMED_OUT | CANCELLED | LOST
+run      QUEUED ─▶ RUNNING ─▶ SUCCEEDED | FAILED
+            │         └─────▶ CANCELLING ─▶ CANCELLED
+            └───────────────────────────────────▲
+task     WAITING ─▶ READY ─▶ RUNNING ─▶ SUCCEEDED | FAILED | TIMED_OUT | CANCELLED
+                      ▲         ├─▶ RETRYING ─▶ RUNNING
+                      └─────────┘ (lost, or ended by a worker that stopped)
+         WAITING | READY | RETRYING ─▶ CANCELLED | SKIPPED | UPSTREAM_FAILED
+attempt  STARTING ─▶ RUNNING ─▶ SUCCEEDED | FAILED | TIMED_OUT | CANCELLED | LOST
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ TASK: dict[T, frozenset[T]] = {
     T.WAITING: frozenset({T.READY}) | _NOT_STARTED,
     T.READY: frozenset({T.RUNNING}) | _NOT_STARTED,
     T.RETRYING: frozenset({T.RUNNING}) | _NOT_STARTED,
-    T.RUNNING: frozenset(
-        {T.READY, T.RETRYING, T.SUCCEEDED, T.FAILED, T.TIMED_OUT, T.CANCELLED}
-    ),
+    T.RUNNING: frozenset({T.READY, T.RETRYING, T.SUCCEEDED, T.FAILED, T.TIMED_OUT, T.CANCELLED}),
     T.SUCCEEDED: frozenset(),
     T.FAILED: frozenset(),
     T.TIMED_OUT: frozenset(),

@@ -1,1 +1,2 @@
-"""The worker: a core that decides, a driver that carries out, and a warden that owns the attempts."""
+"""The worker: a core that decides, a driver that carries out, and a warden that owns the
+attempts."""

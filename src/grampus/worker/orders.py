@@ -1,12 +1,14 @@
-"""What a worker and its warden say to each other, over a Unix socket, as length-prefixed msgpack frames.
+"""What a worker and its warden say to each other, over a Unix socket, as length-prefixed msgpack
+frames.
 
-The warden is the only parent of attempts. It starts what it is told to start, ends what it is told to
-end, and says when an attempt's containment is empty, never before. It knows nothing of workflows.
-Paths are relative to the warden's `attempts` folder. Times are wall milliseconds, spans milliseconds.
+The warden is the only parent of attempts. It starts what it is told to start, ends what it is told
+to end, and says when an attempt's containment is empty, never before. It knows nothing of
+workflows. Paths are relative to the warden's `attempts` folder. Times are wall milliseconds, spans
+milliseconds.
 
-While an attempt runs, its stdout, stderr and output file are the reused files `slot<K>.out`, `.err` and
-`.output` of its slot. At the end those that were written to are renamed to `<stem>.out`, `.err` and
-`.output`; the others stay with the slot, and the attempt has no file of that kind.
+While an attempt runs, its stdout, stderr and output file are the reused files `slot<K>.out`, `.err`
+and `.output` of its slot. At the end those that were written to are renamed to `<stem>.out`, `.err`
+and `.output`; the others stay with the slot, and the attempt has no file of that kind.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
 
 
 class End(Struct, frozen=True, array_like=True, tag="end"):
-    """TERM to everything in the containment, KILL after the attempt's grace. Unknown `n`: ignored."""
+    """TERM to everything in the containment, KILL after the attempt's grace. Unknown `n`:
+    ignored."""
 
     n: int
 
@@ -64,8 +67,8 @@ class Ended(Struct, frozen=True, array_like=True, tag="ended"):
 
     n: int
     at: int
-    #: `exit`: the process ended by itself. `timeout`, `end`: the warden ended it, or it obeyed TERM.
-    #: `spawn`: it could not be started, `error` says why. `lost`: its shim died.
+    #: `exit`: the process ended by itself. `timeout`, `end`: the warden ended it, or it obeyed
+    #: TERM. `spawn`: it could not be started, `error` says why. `lost`: its shim died.
     cause: Literal["exit", "timeout", "end", "spawn", "lost"]
     #: Exit code, -signal, or None when it was not started or is lost.
     exit: int | None

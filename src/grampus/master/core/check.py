@@ -12,15 +12,13 @@ def check(scheduler: Scheduler) -> None:
         assert place.busy == live + reserved, (session, place.busy, live, reserved)
         assert 0 <= place.busy <= place.slots, (session, place.busy, place.slots)
         assert all(n < place.next_n for n in scheduler.live.get(session, ())), session
-    attempts = {
-        (a.run, a.index): a for by_n in scheduler.live.values() for a in by_n.values()
-    }
+    attempts = {(a.run, a.index): a for by_n in scheduler.live.values() for a in by_n.values()}
     assert len(attempts) == sum(len(by_n) for by_n in scheduler.live.values()), "two live attempts"
     for task in scheduler.queue:
         assert (task.run, task.index, task.attempt) not in scheduler.proposed, task
         running = attempts.get((task.run, task.index))
         assert running is None or running.attempt < task.attempt, (task, running)
     indexed = sorted(key for keys in scheduler.by_run.values() for key in keys)
-    assert indexed == sorted(
-        (s, n) for s, by_n in scheduler.live.items() for n in by_n
-    ), "by_run and live differ"
+    assert indexed == sorted((s, n) for s, by_n in scheduler.live.items() for n in by_n), (
+        "by_run and live differ"
+    )

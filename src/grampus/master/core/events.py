@@ -85,6 +85,4 @@ class WorkerSynced(Struct, frozen=True):
     missing: tuple[int, ...]
 
 
-Happening = (
-    Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced
-)
+Happening = Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced

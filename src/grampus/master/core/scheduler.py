@@ -1,8 +1,8 @@
 """The scheduler: what should run where, next. It knows what the ledger told it, and nothing else.
 
-`step(now, events)` takes everything that happened since the last step and returns one `Turn`. Reactions
-first, placement once at the end. A start that was proposed keeps its slots reserved until its facts
-come back (AttemptStarted) or its refusal does (Declined).
+`step(now, events)` takes everything that happened since the last step and returns one `Turn`.
+Reactions first, placement once at the end. A start that was proposed keeps its slots reserved until
+its facts come back (AttemptStarted) or its refusal does (Declined).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The answer of one step, in the order in which it must be carried out.
 
 A message is only ever the consequence of a fact, and a fact is committed; so messages may leave at
-once. What is not committed yet is in `commands`: nothing may be sent on their behalf before their own
-facts have come back through `step`.
+once. What is not committed yet is in `commands`: nothing may be sent on their behalf before their
+own facts have come back through `step`.
 """
 
 from __future__ import annotations
