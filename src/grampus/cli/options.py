@@ -1,0 +1,86 @@
+"""Options that many commands share, and the client that they lead to."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grampus.cli.output import note
+from grampus.errors import UsageError
+
+if TYPE_CHECKING:
+    from grampus.sdk.answers import Run
+    from grampus.sdk.client import Client
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL[,URL…]", help="Servers to try in turn (GRAMPUS_SERVER; default: your node)."
+    ),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File with the token (or GRAMPUS_TOKEN).")
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="How data is printed.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The run's id, a unique prefix of it, or `last`.")
+]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder of the node's data.")
+]
+
+
+class Globals:
+    """What was said before the command's name; the command's own options win."""
+
+    def __init__(self, server: str | None, token_file: Path | None) -> None:
+        self.server = server
+        self.token_file = token_file
+
+
+def connect_flags(
+    ctx: typer.Context, server: str | None = None, token_file: Path | None = None
+) -> dict[str, object | None]:
+    before = ctx.find_root().obj
+    if isinstance(before, Globals):
+        server, token_file = server or before.server, token_file or before.token_file
+    return {"server": server, "token_file": token_file}
+
+
+def connect(ctx: typer.Context, server: str | None, token_file: Path | None) -> Client:
+    from grampus.config import load_config
+    from grampus.sdk.client import Client
+
+    return Client(config=load_config(connect_flags(ctx, server, token_file)))
+
+
+def meant(client: Client, text: str) -> Run:
+    """The run that `text` names; what a prefix or `last` meant is told."""
+    run = client.run(text)
+    if run.id != text:
+        note(f"{text} is run {run.id} of {run.workflow}")
+    return run
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks on a terminal; elsewhere `--yes` has to be there. Raises UsageError."""
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(f"{question} Nobody can be asked here: say --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        note("nothing was done")
+        raise typer.Abort

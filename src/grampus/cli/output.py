@@ -1,0 +1,140 @@
+"""What is printed, and where: data on stdout, everything else on stderr.
+
+Rule: with `-o json` stdout holds exactly one JSON document, or one per line when streaming. Colours
+only on a terminal without NO_COLOR. Text that comes from tasks cannot move the cursor: its control
+characters are shown, not obeyed (`run logs` alone passes them on).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TextIO
+
+import msgspec
+
+_COLOURS = {
+    "SUCCEEDED": "32",
+    "LIVE": "32",
+    "RUNNING": "36",
+    "STARTING": "36",
+    "FAILED": "31",
+    "TIMED_OUT": "31",
+    "LOST": "31",
+    "UPSTREAM_FAILED": "33",
+    "RETRYING": "33",
+    "CANCELLING": "33",
+    "CANCELLED": "33",
+    "PAUSED": "33",
+    "QUEUED": "2",
+    "WAITING": "2",
+    "SKIPPED": "2",
+    "ENDED": "2",
+}
+
+
+def note(text: str) -> None:
+    """A message for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def document(value: object) -> None:
+    """The one JSON document of this command."""
+    data = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    print(data.decode(), flush=True)
+
+
+def document_line(value: object) -> None:
+    """One of many, in a stream."""
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def coloured(stream: TextIO) -> bool:
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def paint(text: str, state: str, stream: TextIO) -> str:
+    """`text` in the colour of `state`, on a terminal."""
+    code = _COLOURS.get(state)
+    return f"\x1b[{code}m{text}\x1b[0m" if code and coloured(stream) else text
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns on stdout. On a terminal the last column is cut to fit; in a pipe nothing is."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in zip(head, *cells, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for number, row in enumerate([list(head), *cells]):
+        line = ""
+        for cell, width in zip(row[:-1], widths, strict=False):
+            padded = cell + " " * (width - _width(cell) + 2)
+            line += paint(padded, cell, sys.stdout) if number else padded
+        used = sum(widths[:-1]) + 2 * (len(widths) - 1)
+        last = row[-1] if room is None else cut(row[-1], max(room - used, 8))
+        line += paint(last, last, sys.stdout) if number else last
+        print(line.rstrip())
+
+
+def clean(text: str) -> str:
+    """`text` on one line, its control characters shown."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _shown(c) for c in text)
+
+
+def cut(text: str, width: int) -> str:
+    """`text` in at most `width` cells, with `…` where something is missing."""
+    if _width(text) <= width:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _width(character)
+        if used > width:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
+
+
+def span(ms: float | None) -> str:
+    """A duration for people: 0.4s, 12s, 3m05s, 2h07m, 4d03h."""
+    if ms is None:
+        return ""
+    seconds = max(ms, 0) / 1000
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def ms_of(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1000)
+
+
+def ago(time: datetime, now: int) -> str:
+    """How long before `now` (wall ms) that was."""
+    return f"{span(now - round(time.timestamp() * 1000))} ago"
+
+
+def _shown(character: str) -> str:
+    if character in "\n\r\t":
+        return " "
+    return character.encode("unicode_escape").decode()
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

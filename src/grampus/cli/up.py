@@ -1,0 +1,76 @@
+"""`grampus up`: one node in the foreground, and how it is told to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grampus.cli.options import DataFolder
+
+if TYPE_CHECKING:
+    from grampus.config import Config
+
+
+def up(
+    data: DataFolder = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where it answers (default 127.0.0.1:8470)."),
+    ] = None,
+    slots: Annotated[
+        str | None, typer.Option(metavar="N", help="Tasks at once (default: number of CPUs).")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The node's name (default: the host's).")
+    ] = None,
+) -> None:
+    """Start a node here.
+
+    It has everything in it, and prints `ready URL` on stdout once it takes work. Ctrl-C stops it: tasks get their grace and are ended, and nothing stays behind.
+    """
+    import asyncio
+
+    from grampus.config import load_config
+
+    config = load_config({"data": data, "listen": listen, "slots": slots, "name": name})
+    asyncio.run(_run(config))
+
+
+async def _run(config: Config) -> None:
+    """Runs the node until SIGINT or SIGTERM; a node that was told to stop has done well."""
+    import asyncio
+    import signal
+
+    from grampus.cli.output import note
+    from grampus.node import run_up
+
+    def ready(url: str) -> None:
+        print(f"ready {url}", flush=True)
+        note("stop it with Ctrl-C; from another terminal try: grampus worker list")
+
+    node = asyncio.current_task()
+    assert node is not None
+    cancel = node.cancel
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if stopped:
+            note("still stopping: tasks get their grace before they are ended")
+            return
+        stopped = True
+        note("stopping: running tasks are told to end")
+        cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    note(f"starting node {config.name}: data in {config.data}, {config.slots} slots")
+    try:
+        await run_up(config, ready)
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    if stopped:
+        note("stopped")
