@@ -7,7 +7,6 @@ objects. What a reference means and how a value is written as text is in `templa
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -19,6 +18,7 @@ from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from grampus.model.quoting import Context, ShellText, UnquotableError, quote
+from grampus.model.spelling import nearest
 from grampus.model.template import (
     OUTPUT_LIMIT,
     ROOTS,
@@ -159,11 +159,6 @@ def _fail(message: str, node: nodes.Node) -> TemplateError:
     return TemplateError(message, line=node.lineno)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f" (did you mean `{found[0]}`?)" if found else ""
-
-
 def parse(text: str) -> nodes.Template:
     """The checked tree of `text`. Raises TemplateError for what the language does not have."""
     try:
@@ -177,7 +172,7 @@ def parse(text: str) -> nodes.Template:
             kind = type(node).__name__.lower()
             raise _fail(f"`{kind}` is not part of templates: only if, for and raw are", node)
         if isinstance(node, nodes.Filter) and node.name not in FILTERS:
-            hint = _nearest(node.name, FILTERS)
+            hint = nearest(node.name, FILTERS)
             raise _fail(f"there is no filter `{node.name}`{hint}", node)
         if isinstance(node, nodes.Test) and node.name not in _ENVIRONMENT.tests:
             raise _fail(f"there is no test `{node.name}`", node)
@@ -213,7 +208,7 @@ def _collect(node: nodes.Node, known: frozenset[str], found: tuple[set[str], set
         if root in known:
             return
         if root not in ROOTS:
-            hint = _nearest(str(root), [*ROOTS, *known])
+            hint = nearest(str(root), [*ROOTS, *known])
             raise _fail(f"unknown name `{root}`{hint}; known are {', '.join(ROOTS)}", node)
         try:
             check_path(path)
@@ -245,6 +240,17 @@ def _path(node: nodes.Node) -> tuple[str | int, ...] | None:
 def check_quoting(text: str) -> None:
     """Raises TemplateError where a value in a shell command cannot be quoted."""
     _quoted(parse(text))
+
+
+def unmarked_lines(text: str) -> list[int]:
+    """Lines where an expression is inserted that does not end with `| raw`."""
+    return [
+        child.lineno
+        for output in parse(text).find_all(nodes.Output)
+        for child in output.nodes
+        if not isinstance(child, nodes.TemplateData)
+        and not (isinstance(child, nodes.Filter) and child.name == "raw")
+    ]
 
 
 def _quoted(tree: nodes.Template) -> nodes.Template:

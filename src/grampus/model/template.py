@@ -9,7 +9,6 @@ anything richer is left to `jinja`, which is imported only then. A scope is `{"p
 from __future__ import annotations
 
 import datetime
-import difflib
 import json
 import re
 import zoneinfo
@@ -20,6 +19,7 @@ from typing import Any
 from msgspec import Struct
 
 from grampus.model.quoting import Context, ShellText, UnquotableError, quote
+from grampus.model.spelling import nearest
 
 ROOTS = ("params", "tasks", "tick", "run")
 TICK_FIELDS = tuple(
@@ -126,8 +126,7 @@ def check_path(path: Path) -> None:
             raise TemplateError(f"`{root}` is followed by a name, not by [{rest[0]}]")
     elif not rest or rest[0] not in fields:
         name = str(rest[0]) if rest else ""
-        near = difflib.get_close_matches(name, fields, 1)
-        hint = f" (did you mean `{near[0]}`?)" if near else ""
+        hint = nearest(name, fields)
         raise TemplateError(f"`{root}` has no `{name}`{hint}; it has {', '.join(fields)}")
 
 
@@ -181,6 +180,20 @@ def check_quoting(text: str) -> None:
         jinja.check_quoting(text)
     else:
         _contexts(parts)
+
+
+def check_raw(text: str) -> None:
+    """Raises TemplateError where a value would become SQL text without the author saying so."""
+    parts = _parse_simple(text)
+    if parts is None:
+        from grampus.model import jinja
+
+        lines = jinja.unmarked_lines(text)
+    else:
+        lines = [part.line for part in parts if isinstance(part, Insertion) and not part.raw]
+    if lines:
+        advice = "give it as `params:` and write :name, or add `| raw` if it is trusted"
+        raise TemplateError(f"a value must not become SQL text: {advice}", lines[0])
 
 
 def _contexts(parts: tuple[str | Insertion, ...]) -> list[Context | None]:
