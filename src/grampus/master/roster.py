@@ -179,17 +179,12 @@ class Roster:
         for connection in self._control.values():
             connection.send(message)
 
-    async def ask(self, session: int, message: Message, within: float) -> Message:
+    async def ask(self, worker: str, message: Message, within: float) -> Message:
         """A question over the bulk lane. Raises ServerUnreachable when that worker is not there."""
-        name = self._names.get(session)
-        connection = self._bulk.get(name) if name is not None else None
+        connection = self._bulk.get(worker)
         if connection is None:
-            raise ServerUnreachable("the worker that ran this is not connected")
+            raise ServerUnreachable(f"worker {worker} is not connected")
         return await connection.request(message, within)
-
-    def name_of(self, session: int, name: str) -> None:
-        """Logs of an ended session are asked of the worker that has the name now."""
-        self._names.setdefault(session, name)
 
     @property
     def loads(self) -> Mapping[int, Load | None]:

@@ -177,6 +177,11 @@ class Queries:
         )
         return [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows]
 
+    def session_name(self, session: int) -> str | None:
+        """The worker whose session that is or was."""
+        name: str | None = self._db.value("SELECT name FROM session WHERE id = ?", (session,))
+        return name
+
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Runs by state, and task runs of unfinished runs by state."""
         runs = self._db.query("SELECT state, count(*) FROM run GROUP BY state ORDER BY state")

@@ -80,6 +80,9 @@ class Reads:
     async def workers(self) -> list[WorkerView]:
         return await self._ask(Queries.workers)
 
+    async def session_name(self, session: int) -> str | None:
+        return await self._ask(Queries.session_name, session)
+
     async def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         return await self._ask(Queries.counts)
 

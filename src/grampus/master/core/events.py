@@ -85,4 +85,17 @@ class WorkerSynced(Struct, frozen=True):
     missing: tuple[int, ...]
 
 
-Happening = Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced
+class Stopping(Struct, frozen=True):
+    """The server is being stopped: start nothing more."""
+
+
+Happening = (
+    Fact
+    | Loaded
+    | RunLoaded
+    | Declined
+    | WorkerConnected
+    | WorkerGone
+    | WorkerSynced
+    | Stopping
+)

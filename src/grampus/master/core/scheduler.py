@@ -16,6 +16,7 @@ from grampus.master.core.events import (
     Loaded,
     ReadyTask,
     RunLoaded,
+    Stopping,
     WorkerConnected,
     WorkerGone,
     WorkerSynced,
@@ -60,6 +61,7 @@ class Scheduler:
         self._messages: list[Order] = []
         self._reload: dict[str, None] = {}
         self._deposed = False
+        self._stopping = False
 
     def step(self, now: int, events: Iterable[Happening]) -> Turn:
         for event in events:
@@ -68,7 +70,7 @@ class Scheduler:
         for session, at in list(self._sync_at.items()):
             if at <= now:
                 self._sync(now, session)
-        commands = () if self._deposed else self._place(now)
+        commands = () if self._deposed or self._stopping else self._place(now)
         turn = Turn(
             tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
         )
@@ -128,6 +130,8 @@ class Scheduler:
                         self.queue.put(now, task)
             case Loaded():
                 self._load(now, event)
+            case Stopping():
+                self._stopping = True
             case _:
                 pass  # facts that placement does not depend on
 
