@@ -1,0 +1,1 @@
+"""Typed messages over TCP: frames, envelopes, connections. Knows no message by name."""

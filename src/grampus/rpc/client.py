@@ -1,0 +1,92 @@
+"""The side that connects: one attempt, one connection. Trying again is for the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from grampus.errors import ServerUnreachable
+from grampus.rpc.address import address, loopback
+from grampus.rpc.calls import ConnectionLost
+from grampus.rpc.codec import Codec
+from grampus.rpc.connection import Connection, Handler, Limits
+
+M = TypeVar("M")
+
+
+class Knock(Generic[M]):
+    """Says Hello and waits for the answer. The Owner of a client's connection."""
+
+    def __init__(self, hello: M, accept: Callable[[M], int]) -> None:
+        self._hello = hello
+        self._accept = accept
+        #: The answer; or why there is none.
+        self.answer: asyncio.Future[M] = asyncio.get_running_loop().create_future()
+
+    def made(self, connection: Connection[M]) -> None:
+        connection.send(self._hello)
+
+    def first(self, connection: Connection[M], message: M) -> None:
+        if self.answer.done():
+            connection.close("nobody waits for it any more")
+            return
+        try:
+            connection.open(self._accept(message))
+        except Exception as error:
+            self.answer.set_exception(error)
+            connection.close("its answer was not accepted")
+        else:
+            self.answer.set_result(message)
+
+    def lost(self, connection: Connection[M], reason: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionLost(reason))
+
+
+async def connect(
+    host: str,
+    port: int,
+    codec: Codec[M],
+    handler: Handler[M],
+    hello: M,
+    accept: Callable[[M], int],
+    timeout: float,  # noqa: ASYNC109
+    *,
+    tasks: asyncio.TaskGroup,
+    hello_limit: int = 1024,
+    limits: Limits = Limits(),  # noqa: B008, a frozen value
+) -> tuple[Connection[M], M]:
+    """A connection that has been greeted, and the answer to `hello`, within `timeout` seconds.
+
+    `accept(answer)` gives the longest frame in bytes that may go over the connection, or raises,
+    for example Refused when the server said Goodbye: that error comes out here. Hello and its
+    answer have at most `hello_limit` bytes. The handler may get messages before this returns.
+    Request handlers run in `tasks`, which has to outlive the connection. ServerUnreachable names
+    the address tried.
+    """
+    where = address(host, port)
+    knock: Knock[M] = Knock(hello, accept)
+    loop = asyncio.get_running_loop()
+    connection: Connection[M] | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            _, connection = await loop.create_connection(
+                lambda: Connection(codec, handler, knock, tasks, limits, hello_limit),
+                (await loopback(host))[0],
+                port,
+            )
+            return connection, await knock.answer
+    except BaseException as error:
+        if connection is not None:
+            connection.close("it was not greeted")
+        if isinstance(error, TimeoutError):
+            why = f"nothing came within {timeout:g} s"
+        elif isinstance(error, ConnectionLost):
+            why = f"the connection ended before the Hello was answered: {error}"
+        elif isinstance(error, OSError):
+            why = os.strerror(error.errno) if error.errno else str(error)
+        else:
+            raise
+        raise ServerUnreachable(f"no server answers at {where}: {why}") from error

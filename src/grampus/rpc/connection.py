@@ -1,0 +1,394 @@
+"""One connection: messages out, batches of messages in, requests with deadlines in both directions.
+
+Rules. Nothing is unbounded: requests sent, requests worked on and bytes written each have a limit
+(`Limits`). Bytes that break the rules end the connection with one log line, and nothing else.
+One-way messages keep their order among themselves; requests are worked on side by side, in no
+promised order. Messages are never repeated here: what must not be lost is repeated by whoever
+needs it. Who may speak, and the first message in each direction, are the affair of an `Owner`
+(server, client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from grampus.errors import (
+    GrampusError,
+    NotFound,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+    UsageError,
+)
+from grampus.rpc.address import address
+from grampus.rpc.calls import Calls, ConnectionLost
+from grampus.rpc.codec import Codec, Failure, OneWay, Reason, Request, Response
+from grampus.rpc.frames import FrameReader, frame
+from grampus.rpc.work import Work
+
+M = TypeVar("M")
+
+log = logging.getLogger("grampus.rpc")
+
+#: Bytes that are written at once rather than at the end of the loop's turn.
+_WRITE_AT_ONCE = 64 * 1024
+#: What is still unwritten this many seconds after a close is thrown away.
+LINGER = 5.0
+#: Longest text of an error response, in characters.
+_LONGEST_TEXT = 4096
+
+
+class RemoteError(GrampusError):
+    """The other side failed to answer a request, through a fault of its own."""
+
+
+_BY_EXIT_CODE: dict[int, type[GrampusError]] = {
+    kind.exit_code: kind for kind in (UsageError, ServerUnreachable, Refused, NotFound)
+}
+
+
+class Limits(Struct, frozen=True):
+    """Bounds of one connection."""
+
+    #: Requests sent and not yet answered; one more is refused with Overloaded.
+    requests: int = 1024
+    #: Requests of the other side worked on at a time; beyond that nothing more is read.
+    work: int = 256
+    #: Bytes sent and not yet taken by the other side; one more closes the connection.
+    buffer: int = 64 * 1024 * 1024
+    #: `drain` waits while more bytes than this are unwritten.
+    drain: int = 1024 * 1024
+
+
+class Handler(Protocol[M]):
+    """What takes the messages of a connection."""
+
+    def messages(self, connection: Connection[M], batch: list[M]) -> None:
+        """One-way messages, in order. An exception closes the connection."""
+
+    async def request(self, connection: Connection[M], message: M) -> M:
+        """The answer to a request. Its GrampusError is told to the asker, word for word.
+
+        Cancelled when the connection ends.
+        """
+
+    def closed(self, connection: Connection[M], reason: str) -> None:
+        """Called once for every opened connection, never from inside `close`."""
+
+
+class Owner(Protocol[M]):
+    """Who decides which connections may speak: the server's door, or the client that connects."""
+
+    def made(self, connection: Connection[M]) -> None:
+        """The TCP connection stands."""
+
+    def first(self, connection: Connection[M], message: M) -> None:
+        """The first message has come: `open` or end the connection."""
+
+    def lost(self, connection: Connection[M], reason: str) -> None:
+        """It is over."""
+
+
+class Connection(asyncio.Protocol, Generic[M]):
+    """Made by `Server` and `connect`."""
+
+    def __init__(
+        self,
+        codec: Codec[M],
+        handler: Handler[M],
+        owner: Owner[M],
+        tasks: asyncio.TaskGroup,
+        limits: Limits,
+        first_limit: int,
+    ) -> None:
+        self.peer = "?"
+        #: The first message of the other side: its Hello, or the answer to ours.
+        self.greeting: M | None = None
+        self._codec = codec
+        self._handler = handler
+        self._owner = owner
+        self._limits = limits
+        self._reader = FrameReader(first_limit)
+        self._calls: Calls[M] = Calls(limits.requests)
+        self._work: Work[M] = Work(limits.work, tasks, self._answer, self._go_on)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._frame_limit = first_limit
+        self._opened = False
+        self._reason: str | None = None
+        self._over: asyncio.Future[str] = self._loop.create_future()
+        self._linger: asyncio.TimerHandle | None = None
+        self._reading = True
+        #: Frames of this turn of the loop, written together at its end.
+        self._frames: list[bytes] = []
+        self._unwritten = 0
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # ---- for those who use it
+
+    @property
+    def closed(self) -> bool:
+        """True from the moment that it takes no more messages."""
+        return self._reason is not None
+
+    @property
+    def opened(self) -> bool:
+        """True from the moment that both sides have greeted each other."""
+        return self._opened
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came and are not a whole frame yet."""
+        return self._reader.pending
+
+    def send(self, message: M) -> None:
+        """One-way, no promise. Does nothing once closed: the handler is told of that by `closed`.
+
+        Ends the connection when the other side does not take what was sent (Limits.buffer).
+        ProtocolError when the message is longer than a frame may be.
+        """
+        self._put(self._payload(OneWay(0, message)))
+
+    async def request(self, message: M, timeout: float) -> M:  # noqa: ASYNC109, part of the port
+        """The answer, within `timeout` seconds.
+
+        RequestTimedOut and ConnectionLost leave open whether it was carried out. Overloaded, when
+        too many requests wait, and the ProtocolError of a message that is too long say that it
+        was not. What the other side's handler raised comes as UsageError, Refused, NotFound,
+        ServerUnreachable or RemoteError, by exit code.
+        """
+        if self._reason is not None:
+            raise ConnectionLost(self._lost_text())
+        number, answer = self._calls.open(self.peer, timeout)
+        try:
+            self._put(self._payload(Request(number, message)))
+            return await answer
+        finally:
+            self._calls.drop(number)
+
+    async def drain(self, timeout: float = 30.0) -> None:  # noqa: ASYNC109
+        """Wait until the other side has taken most of what was sent; bulk senders do so between
+        messages.
+
+        ConnectionLost when the connection ends, or when nothing moves for `timeout` seconds: then
+        it is closed.
+        """
+        try:
+            while not self._writable.is_set():
+                async with asyncio.timeout(timeout):
+                    await self._writable.wait()
+        except TimeoutError:
+            self._end(f"it took nothing for {timeout:g} s", fault=True, abort=True)
+        if self._reason is not None:
+            raise ConnectionLost(self._lost_text())
+
+    def close(self, reason: str) -> None:
+        """Orderly: what was sent before is still written, for LINGER seconds at most."""
+        self._end(reason)
+
+    def fail(self, reason: str) -> None:
+        """Close it because the other side broke a rule: as `close`, with one line in the log."""
+        self._end(reason, fault=True)
+
+    async def wait_closed(self) -> str:
+        """The reason, once the socket is closed: at most LINGER seconds after `close`."""
+        return await asyncio.shield(self._over)
+
+    # ---- for its owner
+
+    def open(self, frame_limit: int) -> None:
+        """From now on messages of up to `frame_limit` bytes go both ways, and in to the handler."""
+        self._reader.limit = frame_limit
+        self._frame_limit = frame_limit
+        self._opened = True
+
+    # ---- for asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._limits.drain)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer = address(peer[0], peer[1])
+            _tune(transport.get_extra_info("socket"))
+        self._owner.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            if not self._opened:
+                self._receive_first(data)
+                data = b""
+            if self._opened and self._reason is None:
+                self._receive(data)
+        except GrampusError as error:
+            self._end(str(error), fault=True)
+        except Exception:
+            log.exception("connection to %s: a bug in what takes its messages", self.peer)
+            self._end("internal error")
+
+    def eof_received(self) -> None:
+        where = " in the middle of a frame" if self._reader.pending else ""
+        self._end(f"closed by the other side{where}")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(f"lost: {exc}" if exc is not None else "closed by the other side")
+        if self._linger is not None:
+            self._linger.cancel()
+        reason = self._reason or ""
+        self._over.set_result(reason)
+        self._owner.lost(self, reason)
+        if self._opened:
+            try:
+                self._handler.closed(self, reason)
+            except Exception:
+                log.exception("connection to %s: a bug in what was told of its end", self.peer)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # ---- in
+
+    def _receive_first(self, data: bytes) -> None:
+        for payload in self._reader.feed(data, most=1):
+            envelope = self._codec.decode(payload)
+            if not isinstance(envelope, OneWay):
+                raise ProtocolError("the first message is not a one-way message")
+            self.greeting = envelope.body
+            self._owner.first(self, envelope.body)
+
+    def _receive(self, data: bytes) -> None:
+        """Everything is decoded before anything is delivered: a read with a fault in it counts for
+        nothing.
+        """
+        decode = self._codec.decode
+        batch: list[M] = []
+        for envelope in [decode(payload) for payload in self._reader.feed(data)]:
+            if isinstance(envelope, OneWay):
+                batch.append(envelope.body)
+            elif isinstance(envelope, Request):
+                self._work.add(envelope.id, envelope.body)
+            elif isinstance(envelope, Response):
+                self._calls.answer(envelope.id, envelope.body)
+            else:
+                self._calls.answer(envelope.id, _error(envelope.body))
+        if batch:
+            self._handler.messages(self, batch)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what there is room for; read on if there is still room."""
+        if self._reason is not None or self._transport is None:
+            return
+        try:
+            self._work.start()
+        except GrampusError as error:
+            self._end(str(error))
+            return
+        if self._reading == self._work.full:
+            self._reading = not self._reading
+            if self._reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    async def _answer(self, number: int, message: M) -> None:
+        """Runs in the owner's TaskGroup, so nothing but a cancellation comes out of it."""
+        try:
+            answer = await self._handler.request(self, message)
+            payload = self._payload(Response(number, answer))
+        except GrampusError as error:
+            payload = self._failure(number, error.exit_code, str(error))
+        except Exception:
+            log.exception("request of %s: a bug in what answers it", self.peer)
+            payload = self._failure(number, GrampusError.exit_code, "internal error")
+        try:
+            await self.drain()
+        except ConnectionLost:
+            return
+        self._put(payload)
+
+    # ---- out
+
+    def _payload(self, envelope: OneWay[M] | Request[M] | Response[M]) -> bytes:
+        payload = self._codec.encode(envelope)
+        if len(payload) > self._frame_limit:
+            raise ProtocolError(
+                f"a message of {len(payload)} bytes, where at most {self._frame_limit} may go"
+            )
+        return payload
+
+    def _failure(self, number: int, exit_code: int, text: str) -> bytes:
+        text = text[: min(_LONGEST_TEXT, self._frame_limit // 8)]
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        return self._codec.encode(Failure(number, Reason(exit_code, text)))
+
+    def _put(self, payload: bytes) -> None:
+        if self._reason is not None or self._transport is None:
+            return
+        if not self._frames:
+            self._loop.call_soon(self._flush)
+        self._frames.append(frame(payload))
+        self._unwritten += len(payload)
+        if self._unwritten >= _WRITE_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._frames or self._transport is None:
+            return
+        frames, self._frames, self._unwritten = self._frames, [], 0
+        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self._transport.get_write_buffer_size() > self._limits.buffer:
+            text = f"it reads too slowly: more than {self._limits.buffer} bytes wait for it"
+            self._end(text, fault=True, abort=True)
+
+    # ---- the end
+
+    def _end(self, reason: str, fault: bool = False, abort: bool = False) -> None:
+        """The first reason counts."""
+        if self._reason is not None:
+            return
+        self._reason = reason
+        level = logging.WARNING if fault else logging.DEBUG
+        log.log(level, "connection to %s closed: %s", self.peer, reason)
+        if not abort:
+            self._flush()
+        self._calls.lose(self._lost_text())
+        self._work.cancel()
+        self._writable.set()
+        if self._transport is None:
+            return
+        if abort:
+            self._transport.abort()
+            return
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._linger = self._loop.call_later(LINGER, self._transport.abort)
+
+    def _lost_text(self) -> str:
+        return f"the connection to {self.peer} ended: {self._reason}"
+
+
+def _error(reason: Reason) -> GrampusError:
+    kind = _BY_EXIT_CODE.get(reason.exit_code, RemoteError)
+    return kind(reason.text)
+
+
+def _tune(sock: socket.socket) -> None:
+    """Small frames leave at once (asyncio sets TCP_NODELAY too), and a machine that is gone is
+    noticed.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

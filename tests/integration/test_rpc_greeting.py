@@ -1,0 +1,395 @@
+"""The door: who gets in, what a stranger can do, and what is said about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+import pytest
+from rpc_peers import (
+    CODEC,
+    PATIENCE,
+    TOKEN,
+    Come,
+    Ear,
+    Go,
+    Hi,
+    Line,
+    Number,
+    Spoken,
+    free_port,
+    greet,
+    heard,
+    hung_up,
+    line,
+    someone_else,
+    spoken,
+)
+
+from grampus.errors import ProtocolError, Refused, ServerUnreachable, UsageError
+from grampus.rpc.client import connect
+from grampus.rpc.codec import OneWay, Request
+from grampus.rpc.connection import Connection
+from grampus.rpc.frames import frame
+from grampus.rpc.server import CannotListen, Server
+
+pytestmark = pytest.mark.timeout(60)
+
+BAD_FIRST_WORDS = {
+    "a wrong token": (spoken(Hi("wrong-horse")), "refused with Go(reason='wrong token')"),
+    "a frame of 2 GiB": (b"\x80\x00\x00\x00" + b"x" * 5000, "a frame of 2147483648 bytes"),
+    "a Hello over the limit": (spoken(Hi("x" * 1024)), "where at most 1024 may come"),
+    "another protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "a frame of 1195725856 bytes"),
+    "garbage in a frame": (frame(b"\xc1\xff\x00garbage"), "bytes that are no message"),
+    "an empty frame": (frame(b""), "bytes that are no message"),
+    "a request first": (frame(CODEC.encode(Request(1, Hi(TOKEN)))), "not a one-way message"),
+    "something else first": (spoken(Number(1)), "refused with Go(reason='wrong token')"),
+    "more before the answer": (
+        spoken(Hi(TOKEN)) + spoken(Number(1)),
+        "it went on before its Hello was answered",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FIRST_WORDS)
+def test_a_bad_stranger_is_closed_with_one_line_and_disturbs_nobody(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    words, reason = BAD_FIRST_WORDS[fault]
+    caplog.set_level(logging.INFO)
+
+    async def scene() -> None:
+        async with line() as here:
+            friend = await here.call()
+            reader, writer = await here.stranger()
+            name = writer.get_extra_info("sockname")
+            writer.write(words)
+            await hung_up(reader)
+            [record] = caplog.records
+            assert record.levelno == logging.WARNING
+            assert record.name == "grampus.rpc"
+            assert record.getMessage().startswith(f"connection to 127.0.0.1:{name[1]} closed: ")
+            assert reason in record.getMessage()
+            assert "horse" not in record.getMessage()
+            assert await friend.request(Number(1), PATIENCE) == Number(1)
+            assert len(here.server.connections) == 1
+            assert here.ear.ends == []
+            writer.close()
+
+    asyncio.run(scene())
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("words", [b"", b"\x00\x00", spoken(Hi(TOKEN))[:-1]])
+def test_a_stranger_who_stalls_is_closed_after_the_hello_timeout(
+    words: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with line(hello_timeout=0.05) as here:
+            friend = await here.call()
+            reader, writer = await here.stranger()
+            writer.write(words)
+            assert await hung_up(reader) == b""
+            # The friend has been quiet for longer than that, and stays.
+            assert await friend.request(Number(1), PATIENCE) == Number(1)
+            writer.close()
+
+    asyncio.run(scene())
+    [record] = caplog.records
+    assert record.getMessage().endswith("closed: no Hello within 0.05 s")
+
+
+def test_a_stranger_who_leaves_again_is_not_worth_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        async with line(most_strangers=1) as here:
+            reader, writer = await here.stranger()
+            writer.write_eof()
+            assert await hung_up(reader) == b""
+            writer.close()
+            # His place is free again.
+            await here.call()
+
+    asyncio.run(scene())
+    assert caplog.records == []
+
+
+def test_a_refused_client_is_told_why() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            ear = Ear()
+            with pytest.raises(Refused, match=r"^wrong token$"):
+                await here.call(ear, token="wrong")
+            assert (ear.heard, ear.ends) == ([], [])
+            reader, writer = await here.stranger()
+            writer.write(spoken(Hi("wrong")))
+            assert await heard(reader) == OneWay(0, Go("wrong token"))
+            assert await hung_up(reader) == b""
+            writer.close()
+
+    asyncio.run(scene())
+
+
+def test_a_hello_may_come_byte_by_byte() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            sock = socket.create_connection(("127.0.0.1", here.server.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            for byte in spoken(Hi(TOKEN)):
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0)  # a turn of the loop, so that the server may read
+            assert await heard(reader) == OneWay(0, Come("ear"))
+            writer.close()
+
+    asyncio.run(scene())
+
+
+def test_what_the_server_says_right_after_its_welcome_may_be_long_and_is_not_lost() -> None:
+    def opened(connection: Connection[Spoken]) -> None:
+        connection.send(Hi("x" * 100_000))
+        connection.send(Number(1))
+
+    async def scene() -> None:
+        async with line(opened=opened) as here:
+            ear = Ear()
+            await here.call(ear)
+            await ear.until(lambda: ear.heard == [Hi("x" * 100_000), Number(1)])
+
+    asyncio.run(scene())
+
+
+def test_one_stranger_too_many_is_turned_away_and_friends_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        async with line(most_strangers=2) as here:
+            friend = await here.call()
+            waiting = [await here.stranger() for _ in range(2)]
+            reader, writer = await here.stranger()
+            assert await hung_up(reader) == b""
+            assert await friend.request(Number(1), PATIENCE) == Number(1)
+            first_reader, first_writer = waiting[0]
+            first_writer.write(spoken(Hi(TOKEN)))
+            assert await heard(first_reader) == OneWay(0, Come("ear"))
+            # His place at the door is free now.
+            await here.call()
+            for _, w in [*waiting, (reader, writer)]:
+                w.close()
+
+    asyncio.run(scene())
+    [record] = caplog.records
+    assert record.getMessage().endswith("closed: 2 others have not said Hello yet")
+
+
+def test_one_connection_too_many_is_turned_away_until_another_leaves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        async with line(most=2) as here:
+            first = await here.call()
+            await here.call()
+            with pytest.raises(ServerUnreachable, match="ended before the Hello was answered"):
+                await here.call()
+            first.close("leaving")
+            await here.ear.until(lambda: len(here.ear.ends) == 1)
+            await here.call()
+
+    asyncio.run(scene())
+    [record] = caplog.records
+    assert record.getMessage().endswith("closed: there are 2 connections already")
+
+
+def test_five_hundred_clients_that_call_at_once_are_all_greeted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scene() -> None:
+        async with line() as here:
+            async with asyncio.TaskGroup() as group:
+                calls = [group.create_task(here.call()) for _ in range(500)]
+            assert len(here.server.connections) == 500
+            answers = [await call.result().request(Number(1), PATIENCE) for call in calls]
+            assert answers == [Number(1)] * 500
+
+    asyncio.run(scene())
+    assert caplog.records == []
+
+
+def test_greet_that_fails_closes_that_connection_with_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def buggy(hello: Spoken, peer: str) -> tuple[Spoken, bool, int]:
+        if hello == Hi("bug"):
+            raise ValueError("a bug")
+        if hello == Hi("rule"):
+            raise ProtocolError("version 9 is from the future")
+        return greet(hello, peer)
+
+    async def scene() -> None:
+        async with line(greet=buggy) as here:
+            for token in ("bug", "rule"):
+                with pytest.raises(ServerUnreachable):
+                    await here.call(token=token)
+            await here.call()
+
+    asyncio.run(scene())
+    bug, rule = caplog.records
+    assert bug.exc_info
+    assert rule.getMessage().endswith("closed: version 9 is from the future")
+
+
+def test_closing_the_server_ends_everyone_and_frees_the_port() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            ear = Ear()
+            await here.call(ear)
+            _, writer = await here.stranger()
+            await here.server.close()
+            assert here.server.connections == []
+            assert here.ear.ends == ["the server stops"]
+            await ear.until(lambda: ear.ends == ["closed by the other side"])
+            with pytest.raises(ServerUnreachable):
+                await here.call()
+            writer.close()
+            again = Server(CODEC, Ear(), greet, here.tasks)
+            await again.start("127.0.0.1", here.server.port)
+            await again.close()
+
+    asyncio.run(scene())
+
+
+def test_closing_the_server_in_the_middle_of_requests_cancels_them() -> None:
+    async def scene() -> None:
+        async with line() as here:
+
+            async def reply(message: Spoken) -> Spoken:
+                await asyncio.Event().wait()
+                raise AssertionError
+
+            here.ear.reply = reply
+            caller = await here.call()
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(_unanswered(caller)) for _ in range(20)]
+                await here.ear.until(lambda: bool(here.ear.connections))
+                await here.server.close()
+            assert all(task.result() for task in asked)
+
+    asyncio.run(scene())
+
+
+async def _unanswered(caller: Connection[Spoken]) -> bool:
+    with pytest.raises(ServerUnreachable):
+        await caller.request(Number(1), PATIENCE)
+    return True
+
+
+def test_a_port_in_use_is_one_line_that_says_where_and_what_to_do() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            second = Server(CODEC, Ear(), greet, here.tasks)
+            with pytest.raises(CannotListen) as caught:
+                await second.start("127.0.0.1", here.server.port)
+            text = str(caught.value)
+            assert f"127.0.0.1:{here.server.port}" in text
+            assert "take another port" in text
+            assert "\n" not in text
+            assert caught.value.exit_code == 4
+            await second.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "8.8.8.8"])
+def test_nothing_is_said_where_other_machines_can_hear_it(host: str) -> None:
+    async def scene() -> None:
+        async with line() as here:
+            server = Server(CODEC, Ear(), greet, here.tasks)
+            with pytest.raises(UsageError, match="not encrypted"):
+                await server.start(host, 0)
+            with pytest.raises(UsageError, match="not encrypted"):
+                await _call(here, host, 1)
+
+    asyncio.run(scene())
+
+
+def test_the_name_localhost_will_do_on_both_sides() -> None:
+    async def scene() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            server = Server(CODEC, Ear(), greet, tasks)
+            await server.start("localhost", 0)
+            connection = await _call(Line(tasks, server, Ear()), "localhost", server.port)
+            assert await connection.request(Number(1), PATIENCE) == Number(1)
+            await server.close()
+
+    asyncio.run(scene())
+
+
+async def _call(
+    here: Line,
+    host: str,
+    port: int,
+    timeout: float = PATIENCE,  # noqa: ASYNC109
+    accept: Callable[[Spoken], int] = lambda answer: 1024,
+) -> Connection[Spoken]:
+    connection, _ = await connect(
+        host, port, CODEC, Ear(), Hi(TOKEN), accept, timeout, tasks=here.tasks
+    )
+    return connection
+
+
+def test_nobody_at_the_address_is_an_error_that_names_it() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            port = free_port()
+            with pytest.raises(ServerUnreachable, match=f"127.0.0.1:{port}: .*refused"):
+                await _call(here, "127.0.0.1", port)
+            with pytest.raises(ServerUnreachable, match="no address"):
+                await _call(here, "no-such-host.invalid", port)
+
+    asyncio.run(scene())
+
+
+def test_a_listener_that_never_answers_is_given_up_in_time_and_let_go() -> None:
+    async def scene() -> None:
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        # It ends only when both callers have hung up.
+        async with line() as here, someone_else(mute, calls=2) as port:
+            with pytest.raises(ServerUnreachable, match=f"{port}: nothing came within 0.05 s"):
+                await _call(here, "127.0.0.1", port, timeout=0.05)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await _call(here, "127.0.0.1", port)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", frame(b"\xc1"), b"", b"\0"]
+)
+def test_a_listener_of_another_kind_is_an_error_that_names_it(answer: bytes) -> None:
+    async def scene() -> None:
+        async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(4)
+            writer.write(answer)
+
+        async with line() as here, someone_else(other, calls=1) as port:
+            with pytest.raises(ServerUnreachable, match=f"no server answers at 127.0.0.1:{port}"):
+                await _call(here, "127.0.0.1", port)
+
+    asyncio.run(scene())
+
+
+def test_an_accept_that_fails_ends_the_connection_and_its_error_comes_out() -> None:
+    def accept(answer: Spoken) -> int:
+        raise ZeroDivisionError
+
+    async def scene() -> None:
+        async with line() as here:
+            with pytest.raises(ZeroDivisionError):
+                await _call(here, "127.0.0.1", here.server.port, accept=accept)
+            await here.ear.until(lambda: here.ear.ends == ["closed by the other side"])
+
+    asyncio.run(scene())
