@@ -1,0 +1,1 @@
+"""One order of commands for all servers: the durable log, and the replica that applies it."""

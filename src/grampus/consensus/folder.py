@@ -1,0 +1,212 @@
+"""DIR: the data folder of a node, its identity (DIR/node.toml) and its lock (DIR/lock).
+
+Rules: one process at a time; one folder is one node, so a copy is not a node; a folder is founded
+once, and whoever finds a folder that is neither empty nor ours leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import tomllib
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.errors import FolderError
+
+#: Raised when an older Grampus could misread the folder.
+FORMAT_VERSION = 1
+#: Random bytes that `open` takes for a folder's ids.
+ENTROPY = 30
+_FOLDERS = ("ledger", "log", "blobs", "worker")
+_IDENTITY = "node.toml"
+_LOCK = "lock"
+#: What a crash while founding may leave, and what a new file system holds.
+_HARMLESS = {_LOCK, _IDENTITY + ".new", "lost+found"}
+
+
+class Identity(Struct, frozen=True):
+    """What DIR/node.toml says."""
+
+    #: The cluster, and its history: a recovery or a restore begins a new history.
+    cluster: str
+    history: str
+    node: str
+    #: Machine id, and where on it the folder is; both empty until the first start.
+    machine: str
+    place: str
+
+    def toml(self) -> str:
+        return (
+            "# The identity of this node, made by Grampus. A copy is not this node.\n"
+            f"format = {FORMAT_VERSION}\n"
+            f'cluster = "{self.cluster}"\nhistory = "{self.history}"\nnode = "{self.node}"\n'
+            f'machine = "{self.machine}"\nplace = "{self.place}"\n'
+        )
+
+
+class DataFolder:
+    """A folder that this process holds, from `open` to `close`."""
+
+    def __init__(self, path: Path, identity: Identity, founded: bool, lock: int) -> None:
+        self.path = path
+        self.identity = identity
+        #: Whether `open` made the identity.
+        self.founded = founded
+        self._lock: int | None = lock
+
+    @classmethod
+    def open(cls, path: Path, *, machine: str, entropy: bytes) -> DataFolder:
+        """Takes the folder, and founds it when it is new or empty. Raises FolderError.
+
+        `machine` is the machine id; `entropy` at least `ENTROPY` random bytes, for founding."""
+        if len(entropy) < ENTROPY:
+            raise ValueError(f"{ENTROPY} bytes of entropy are needed, not {len(entropy)}")
+        path = Path(os.path.abspath(path))
+        try:
+            _make(path)
+            _refuse_foreign(path)
+            lock = _lock(path)
+            try:
+                founded = not (path / _IDENTITY).exists()
+                if founded:
+                    os.chmod(path, 0o700)
+                    found = Identity(*_ids(entropy), machine="", place="")
+                else:
+                    found = _read(path / _IDENTITY)
+                identity = _settle(path, found, machine)
+                for name in _FOLDERS:
+                    (path / name).mkdir(mode=0o700, exist_ok=True)
+                _sync(path)
+            except BaseException:
+                os.close(lock)
+                raise
+        except OSError as error:
+            raise FolderError(
+                f"the data folder {path} cannot be used: {error.strerror or error}"
+                f" ({error.filename or path})"
+            ) from error
+        return cls(path, identity, founded, lock)
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger"
+
+    @property
+    def blobs(self) -> Path:
+        return self.path / "blobs"
+
+    @property
+    def worker(self) -> Path:
+        return self.path / "worker"
+
+    def close(self) -> None:
+        """Lets another process take it. Safe to call again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _make(path: Path) -> None:
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        _sync(made.parent)
+
+
+def _refuse_foreign(path: Path) -> None:
+    names = {entry.name for entry in os.scandir(path)}
+    if _IDENTITY not in names and names - _HARMLESS:
+        raise FolderError(
+            f"{path} is not a data folder and not empty (it holds"
+            f" {sorted(names - _HARMLESS)[0]}): choose another folder"
+        )
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock; it is free when the last process that has it ends."""
+    fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise FolderError(f"the data folder {path} is in use by process {pid}") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _ids(entropy: bytes) -> tuple[str, str, str]:
+    texts = [base64.b32encode(entropy[at : at + 10]).decode().lower() for at in (0, 10, 20)]
+    return texts[0], texts[1], texts[2]
+
+
+def _read(path: Path) -> Identity:
+    try:
+        fields = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FolderError(f"{path} is damaged ({error}): restore it from a backup") from error
+    version = fields.get("format")
+    if not isinstance(version, int):
+        raise FolderError(f"{path} is damaged (it has no format): restore it from a backup")
+    if version > FORMAT_VERSION:
+        raise FolderError(
+            f"the data folder {path.parent} has format {version}, this Grampus knows"
+            f" {FORMAT_VERSION}: use the newer Grampus that wrote it"
+        )
+    values = [fields.get(name, "") for name in Identity.__struct_fields__]
+    if not all(isinstance(value, str) for value in values) or not all(values[:3]):
+        raise FolderError(f"{path} is damaged (an id is missing): restore it from a backup")
+    return Identity(*values)
+
+
+def _settle(path: Path, identity: Identity, machine: str) -> Identity:
+    """Binds an unbound identity to this folder, or refuses one that is bound to another."""
+    file = path / _IDENTITY
+    if identity.machine or identity.place:
+        if identity.place == _place(path, file) and identity.machine == machine:
+            return identity
+        where = "on this machine" if identity.machine == machine else "from another machine"
+        raise FolderError(
+            f"{path} is a copy {where} of a node's folder, and two copies must not both run: use"
+            " the original, or, if that one will never run again, remove the lines `machine` and"
+            f" `place` from {file} and start again"
+        )
+    # A file keeps its inode when it is renamed, so the place can be written into the file itself.
+    aside = path / (_IDENTITY + ".new")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        bound = Identity(
+            identity.cluster, identity.history, identity.node, machine, _place(path, aside)
+        )
+        os.write(fd, bound.toml().encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(aside, file)
+    return bound
+
+
+def _place(folder: Path, file: Path) -> str:
+    """Changes when the folder is copied, not when it is moved or the machine starts again.
+
+    Inode numbers only: the number of a device may differ from boot to boot."""
+    return f"{folder.stat().st_ino}-{file.stat().st_ino}"
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,83 @@
+"""What a replica is for those who propose, and what a state machine is for a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from grampus.errors import GrampusError
+
+#: Called on the event loop, in log order, with the index of an entry and its events.
+Listener = Callable[[int, Sequence[object]], None]
+
+
+class Stopped(GrampusError):
+    """The replica is closed or has failed. What was proposed did not happen."""
+
+
+class OutcomeUnknown(Stopped):
+    """The replica failed while it worked on the proposal: it may have happened, or may yet."""
+
+
+class StateMachine(Protocol):
+    """Deterministic. All calls come from one thread, one at a time."""
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry applied; 0 at first. Stored with what the entry changed."""
+        ...
+
+    def apply(
+        self, index: int, term: int, commands: Sequence[bytes]
+    ) -> tuple[list[object], list[object]]:
+        """Applies one entry and `applied_index` in one transaction: one result each, and events.
+
+        A command that is refused has a result that says so. An exception ends the process."""
+        ...
+
+    def checkpoint(self) -> int | None:
+        """Makes everything applied durable in the machine's own files.
+
+        The index that is durable now, or None when it could not be done at this time."""
+        ...
+
+
+class Replica(Protocol):
+    """Puts commands in order, durably, and applies them. Used from its event loop."""
+
+    async def propose(self, commands: Sequence[bytes]) -> list[object]:
+        """One result each, in order, once they are durable and applied.
+
+        Commands of one call keep their order, but a call is no transaction. A caller that is
+        cancelled cancels nothing: its commands are applied. Raises Overloaded (nothing happened),
+        Stopped (nothing happened) or OutcomeUnknown."""
+        ...
+
+    async def read_barrier(self) -> None:
+        """After it, a read of the machine sees whatever was answered before it was called."""
+        ...
+
+    def subscribe(self, listener: Listener) -> None:
+        """For every entry applied from now on; a listener must not raise. Entries may be empty
+        of events."""
+        ...
+
+    @property
+    def leader(self) -> bool:
+        """Whether proposals are taken here."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """Grows with every change of leader, and with every start of a log of one voter."""
+        ...
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last entry whose results and events were handed out."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Commands proposed and not yet answered."""
+        ...

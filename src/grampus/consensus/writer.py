@@ -1,0 +1,226 @@
+"""The thread that owns the log and the machine of a SoloLog.
+
+It takes all that waits as one batch: one log entry, one sync, one `apply`, one call back to the
+event loop. So load makes batches larger, not queues longer. Everything here but `put` runs on the
+thread; it tells the loop through `Audience`, and only by `call_soon_threadsafe`, so in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from grampus.consensus.log import DurableLog
+from grampus.consensus.port import StateMachine
+from grampus.consensus.record import Entry, HardState, LogCorrupt
+
+log = logging.getLogger(__name__)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[bytes])
+
+
+class Limits(Struct, frozen=True):
+    """Bounds of a SoloLog. Sizes are in bytes, times in seconds."""
+
+    #: Proposed and not yet answered.
+    in_flight_commands: int = 4096
+    in_flight_bytes: int = 64 * 1024 * 1024
+    #: One log entry.
+    entry_commands: int = 500
+    entry_bytes: int = 1024 * 1024
+    #: Checkpoint when nothing came for so long, or at the latest after so many entries or bytes.
+    checkpoint_idle: float = 1.0
+    checkpoint_entries: int = 2000
+    checkpoint_bytes: int = 8 * 1024 * 1024
+    #: How long `close` waits for what was accepted.
+    close: float = 30.0
+
+
+class Proposal:
+    """One call of `propose`; complete when it has `count` results."""
+
+    __slots__ = ("count", "future", "results", "size")
+
+    def __init__(self, future: asyncio.Future[list[object]], count: int, size: int) -> None:
+        self.future = future
+        self.count = count
+        self.size = size
+        self.results: list[object] = []
+
+
+class Piece:
+    """What of a proposal goes into one entry."""
+
+    __slots__ = ("commands", "proposal", "size")
+
+    def __init__(self, proposal: Proposal, commands: Sequence[bytes], size: int) -> None:
+        self.proposal = proposal
+        self.commands = commands
+        self.size = size
+
+
+class Audience(Protocol):
+    """Called on the event loop."""
+
+    def opened(self, term: int, applied: int) -> None:
+        """The machine has applied the whole log; proposals are taken in this term."""
+        ...
+
+    def committed(
+        self, index: int, pieces: list[Piece], results: list[object], events: list[object]
+    ) -> None:
+        """The entry made of the pieces is durable and applied."""
+        ...
+
+    def ended(self, error: BaseException | None, current: list[Piece]) -> None:
+        """The last call: the thread ends. With an error, what becomes of `current` is unknown."""
+        ...
+
+
+class Writer:
+    """`start` it once; `put` pieces, and None to end it when all before is done."""
+
+    def __init__(
+        self, folder: Path, machine: StateMachine, limits: Limits, audience: Audience
+    ) -> None:
+        self._folder = folder
+        self._machine = machine
+        self._limits = limits
+        self._audience = audience
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        #: Taken from the queue, and too much for the entry before.
+        self._held: deque[Piece | None] = deque()
+        #: Since the last checkpoint was tried.
+        self._since_entries = 0
+        self._since_bytes = 0
+        #: Something is not checkpointed yet.
+        self._dirty = False
+        self._term = 0
+        self.put = self._queue.put
+        self.start = threading.Thread(target=self._run, name="grampus-log", daemon=True).start
+
+    def _run(self) -> None:
+        current: list[Piece] = []
+        durable: DurableLog | None = None
+        failure: BaseException | None = None
+        try:
+            durable = DurableLog.open(self._folder)
+            self._start(durable)
+            while (piece := self._wait(durable)) is not None:
+                current = self._batch(piece)
+                self._commit(durable, current)
+                current = []
+            self._checkpoint(durable)
+            durable.close()
+        except BaseException as error:
+            failure = error
+            if durable is not None:
+                durable.abandon()
+        # The loop may be gone: then nobody is left to be told.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._audience.ended, failure, current)
+
+    def _start(self, durable: DurableLog) -> None:
+        """Applies what the machine lacks, and begins a term of its own."""
+        applied = self._machine.applied_index
+        if applied > durable.last:
+            raise LogCorrupt(
+                f"the ledger has applied entry {applied}, but the log in {self._folder} ends with"
+                f" {durable.last}: part of the log was lost or replaced; restore this node's"
+                " folder as a whole"
+            )
+        if applied + 1 < durable.first:
+            raise LogCorrupt(
+                f"the ledger has applied entry {applied}, but the log in {self._folder} begins"
+                f" with {durable.first}: the ledger was lost or replaced; restore this node's"
+                " folder as a whole"
+            )
+        for entry in durable.entries(applied + 1):
+            self._apply(entry.index, entry.term, _DECODER.decode(entry.payload))
+            self._count(len(entry.payload))
+        if self._since_entries:
+            log.info("applied entries %d to %d again", applied + 1, durable.last)
+        self._term = durable.hard.term + 1
+        durable.append([], HardState(self._term, 0, durable.last))
+        self._loop.call_soon_threadsafe(self._audience.opened, self._term, durable.last)
+
+    def _wait(self, durable: DurableLog) -> Piece | None:
+        """The next piece; uses a pause for a checkpoint."""
+        if self._held:
+            return self._held.popleft()
+        while self._dirty:
+            try:
+                return self._queue.get(timeout=self._limits.checkpoint_idle)
+            except queue.Empty:
+                self._checkpoint(durable)
+        return self._queue.get()
+
+    def _batch(self, first: Piece) -> list[Piece]:
+        """Everything that waits behind `first` too, as far as one entry goes."""
+        pieces, count, size = [first], len(first.commands), first.size
+        while True:
+            try:
+                piece = self._queue.get_nowait()
+            except queue.Empty:
+                return pieces
+            if (
+                piece is None
+                or count + len(piece.commands) > self._limits.entry_commands
+                or size + piece.size > self._limits.entry_bytes
+            ):
+                self._held.append(piece)
+                return pieces
+            pieces.append(piece)
+            count += len(piece.commands)
+            size += piece.size
+
+    def _commit(self, durable: DurableLog, pieces: list[Piece]) -> None:
+        commands = [command for piece in pieces for command in piece.commands]
+        index, term = durable.last + 1, self._term
+        payload = _ENCODER.encode(commands)
+        durable.append([Entry(index, term, payload)])
+        results, events = self._apply(index, term, commands)
+        self._loop.call_soon_threadsafe(self._audience.committed, index, pieces, results, events)
+        self._count(len(payload))
+        if (
+            self._since_entries >= self._limits.checkpoint_entries
+            or self._since_bytes >= self._limits.checkpoint_bytes
+        ):
+            self._checkpoint(durable)
+
+    def _apply(
+        self, index: int, term: int, commands: Sequence[bytes]
+    ) -> tuple[list[object], list[object]]:
+        results, events = self._machine.apply(index, term, commands)
+        if len(results) != len(commands) or self._machine.applied_index != index:
+            raise RuntimeError(
+                f"the machine answered entry {index} of {len(commands)} commands with"
+                f" {len(results)} results and applied index {self._machine.applied_index}"
+            )
+        return results, events
+
+    def _count(self, size: int) -> None:
+        self._since_entries += 1
+        self._since_bytes += size
+        self._dirty = True
+
+    def _checkpoint(self, durable: DurableLog) -> None:
+        """Deletes what the machine no longer needs; put off while readers are in the way."""
+        self._since_entries = self._since_bytes = 0
+        durable.mark()
+        index = self._machine.checkpoint()
+        if index is not None:
+            self._dirty = False
+            durable.compact(min(index, durable.last) + 1)
