@@ -4,8 +4,7 @@ SELECT carrier,
        sum(cancelled)                           AS cancelled,
        sum(diverted)                            AS diverted,
        sum(disrupted - cancelled - diverted)    AS late,
-       sum(disrupted)                           AS disrupted,
-       avg(arr_delay)                           AS mean_delay
+       sum(disrupted)                           AS disrupted
 FROM flights
 GROUP BY carrier
 ORDER BY 1.0 * sum(disrupted) / count(*) DESC, carrier;

@@ -45,7 +45,7 @@ class SimulatedNetworkError(Exception):
 
 @task(timeout="5m")
 def check_tables() -> dict[str, Any]:
-    """Reads the five tables and checks rows, keys, ranges, gaps; fails with all problems at once."""
+    """Reads the five tables and checks keys, ranges, gaps; fails with all problems at once."""
     from steps import tables
 
     found = tables.read_all()

@@ -1,0 +1,220 @@
+"""`make demo`: starts a node, runs the flights workflow on it with live progress, stops the node.
+
+    python examples/flights/demo.py [--out DIR] [--slots N] [--keep]
+
+Rule: whatever happens, nothing is left running but what `--keep` asks for, and every wait ends. The
+exit code is that of `grampus run start --wait`; 130 after Ctrl-C. The results, the node's data and
+its log are below `--out` (default: `demo/` of the project): a second demo adds a run to the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+GRAMPUS = Path(sys.executable).parent / "grampus"
+
+#: Seconds until a node has to be ready, and until it has to be gone.
+READY, GONE = 60, 45
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on; the text says why and where to look."""
+
+
+def main() -> int:
+    options = arguments()
+    out: Path = options.out.resolve()
+    if not GRAMPUS.exists():
+        raise DemoFailed(f"{GRAMPUS} is not there: run `make demo`, which sets everything up")
+    out.mkdir(parents=True, exist_ok=True)
+    report = out / "report.html"
+    began = time.time()
+    with node(out, options.slots, options.keep) as server:
+        say(f"a node is ready at {server}; its log is {shown(out / 'node.log')}")
+        code = run(server, out)
+    if code == 0 and (not report.exists() or report.stat().st_mtime < began):
+        raise DemoFailed(f"the run succeeded, but {report} was not written")
+    farewell(out, code, server if options.keep else None)
+    return code
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=PROJECT / "demo", help="folder for all files")
+    parser.add_argument("--slots", type=int, default=max(2, os.cpu_count() or 2))
+    parser.add_argument("--keep", action="store_true", help="leave the node running")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def node(out: Path, slots: int, keep: bool) -> Iterator[str]:
+    """A node that runs while the block does; gives its URL."""
+    command = [GRAMPUS, "up", "--data", out / "node", "--listen", f"127.0.0.1:{free_port()}"]
+    command += ["--slots", str(slots)]
+    with (out / "node.log").open("w") as log:
+        # In a session of its own: Ctrl-C comes here first, and the node is then told in order.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment(),
+            start_new_session=True,
+        )
+    done = False
+    try:
+        yield wait_ready(process, out / "node.log")
+        done = True
+    finally:
+        if keep and done:
+            say(f"the node stays: stop it with `kill {process.pid}`")
+        else:
+            stop(process)
+
+
+def wait_ready(process: subprocess.Popen[str], log: Path) -> str:
+    lines: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=listen, daemon=True).start()
+    deadline = time.monotonic() + READY
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            line = lines.get(timeout=left)
+        except queue.Empty:
+            break
+        if line.startswith("ready "):
+            return line.split()[1]
+        if not line:
+            raise DemoFailed(f"the node ended before it was ready:\n{tail(log)}")
+    raise DemoFailed(f"the node was not ready after {READY} s:\n{tail(log)}")
+
+
+def run(server: str, out: Path) -> int:
+    """Runs the workflow, in this terminal; answers the exit code."""
+    command = [GRAMPUS, "--server", server, "run", "start", HERE / "flights.py"]
+    command += ["-p", f"out={out}", "--wait"]
+    say("running examples/flights/flights.py: 336,776 flights, 12 months at once if there is room")
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment())
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        # The command got the same Ctrl-C and says goodbye by itself.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    say(f"the run ended after {time.monotonic() - started:.0f} s")
+    return code
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Asks the node to end and, if it does not in time, ends it."""
+    if process.poll() is not None:
+        return
+    say("stopping the node")
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=GONE)
+    except subprocess.TimeoutExpired:
+        say(f"it did not end in {GONE} s: killed")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def farewell(out: Path, code: int, server: str | None) -> None:
+    grampus = shown(GRAMPUS)
+    print()
+    if code == 0:
+        print(f"  The report    {(out / 'report.html').as_uri()}")
+        print(f"  Its pictures  {shown(out / 'pictures')}/")
+    else:
+        print(f"  The run did not succeed (exit code {code}). What follows shows why.")
+    print()
+    if server is None:
+        print(
+            "  The node has been stopped, nothing is left running. To look around, start it again"
+        )
+        print(f"    {grampus} up --data {shown(out / 'node')}")
+        print("  and look around in another terminal")
+    else:
+        print(f"  The node is still running at {server}. Look around")
+        grampus += f" --server {server}"
+    print(f"    {grampus} run show last")
+    print(f"    {grampus} run logs last train")
+    print(flush=True)
+
+
+def free_port() -> int:
+    """A port that is free together with the next one, which the node takes as well."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+    raise DemoFailed("no two free ports side by side on 127.0.0.1")
+
+
+def environment() -> dict[str, str]:
+    """Without what was set for other servers."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GRAMPUS_SERVER", "GRAMPUS_TOKEN")
+    }
+
+
+def tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def shown(path: Path) -> str:
+    """As short as it can be typed here."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def say(words: str) -> None:
+    print(f"demo: {words}", file=sys.stderr, flush=True)
+
+
+def interrupted(_number: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        sys.exit(main())
+    except DemoFailed as error:
+        say(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("interrupted")
+        sys.exit(130)
