@@ -21,8 +21,7 @@ class Propose(Protocol):
     async def __call__(self, *commands: Command) -> list[object]:
         """One answer or `Refusal` per command, after the commit.
 
-        Raises Overloaded; Refused when this server takes none; InvalidInput for one that is
-        too large."""
+        Raises Overloaded, Stopped, OutcomeUnknown; InvalidInput for one that is too large."""
         ...
 
 
@@ -67,7 +66,7 @@ class Reads(Protocol):
 
 
 class BlobStore(Protocol):
-    """Content-addressed files of the node. A hash is always 64 hexadecimal digits, lower case."""
+    """Content-addressed files (see `blob_files`). A hash is 64 hexadecimal digits, lower case."""
 
     async def has(self, hash: str) -> bool: ...
 

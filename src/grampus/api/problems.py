@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from grampus.api.schemas import FieldProblem, ProblemDocument
+from grampus.consensus.port import OutcomeUnknown, Stopped
 from grampus.errors import (
     GrampusError,
     InvalidInput,
@@ -52,8 +53,10 @@ KINDS: dict[str, tuple[int, str]] = {
     "invalid-input": (422, "The input is not valid"),
     "overloaded": (429, "The server has too much to do"),
     "internal": (500, "That is a defect of the server"),
+    "stopped": (503, "The server is about to stop; nothing happened"),
     "unreachable": (503, "The one who knows cannot be reached"),
     "not-ready": (503, "The server takes no work yet"),
+    "unknown-outcome": (504, "It may have happened, or not; asking again is safe"),
 }
 _OF_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 #: Inputs are told back up to this many characters.
@@ -157,6 +160,10 @@ def kind_of(error: GrampusError) -> str:
             return "overloaded"
         case Refused():
             return "conflict"
+        case OutcomeUnknown():
+            return "unknown-outcome"
+        case Stopped():
+            return "stopped"
         case ServerUnreachable():
             return "unreachable"
         case _:
@@ -199,6 +206,10 @@ def _http_exception(request: Request, error: Exception) -> Response:
 def _defect(request: Request, error: Exception) -> Response:
     detail = "the server met an error that it did not expect; its log has the details"
     return problem("internal", detail, request.url.path)
+
+
+#: What any proposal may end with.
+WRITES = ("stopped", "unknown-outcome")
 
 
 def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:

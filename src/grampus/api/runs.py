@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from grampus.api import paging
 from grampus.api.answers import respond, run_answer, task_answer
 from grampus.api.bodies import JSON_LIMIT, json_body, json_body_doc
 from grampus.api.ports import Ports
-from grampus.api.problems import HttpProblem, accepted, responses
+from grampus.api.problems import WRITES, HttpProblem, accepted, responses
 from grampus.api.schemas import (
     INLINE_RESULT,
     PAGE,
@@ -45,6 +46,7 @@ from grampus.runs.views import WorkflowView
 router = APIRouter(prefix="/api/v1")
 
 RAW = "application/octet-stream"
+_MEANT = re.compile(r"([a-z2-7]{4,12}|last)\Z")
 #: Who cancelled, for the story of the run: there are no users yet, only whoever has the token.
 USER = "user"
 
@@ -55,12 +57,17 @@ async def find_run(
         str,
         Path(
             description="The run's id, a prefix of it that is unique (4 at least), or `last`.",
-            pattern="^([a-z2-7]{4,12}|last)$",
+            json_schema_extra={"pattern": "^([a-z2-7]{4,12}|last)$"},
             examples=["k3v9x2m4q7ab"],
         ),
     ],
 ) -> str:
     """The whole id. Raises NotFound, or HttpProblem when several runs are meant."""
+    if not _MEANT.match(id):
+        raise NotFound(
+            f"there is no run {id[:60]}: an id has 12 characters of a-z and 2-7, of which the "
+            "first 4 are enough when no other begins so; or say `last`"
+        )
     found = await ports.reads.resolve_run(id)
     if len(found) > 1:
         raise HttpProblem("ambiguous-id", f"{id} is the beginning of {found[0]} and {found[1]}")
@@ -109,6 +116,7 @@ async def submission(ports: Ports, id: str, body: RunRequest) -> SubmitRun:
     status_code=202,
     response_model=RunAccepted,
     responses=responses(
+        *WRITES,
         "malformed",
         "not-found",
         "request-timeout",
@@ -221,7 +229,7 @@ async def list_tasks(ports: ThePorts, run: TheRun) -> Response:
     "nothing.",
     status_code=202,
     response_model=RunStateAnswer,
-    responses=responses("not-found", "conflict", "ambiguous-id", "invalid-input"),
+    responses=responses(*WRITES, "not-found", "conflict", "ambiguous-id", "invalid-input"),
     tags=["runs"],
 )
 async def cancel_run(ports: ThePorts, run: TheRun) -> Response:
@@ -236,7 +244,7 @@ async def cancel_run(ports: ThePorts, run: TheRun) -> Response:
     description="With its results, logs and events. The whole id is needed.",
     status_code=204,
     response_class=Response,
-    responses=responses("not-found", "conflict", "invalid-input"),
+    responses=responses(*WRITES, "not-found", "conflict", "invalid-input"),
     tags=["runs"],
 )
 async def delete_run(

@@ -106,14 +106,11 @@ async def read_logs(
     stream: Annotated[Stream | None, Query(description="Default: both.")] = None,
     offset: Annotated[
         int,
-        Query(ge=0, le=2**53, description="Bytes to leave out; with `task`, `attempt`, `stream`."),
+        Query(ge=0, le=2**53, description="Bytes of each stream to leave out."),
     ] = 0,
     follow: Annotated[bool, Query(description="Go on until it is final.")] = False,
 ) -> Response:
     selection = Selection(task, attempt, stream, offset)
-    if offset and None in (task, attempt, stream):
-        message = "an offset is a place in one stream: give task, attempt and stream too"
-        raise InvalidInput([Problem(message, field="query.offset", found=str(offset))])
     if task is not None:
         tasks = {view.name: view for view in await shared.ports.reads.tasks(run)}
         if task not in tasks:

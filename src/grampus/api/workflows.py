@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from grampus.api import paging
 from grampus.api.answers import respond, workflow_answer
 from grampus.api.bodies import BUNDLE_LIMIT, WORKFLOW_LIMIT, json_body, json_body_doc, pieces
-from grampus.api.problems import HttpProblem, accepted, problem_of_convert, responses
+from grampus.api.problems import WRITES, HttpProblem, accepted, problem_of_convert, responses
 from grampus.api.schemas import (
     PAGE,
     PAGE_LIMIT,
@@ -65,6 +65,7 @@ def read_definition(definition: dict[str, Any]) -> model.Workflow:
     "newest version changes nothing. Its bundle, if any, has to be stored before.",
     response_model=WorkflowApplied,
     responses=responses(
+        *WRITES,
         "malformed",
         "request-timeout",
         "conflict",
@@ -146,7 +147,7 @@ async def get_workflow(
     summary="Pause a workflow",
     description="New runs of it stay QUEUED until it is resumed.",
     response_model=WorkflowPaused,
-    responses=responses("not-found", "conflict", "invalid-input"),
+    responses=responses(*WRITES, "not-found", "conflict", "invalid-input"),
     tags=["workflows"],
 )
 async def pause_workflow(ports: ThePorts, name: Name) -> Response:
@@ -160,7 +161,7 @@ async def pause_workflow(ports: ThePorts, name: Name) -> Response:
     summary="Resume a workflow",
     description="Its queued runs start.",
     response_model=WorkflowPaused,
-    responses=responses("not-found", "conflict", "invalid-input"),
+    responses=responses(*WRITES, "not-found", "conflict", "invalid-input"),
     tags=["workflows"],
 )
 async def resume_workflow(ports: ThePorts, name: Name) -> Response:
@@ -175,7 +176,7 @@ async def resume_workflow(ports: ThePorts, name: Name) -> Response:
     description="Refused while runs of it are active. Finished runs stay.",
     status_code=204,
     response_class=Response,
-    responses=responses("not-found", "conflict", "invalid-input"),
+    responses=responses(*WRITES, "not-found", "conflict", "invalid-input"),
     tags=["workflows"],
 )
 async def delete_workflow(ports: ThePorts, name: Name) -> Response:
