@@ -18,7 +18,7 @@ from grampus.cli.errors import INTERRUPTED
 from grampus.cli.output import clean, coloured, ms_of, note, paint, span
 from grampus.cli.watch import FAILED, Watched
 from grampus.clock import SystemClock
-from grampus.errors import GrampusError
+from grampus.errors import GrampusError, ServerUnreachable
 from grampus.model.run import RunState
 from grampus.sdk.answers import Run, TaskRun
 from grampus.sdk.client import Client
@@ -40,6 +40,9 @@ def attend(client: Client, run: str, timeout: float | None = None) -> Run:
         with _deadline(timeout):
             _watch(client, Watched(view, client.tasks(view.id)))
             return client.wait(view.id)
+    except ServerUnreachable:
+        note(f"the server went away; run {view.id} goes on when it is back")
+        raise
     except KeyboardInterrupt:
         note(f"\ndetached: run {view.id} goes on")
     except _TimeIsUp:

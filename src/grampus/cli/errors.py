@@ -14,6 +14,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import typer
+
 from grampus.cli.output import note
 from grampus.errors import GrampusError, InvalidInput
 
@@ -24,7 +26,14 @@ INTERRUPTED = 130
 def guarded(call: Callable[[], object]) -> int:
     """Runs `call`; the exit code, everything that went wrong having been told."""
     try:
-        code = call()
+        call()
+        # Whatever is still to be written fails here or not at all.
+        sys.stdout.flush()
+    except typer.Exit as left:
+        return left.exit_code
+    except typer.Abort:
+        note("interrupted")
+        return INTERRUPTED
     except GrampusError as error:
         return explain(error)
     except KeyboardInterrupt:
@@ -32,17 +41,16 @@ def guarded(call: Callable[[], object]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough; nothing may fail at exit because of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
         return 0
     except Exception as error:
         # typer's own errors; their class is another one in each version of it.
         if hasattr(error, "format_message"):
             return _usage(error)
-        if type(error).__name__ == "Abort":
-            note("interrupted")
-            return INTERRUPTED
         return _bug(error)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def explain(error: GrampusError) -> int:

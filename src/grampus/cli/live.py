@@ -126,8 +126,9 @@ class Picture:
 
     def _task(self, task: WatchedTask, now: int, width: int, column: int) -> Sequence[Text]:
         style = _STYLE.get(task.state, "dim")
-        text = Text(no_wrap=True, overflow="ellipsis")
         indent = self._indent(task)
+        errors = [Text(" " * (indent + 4) + clean(x), "red") for x in _errors(task)]
+        text = Text(no_wrap=True, overflow="ellipsis")
         text.append(" " * indent)
         text.append(_SIGN.get(task.state, "·") + " ", style)
         text.append(cut(task.name, max(column - indent, 8)).ljust(column - indent) + "  ")
@@ -140,9 +141,8 @@ class Picture:
             text.append(f", next in {span(task.due - now)}")
         if task.state == TaskState.RUNNING:
             text.append(f"  {clean(task.worker)}", "dim")
-        elif task.reason and task.state not in FAILED:
+        elif task.reason and not errors:
             text.append(f"  {clean(task.reason)}", "dim")
-        errors = [Text(" " * (indent + 4) + clean(x), "red") for x in _errors(task)]
         return [text, *errors]
 
     def _indent(self, task: WatchedTask) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from grampus.cli import config, run, up, worker, workflow
 from grampus.cli.errors import guarded
 from grampus.cli.options import Globals, Server, TokenFile
+from grampus.errors import UsageError
 
 app = typer.Typer(
     help="Workflows that survive crashes, on one machine or many, with nothing else to operate.",
@@ -52,7 +54,18 @@ def everything(
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and leaves with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(guarded(lambda: app(given, prog_name="grampus", standalone_mode=False)))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(guarded(lambda: _command(given)))
+
+
+def _command(given: list[str]) -> None:
+    if any(0xDC80 <= ord(c) <= 0xDCFF for text in given for c in text):
+        raise UsageError("the arguments are not UTF-8")
+    command = typer.main.get_command(app)
+    with command.make_context("grampus", given) as context:
+        command.invoke(context)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ def up(
 ) -> None:
     """Start a node here.
 
-    It has everything in it, and prints `ready URL` on stdout once it takes work. Ctrl-C stops it: tasks get their grace and are ended, and nothing stays behind.
+    It has everything in it, and prints `ready URL` on stdout once it takes work. Ctrl-C stops it:
+    tasks get their grace and are ended, and nothing stays behind.
     """
     import asyncio
 

@@ -91,7 +91,7 @@ class WatchedTask:
                 return ""
         self.state, self.reason, self.ended = TaskState(event.state), event.reason, at
         lasted = f"after {span(at - self.started)}" if self.started else ""
-        why = "" if self.state == TaskState.SUCCEEDED else self.error or event.reason
+        why = (self.error or event.reason) if self.state in FAILED else event.reason
         return ": ".join(part for part in (lasted, why) if part)
 
     def _on(self) -> str:

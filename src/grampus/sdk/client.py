@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,15 @@ import msgspec
 from grampus import ids
 from grampus.clock import SystemClock
 from grampus.config import Config, load_config
-from grampus.errors import ProtocolError, Refused, ServerUnreachable
+from grampus.errors import (
+    InvalidInput,
+    NotFound,
+    Problem,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+    UsageError,
+)
 from grampus.model.run import FINAL_TASK
 from grampus.sdk.answers import (
     Applied,
@@ -46,6 +55,8 @@ API = "/api/v1"
 #: Seconds. A server that does not answer within this time is not there.
 TIMEOUT = 5.0
 PAGE = 100
+SHORTEST_PREFIX = 4
+_ID = re.compile(r"[a-z2-7]{1,12}\Z")
 
 
 class Client:
@@ -166,7 +177,7 @@ class Client:
         if key is None:
             body["id"] = ids.run_id(os.urandom(8))
         body = {name: value for name, value in body.items() if value is not None}
-        headers = {} if key is None else {"Idempotency-Key": key}
+        headers = {} if key is None else {"Idempotency-Key": _key(key)}
         return self._do("POST", "/runs", Started, body=body, headers=headers)
 
     def wait(self, run: str, timeout: float | None = None) -> Run:
@@ -194,7 +205,7 @@ class Client:
 
     def run(self, run: str) -> Run:
         """Raises NotFound, or Refused when a prefix fits several."""
-        return self._do("GET", f"/runs/{_safe(run)}", Run)
+        return self._do("GET", f"/runs/{_named(run)}", Run)
 
     def runs(
         self, workflow: str | None = None, state: str | None = None, limit: int | None = None
@@ -204,16 +215,16 @@ class Client:
 
     def tasks(self, run: str) -> list[TaskRun]:
         """The tasks of a run in the order of their declaration, with their attempts."""
-        return self._do("GET", f"/runs/{_safe(run)}/tasks", _Tasks).items
+        return self._do("GET", f"/runs/{_named(run)}/tasks", _Tasks).items
 
     def cancel(self, run: str) -> Run:
         """Asks for it, and returns at once: CANCELLING, or CANCELLED."""
-        answer = self._do("POST", f"/runs/{_safe(run)}/cancel", _Named)
+        answer = self._do("POST", f"/runs/{_named(run)}/cancel", _Named)
         return self.run(answer.id)
 
     def delete(self, run: str) -> None:
         """Raises Refused unless the run is final."""
-        self._transport.ask("DELETE", f"{API}/runs/{_safe(run)}", repeat=False)
+        self._transport.ask("DELETE", f"{API}/runs/{_named(run)}", repeat=False)
 
     def result(self, run: str, task: str, *, unpickle: bool = False) -> Any:
         """What a task returned; None when it returned nothing.
@@ -235,11 +246,11 @@ class Client:
 
     def result_info(self, run: str, task: str) -> TaskResult:
         """The result with its encoding and size; `value` when it is small JSON."""
-        return self._do("GET", f"/runs/{_safe(run)}/tasks/{_safe(task)}/result", TaskResult)
+        return self._do("GET", f"/runs/{_named(run)}/tasks/{_safe(task)}/result", TaskResult)
 
     def result_bytes(self, run: str, task: str) -> bytes:
         """The encoded result, up to 256 MiB."""
-        path = f"{API}/runs/{_safe(run)}/tasks/{_safe(task)}/result"
+        path = f"{API}/runs/{_named(run)}/tasks/{_safe(task)}/result"
         headers = {"Accept": "application/octet-stream"}
         return self._transport.ask("GET", path, headers=headers).content
 
@@ -347,6 +358,30 @@ def _item(raw: msgspec.Raw, kind: type[T]) -> T:
         raise ProtocolError(f"an item of the answer is not understood: {error}") from error
 
 
+def _named(run: str) -> str:
+    """`run` as a segment of a path. Raises NotFound for what no run can be called."""
+    if run != "last" and not _ID.match(run):
+        raise NotFound(f"there is no run {run!r}: ids are 12 characters of a-z and 2-7, or `last`")
+    if len(run) < SHORTEST_PREFIX:
+        raise UsageError(f"{run!r} is too short: {SHORTEST_PREFIX} characters of an id at least")
+    return run
+
+
+def _key(key: str) -> str:
+    """Raises InvalidInput for what cannot be in a header."""
+    if (
+        1 <= len(key) <= ids.KEY_LIMIT
+        and key.isascii()
+        and key.isprintable()
+        and key == key.strip()
+    ):
+        return key
+    allowed = f"1 to {ids.KEY_LIMIT} printable ASCII characters, no space at the ends"
+    raise InvalidInput(
+        [Problem("the key cannot be this", field="key", found=repr(key), allowed=allowed)]
+    )
+
+
 def _safe(part: str) -> str:
     """One segment of a path; "" becomes what cannot exist instead of another route."""
-    return quote(part, safe="") if part not in ("", ".", "..") else "%20"
+    return quote(part, safe="", errors="replace") if part not in ("", ".", "..") else "%20"

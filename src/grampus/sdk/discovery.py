@@ -81,7 +81,11 @@ def find(
     Raises UsageError for a bad token file, or when several nodes run and none was chosen.
     """
     env = os.environ if environ is None else environ
-    given = token or (read_token(token_file) if token_file else env.get("GRAMPUS_TOKEN")) or None
+    given = token or None
+    if given is None:
+        given = read_token(token_file) if token_file else env.get("GRAMPUS_TOKEN") or None
+    if given is not None and not (given.isascii() and given.isprintable()):
+        raise UsageError("a token is printable ASCII: this one is broken")
     published = nodes(state)
     if not servers:
         servers = [_choose(published)]

@@ -1,0 +1,243 @@
+"""A server for the tests of client and command line: the real API on the real ledger, over loopback.
+
+There is no log, no master and no worker: commands are applied at once, and `Puppet` plays the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from grampus.api.app import create_app
+from grampus.api.ports import Ports, WorkerLoad
+from grampus.api.server import ApiServer
+from grampus.api.wakes import Wakes
+from grampus.blobs import Blobs
+from grampus.clock import SystemClock
+from grampus.errors import NotFound
+from grampus.ledger import Ledger
+from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
+from grampus.protocol import LogChunk
+from grampus.runs.commands import (
+    Command,
+    OpenSession,
+    Refusal,
+    ReportAttempt,
+    StartAttempts,
+    TakeOffice,
+    encode_command,
+)
+from grampus.runs.reads import Reads
+from grampus.sdk.discovery import publish
+
+TOKEN = "token-of-the-test"
+
+
+class BlobPort:
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def has(self, hash: str) -> bool:
+        return self._blobs.size(hash) >= 0
+
+    async def put(self, hash: str, pieces: AsyncIterator[bytes]) -> None:
+        self._blobs.put_pieces(hash, [piece async for piece in pieces])
+
+    async def open(self, hash: str) -> AsyncIterator[bytes]:
+        if self._blobs.size(hash) < 0:
+            raise NotFound(f"there is no blob {hash}")
+        for piece in self._blobs.pieces(hash):
+            yield piece
+
+
+class NodeStatus:
+    def waiting_for(self) -> str:
+        return ""
+
+    def applied_index(self) -> int:
+        return 0
+
+    def proposals_in_flight(self) -> int:
+        return 0
+
+    def connected(self) -> Mapping[int, WorkerLoad]:
+        return {1: WorkerLoad(cpu=12, memory=2**31)}
+
+
+class Node:
+    """Serves from a thread of its own until the `with` block ends."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self._ledger = Ledger(folder / "ledger.db")
+        self._lock = threading.Lock()
+        self.blobs = Blobs(folder / "blobs")
+        self.reads = Reads(folder / "ledger.db")
+        self.logs: dict[tuple[str, str, int, str], bytes] = {}
+        self.wakes = Wakes()
+        self._port = port
+        self._clock = SystemClock()
+        self.loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self.url = ""
+
+    def command(self, command: Command) -> object:
+        """Applies it, from any thread."""
+        with self._lock:
+            index = self._ledger.applied_index + 1
+            (answer,), facts = self._ledger.apply(index, 1, [encode_command(command)])
+        for run in {getattr(fact, "run", "") for fact in facts} - {""}:
+            self.loop.call_soon_threadsafe(self.wakes.wake, run)
+        return answer
+
+    def ask(self, query: object) -> object:
+        """The answer of one of `reads`, for another thread than the server's."""
+        return asyncio.run_coroutine_threadsafe(query, self.loop).result(10)  # type: ignore[arg-type]
+
+    async def _propose(self, *commands: Command) -> list[object | Refusal]:
+        return [await asyncio.to_thread(self.command, command) for command in commands]
+
+    async def _read_log(
+        self,
+        session: int,
+        n: int,
+        run: str,
+        task: str,
+        attempt: int,
+        stream: str,
+        offset: int,
+        limit: int,
+    ) -> LogChunk:
+        data = self.logs.get((run, task, attempt, stream), b"")[offset : offset + limit]
+        return LogChunk(offset, data, not data)
+
+    async def _serve(self) -> None:
+        ports = Ports(
+            propose=self._propose,
+            reads=self.reads,
+            blobs=BlobPort(self.blobs),
+            read_log=self._read_log,
+            status=NodeStatus(),
+            clock=self._clock,
+            entropy=os.urandom,
+        )
+        app = create_app(ports, self.wakes, token=TOKEN, listen="127.0.0.1")
+        self.server = ApiServer(app, "127.0.0.1", self._port)
+        await self.server.start()
+        self.url = self.server.url
+        self._started.set()
+        await self.server.run()
+
+    def __enter__(self) -> Node:
+        self._thread = threading.Thread(target=self.loop.run_until_complete, args=[self._serve()])
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(10)
+        self._thread.join(10)
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+        self.reads.close()
+        self._ledger.close()
+
+
+#: (task, attempt) → what it wrote to stderr, how it ended, what it returned.
+Play = Callable[[str, int], tuple[str, AttemptState, Value | None]]
+
+
+def all_succeed(task: str, attempt: int) -> tuple[str, AttemptState, Value | None]:
+    return f"{task} was here\n", AttemptState.SUCCEEDED, None
+
+
+class Puppet:
+    """Master and worker in one: runs what is due as `play` says, until the run is final."""
+
+    def __init__(self, node: Node, play: Play, slots: int = 4, pace: float = 0.0) -> None:
+        self._node = node
+        self._play = play
+        self._clock = SystemClock()
+        self._pace = pace
+        now = self._clock.now()
+        self._epoch = node.command(TakeOffice(now, "n1"))
+        opened = OpenSession(now, "w1", "i1", "m1", "b1", True, "default", slots)
+        self._session = node.command(opened)
+        self._stop = threading.Event()
+
+    def run(self, run: str) -> None:
+        while not self._stop.wait(0.01):
+            view = self._node.ask(self._node.reads.run(run))
+            if view is not None and view.state in FINAL_RUN:  # type: ignore[attr-defined]
+                return
+            self._round(run)
+
+    def _round(self, run: str) -> None:
+        now = self._clock.now()
+        for task in self._node.ask(self._node.reads.tasks(run)):  # type: ignore[attr-defined]
+            due = task.state in (TaskState.READY, TaskState.RETRYING) and (task.due or 0) <= now
+            if not due:
+                continue
+            attempt = len(task.attempts) + 1
+            now = self._clock.now()
+            start = StartAttempts(now, self._epoch, self._session, run, [(task.index, attempt)])  # type: ignore[arg-type]
+            numbers = self._node.command(start)
+            if isinstance(numbers, Refusal):
+                continue
+            self._attempt(run, task.name, attempt, numbers[0])  # type: ignore[index]
+
+    def _attempt(self, run: str, task: str, attempt: int, n: int) -> None:
+        stderr, end, value = self._play(task, attempt)
+        data = stderr.encode()
+        self._report(n, AttemptState.RUNNING, 0, "", None)
+        self._stop.wait(self._pace)
+        self._node.logs[run, task, attempt, "stderr"] = data
+        error = stderr.splitlines()[-1] if stderr and end != AttemptState.SUCCEEDED else ""
+        self._report(n, end, len(data), error, value)
+
+    def _report(
+        self, n: int, state: AttemptState, written: int, error: str, value: Value | None
+    ) -> None:
+        now = self._clock.now()
+        code = {AttemptState.SUCCEEDED: 0, AttemptState.FAILED: 3}.get(state)
+        report = ReportAttempt(
+            now, self._session, n, state, now, code, error, (), value, 0, written  # type: ignore[arg-type]
+        )
+        self._node.command(report)
+
+    @contextmanager
+    def playing(self, pick: Callable[[], str | None]) -> Iterator[None]:
+        """Runs, in a thread, the run that `pick` names as soon as it names one."""
+
+        def work() -> None:
+            while not self._stop.wait(0.01):
+                if run := pick():
+                    self.run(run)
+                    return
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(10)
+
+
+def newest(node: Node) -> Callable[[], str | None]:
+    def pick() -> str | None:
+        found = node.ask(node.reads.resolve_run("last"))
+        return found[0] if found else None  # type: ignore[index]
+
+    return pick
+
+
+@contextmanager
+def published(folder: Path, state: Path) -> Iterator[Node]:
+    """A node that clients of this user find by themselves."""
+    with Node(folder) as node:
+        publish(state, node.url, TOKEN, os.getpid())
+        yield node
