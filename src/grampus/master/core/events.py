@@ -90,12 +90,5 @@ class Stopping(Struct, frozen=True):
 
 
 Happening = (
-    Fact
-    | Loaded
-    | RunLoaded
-    | Declined
-    | WorkerConnected
-    | WorkerGone
-    | WorkerSynced
-    | Stopping
+    Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced | Stopping
 )

@@ -1,0 +1,205 @@
+"""The composition root of `grampus up`: a server and a worker in one process, the warden beside it.
+
+Order of the start: the folder is ours, then the log and the ledger, the master, the ports, the worker;
+`ready` is said when the first session is open. The end runs backwards: nothing new is started, attempts
+get their grace, their last reports are committed, then everything closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grampus.adapters import BlobFiles, LogReader, NodeStatus
+from grampus.api.app import create_app
+from grampus.api.ports import Ports
+from grampus.api.server import ApiServer
+from grampus.api.wakes import Wakes
+from grampus.blobs import Blobs
+from grampus.clock import SystemClock
+from grampus.config import Config
+from grampus.consensus.folder import DataFolder
+from grampus.consensus.solo import SoloLog
+from grampus.database import Database
+from grampus.errors import GrampusError
+from grampus.ledger import Ledger
+from grampus.master.blob_desk import BlobDesk
+from grampus.master.briefs import Briefs
+from grampus.master.core.events import Stopping
+from grampus.master.driver import Master
+from grampus.master.intake import Intake
+from grampus.master.loading import Loading
+from grampus.master.retention import Retention
+from grampus.master.roster import Roster
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.rpc.codec import Codec
+from grampus.rpc.server import Server
+from grampus.runs.change import Graphs
+from grampus.runs.events import Event
+from grampus.runs.proposer import Proposer
+from grampus.runs.queries import Queries
+from grampus.runs.reads import Reads
+from grampus.sdk import discovery
+from grampus.worker.driver import Worker
+
+log = logging.getLogger("grampus.node")
+#: Random bytes of a token, as hexadecimal.
+TOKEN_BYTES = 24
+
+
+async def run_up(config: Config, ready: Callable[[str], None]) -> None:
+    """Runs one node until it is cancelled; then ends it in order and raises CancelledError.
+
+    Raises FolderError, Refused or another GrampusError when it cannot start or go on."""
+    async with contextlib.AsyncExitStack() as stack:
+        node = await Node.open(config, stack)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await node.run(group, ready)
+        except* GrampusError as errors:
+            raise _first(errors) from None
+
+
+def _first(group: BaseExceptionGroup[GrampusError]) -> GrampusError:
+    for error in group.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("an empty group")
+
+
+class Node:
+    """Everything that one process of `grampus up` holds."""
+
+    def __init__(
+        self, config: Config, folder: DataFolder, replica: SoloLog, reads: Reads, readers: Database
+    ) -> None:
+        self._config = config
+        self._clock = SystemClock()
+        self._replica = replica
+        self._reads = reads
+        self._blobs = Blobs(config.data / "blobs")
+        self._wakes = Wakes()
+        self._in_office = asyncio.Event()
+        self._stopping = False
+        # The worker shows this to the node port; it never leaves the process.
+        self._credential = secrets.token_hex(TOKEN_BYTES)
+        self._cluster = folder.cluster
+        self._token_file = config.data / "token"
+        self._token = _token(self._token_file)
+        self._proposer = Proposer(replica)
+        graphs = Graphs()
+        briefs = Briefs(Queries(readers, graphs), self._blobs.put)
+        self._intake = Intake(self._proposer, self._clock)
+        self._master = Master(
+            config.name, self._proposer, Loading(readers, graphs), briefs, self._clock
+        )
+        self._roster = self._master.roster = Roster(
+            config.name, folder.cluster, self._credential, self._proposer, self._intake,
+            BlobDesk(self._blobs), self._clock, self._master.happened,
+        )  # fmt: skip
+        self._retention = Retention(
+            self._proposer, reads, self._blobs, self._clock, config.retention
+        )
+        replica.subscribe(self._master.committed)
+        replica.subscribe(self._wake)
+        self._worker: Worker | None = None
+
+    @classmethod
+    async def open(cls, config: Config, stack: contextlib.AsyncExitStack) -> Node:
+        """Opens the folder, the ledger and the log; what it opens, `stack` closes."""
+        folder = stack.enter_context(DataFolder.open(config.data))
+        path = config.data / "ledger" / "ledger.db"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        ledger = Ledger(path)
+        stack.callback(ledger.close)
+        replica = await SoloLog.open(config.data / "log", ledger)
+        stack.push_async_callback(replica.close)
+        reads = Reads(path)
+        stack.callback(reads.close)
+        readers = Database.open(path, readonly=True)
+        stack.callback(readers.close)
+        return cls(config, folder, replica, reads, readers)
+
+    async def run(self, group: asyncio.TaskGroup, ready: Callable[[str], None]) -> None:
+        """Until cancelled, or until a part of it fails."""
+        api = self._api()
+        await api.start()
+        listener = self._listener(group)
+        await listener.start(self._config.listen.host, self._config.listen.node_port)
+        tasks = [
+            group.create_task(self._replica.wait_failed()),
+            group.create_task(self._intake.run()),
+            group.create_task(self._master.run(self._in_office)),
+            group.create_task(self._retention.run()),
+            group.create_task(api.run()),
+        ]
+        worker = self._worker = self._make_worker(listener.port)
+        working = group.create_task(worker.run())
+        url, state = api.url, self._config.state
+        discovery.publish(state, url, self._token, os.getpid())
+        try:
+            await worker.registered.wait()
+            ready(url)
+            await asyncio.Event().wait()
+        finally:
+            # Also after a cancel: what follows waits, but never without a bound.
+            self._stopping = True
+            discovery.withdraw(state, url, os.getpid())
+            self._master.happened([Stopping()])
+            await worker.stop(self._config.kill_grace)
+            working.cancel()
+            self._wakes.close()
+            await api.stop()
+            await listener.close()
+            for task in tasks:
+                task.cancel()
+
+    def _api(self) -> ApiServer:
+        listen = self._config.listen
+        ports = Ports(
+            propose=self._proposer.propose,
+            reads=self._reads,
+            blobs=BlobFiles(self._blobs),
+            read_log=LogReader(self._reads, self._roster),
+            status=NodeStatus(self._replica, self._roster, self._waiting_for),
+            clock=self._clock,
+            entropy=os.urandom,
+        )
+        app = create_app(
+            ports, self._wakes, token=self._token, listen=listen.host,
+            token_file=str(self._token_file),
+        )  # fmt: skip
+        return ApiServer(app, listen.host, listen.port)
+
+    def _listener(self, group: asyncio.TaskGroup) -> Server[Message]:
+        return Server(
+            Codec(Message), self._roster, self._roster.greet, group,
+            opened=self._roster.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
+        )  # fmt: skip
+
+    def _waiting_for(self) -> str:
+        if self._stopping:
+            return "the node is stopping"
+        if not self._in_office.is_set():
+            return "the master is not in office yet"
+        return "" if self._roster.loads else "no worker is connected"
+
+    def _wake(self, index: int, facts: Sequence[object]) -> None:
+        for fact in facts:
+            if isinstance(fact, Event) and fact.run:
+                self._wakes.wake(fact.run)
+
+
+def _token(path: Path) -> str:
+    """The token of this folder's API; made once, 0600."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(token + "\n")
+        return token

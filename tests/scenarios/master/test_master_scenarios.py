@@ -1,0 +1,233 @@
+"""Plays the transcripts beside this file: what stands above `----` is done, what follows is what came.
+
+    workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
+    worker w1 slots=2 | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
+    submit r1 [priority=N] | cancel r1 | wait 10s | office
+    report r1/a/1 ok | failed | timeout | lost | cancelled | running
+    synced w1 missing r1/a/1
+
+`pytest tests/scenarios --rewrite` writes down what came; the diff is the review.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grampus.master.core.events import WorkerConnected, WorkerGone, WorkerSynced
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.core.turn import SendAssign
+from grampus.master.loading import Loading
+from grampus.model.duration import parse_duration
+from grampus.model.run import AttemptState
+from grampus.model.workflow import Retry, Shell, Task, Workflow
+from grampus.protocol import Kill, Sync
+from grampus.runs import events as facts
+from grampus.runs.change import Graphs
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    CancelRun,
+    OpenSession,
+    Refusal,
+    ReportAttempt,
+    SubmitRun,
+    TakeOffice,
+)
+from tests.world import World
+
+FILES = sorted(Path(__file__).parent.glob("*.txt"))
+OUTCOMES = {
+    "ok": AttemptState.SUCCEEDED,
+    "failed": AttemptState.FAILED,
+    "timeout": AttemptState.TIMED_OUT,
+    "lost": AttemptState.LOST,
+    "cancelled": AttemptState.CANCELLED,
+    "running": AttemptState.RUNNING,
+}
+
+
+class Stage(World):
+    """A World that writes down what it sees."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.names: dict[int, str] = {}
+        self.numbers: dict[str, tuple[int, int]] = {}
+        self.flow = ""
+        super().__init__(slots=0)
+        self.pending.clear()
+        self.scheduler = Scheduler(self.scheduler.epoch)
+        self.lines.clear()
+
+    def worker(self, slots: int) -> None:
+        """The stage starts empty."""
+
+    def propose(self, *commands: Any) -> list[Any]:
+        known = len(self.pending)
+        answers = super().propose(*commands)
+        for fact in self.pending[known:]:
+            self.lines.append("  " + self.tell(fact))
+        for command, answer in zip(commands, answers, strict=True):
+            if isinstance(answer, Refusal):
+                what = type(command).__name__
+                self.lines.append(f"refused {what}: {answer.code}: {answer.reason}")
+            elif answer == "stale":
+                self.lines.append("stale")
+        return answers
+
+    def tell(self, fact: Any) -> str:
+        match fact:
+            case facts.AttemptStarted():
+                name = f"{fact.run}/{fact.task}/{fact.attempt}"
+                self.numbers[name] = (fact.session, fact.n)
+                return f"attempt {name} STARTING on {fact.worker} as {fact.n}"
+            case facts.AttemptRunning():
+                return f"attempt {fact.run}/{fact.task}/{fact.attempt} RUNNING"
+            case facts.AttemptFinished():
+                return f"attempt {fact.run}/{fact.task}/{fact.attempt} {fact.state}"
+            case facts.TaskReady():
+                wait = fact.due - self.now
+                when = f" in {wait} ms" if wait > 0 else ""
+                return f"task {fact.run}/{fact.task} {fact.state}{when} for try {fact.attempt}"
+            case facts.TaskFinished():
+                return f"task {fact.run}/{fact.task} {fact.state}"
+            case facts.RunSubmitted():
+                return f"run {fact.run} submitted {fact.state}"
+            case facts.RunStarted():
+                return f"run {fact.run} RUNNING"
+            case facts.RunCancelling():
+                return f"run {fact.run} CANCELLING"
+            case facts.RunFinished():
+                return f"run {fact.run} {fact.state}"
+            case facts.SessionOpened():
+                return f"session of {fact.worker}: {fact.slots} slots"
+            case facts.SessionEnded():
+                return f"session of {fact.worker} ended: {fact.reason}"
+            case facts.OfficeTaken():
+                return "office taken"
+            case _:
+                return str(fact.__struct_config__.tag)
+
+    def carry_out(self, messages: tuple[Any, ...]) -> None:
+        for message in messages:
+            to = self.names[message.session]
+            match message:
+                case SendAssign():
+                    self.lines.append(f"send Assign {message.n} to {to}")
+                case Kill():
+                    self.lines.append(f"send Kill {message.n} to {to}")
+                case Sync():
+                    live = ",".join(map(str, message.live)) or "none"
+                    stop = ",".join(map(str, message.stop)) or "none"
+                    self.lines.append(
+                        f"send Sync to {to}: next {message.next_n}, live {live}, stop {stop}"
+                    )
+
+    def do(self, line: str) -> None:
+        verb, _, rest = line.partition(" ")
+        words = rest.split()
+        options = dict(word.split("=", 1) for word in words if "=" in word)
+        match verb:
+            case "workflow":
+                self.declare(rest)
+            case "worker" | "worker-anew":
+                self.open(words[0], int(options["slots"]))
+            case "worker-gone":
+                self.pending.append(WorkerGone(self.session_of(words[0])))
+            case "worker-back":
+                self.pending.append(WorkerConnected(self.session_of(words[0])))
+            case "submit":
+                priority = int(options.get("priority", 0))
+                self.propose(
+                    SubmitRun(self.now, words[0], self.flow, 1, b"{}", "r", priority, self.now)
+                )
+            case "cancel":
+                self.propose(CancelRun(self.now, words[0], "ann"))
+            case "report":
+                session, n = self.numbers[words[0]]
+                state = OUTCOMES[words[1]]
+                exit = 0 if words[1] == "ok" else 1
+                self.propose(
+                    ReportAttempt(self.now, session, n, state, self.now, exit, "", (), None, 0, 0)
+                )
+            case "synced":
+                missing = tuple(self.numbers[word][1] for word in words[2:])
+                self.pending.append(WorkerSynced(self.session_of(words[0]), missing))
+            case "wait":
+                self.now += parse_duration(rest)
+            case "office":
+                self.take_office()
+            case _:
+                raise AssertionError(f"no such verb: {line}")
+
+    def declare(self, text: str) -> None:
+        name, _, rest = text.partition(":")
+        name, *options = name.split()
+        tasks = []
+        for part in rest.split(";"):
+            task, *words = part.split()
+            after = words[words.index("after") + 1].split(",") if "after" in words else []
+            more = dict(word.split("=", 1) for word in words if "=" in word)
+            retry = Retry(int(more.get("retry", 0)), parse_duration(more.get("delay", "0s")))
+            tasks.append(
+                Task(
+                    task, Shell("true"), tuple(after), retry, slots=int(more.get("slots", 1)),
+                    priority=int(more.get("priority", 0)), max_lost=int(more.get("max_lost", 3)),
+                    group=more.get("group", "default"),
+                )
+            )  # fmt: skip
+        how = dict(word.split("=", 1) for word in options)
+        workflow = Workflow(name, tuple(tasks), on_failure=how.get("on_failure", "stop"))  # type: ignore[arg-type]
+        self.flow = name
+        self.propose(ApplyWorkflow(self.now, name, workflow.content()))
+
+    def open(self, name: str, slots: int) -> None:
+        instance = f"i{len(self.log)}"
+        (session,) = self.propose(
+            OpenSession(self.now, name, instance, "m", "b", True, "default", slots)
+        )
+        self.names[session] = name
+        self.pending.append(WorkerConnected(session))
+
+    def session_of(self, worker: str) -> int:
+        return max(session for session, name in self.names.items() if name == worker)
+
+    def take_office(self) -> None:
+        """A new master: it knows only what the ledger has."""
+        (epoch,) = self.propose(TakeOffice(self.now, "n2"))
+        self.pending.clear()
+        self.scheduler = Scheduler(epoch)
+        self.pending.append(Loading(self.ledger.database, Graphs()).everything())
+        self.pending.extend(WorkerConnected(session) for session in sorted(self.names))
+
+
+def play(text: str) -> str:
+    """The transcript with what came in the place of what was expected."""
+    stage, out = Stage(), []
+    for block in text.strip().split("\n\n"):
+        above = block.split("\n----")[0].rstrip()
+        stage.lines = []
+        for line in above.splitlines():
+            if line and not line.startswith("#"):
+                stage.do(line)
+        stage.turn()
+        if all(line.startswith("#") for line in above.splitlines()):
+            out.append(above)
+        else:
+            out.append("\n".join([above, "----", *stage.lines]))
+    return "\n\n".join(out) + "\n"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
+    text = path.read_text()
+    played = play(text)
+    if request.config.getoption("--rewrite", False):
+        path.write_text(played)
+    assert played == path.read_text()
+
+
+def test_there_are_transcripts() -> None:
+    assert len(FILES) >= 8
