@@ -1,8 +1,8 @@
 """The composition root of `grampus up`: a server and a worker in one process, the warden beside it.
 
-Order of the start: the folder is ours, then the log and the ledger, the master, the ports, the worker;
-`ready` is said when the first session is open. The end runs backwards: nothing new is started, attempts
-get their grace, their last reports are committed, then everything closes.
+Order of the start: the folder is ours, then the log and the ledger, the master, the ports, the
+worker; `ready` is said when the first session is open. The end runs backwards: nothing new is
+started, attempts get their grace, their last reports are committed, then everything closes.
 """
 
 from __future__ import annotations

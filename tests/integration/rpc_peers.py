@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+import pytest
 from msgspec import Struct
 
 from grampus.errors import Refused
@@ -208,6 +210,11 @@ async def hung_up(reader: asyncio.StreamReader) -> bytes:
             return await reader.read()
         except ConnectionResetError:
             return b""
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged, without asyncio's remarks in debug mode on how slow this machine is."""
+    return [r for r in caplog.records if r.name != "asyncio" or r.levelno >= logging.ERROR]
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from rpc_peers import CODEC, PATIENCE, Bytes, Ear, Number, Spoken, heard, hung_up, line
+from rpc_peers import CODEC, PATIENCE, Bytes, Ear, Number, Spoken, heard, hung_up, line, said
 
 from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.codec import Request, Response
@@ -41,7 +41,7 @@ def test_a_reader_that_is_too_slow_is_closed_with_one_line(
             await hung_up(reader)
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.levelno == logging.WARNING
     assert "more than 4194304 bytes wait for it" in record.getMessage()
 
@@ -115,7 +115,7 @@ def test_a_drain_in_which_nothing_moves_closes_the_connection(
             await hung_up(reader)
 
     asyncio.run(scene())
-    assert len(caplog.records) == 1
+    assert len(said(caplog)) == 1
 
 
 def test_only_so_many_requests_are_worked_on_and_the_rest_waits_in_the_socket() -> None:

@@ -24,6 +24,7 @@ from rpc_peers import (
     heard,
     hung_up,
     line,
+    said,
     someone_else,
     spoken,
 )
@@ -67,7 +68,7 @@ def test_a_bad_stranger_is_closed_with_one_line_and_disturbs_nobody(
             name = writer.get_extra_info("sockname")
             writer.write(words)
             await hung_up(reader)
-            [record] = caplog.records
+            [record] = said(caplog)
             assert record.levelno == logging.WARNING
             assert record.name == "grampus.rpc"
             assert record.getMessage().startswith(f"connection to 127.0.0.1:{name[1]} closed: ")
@@ -79,7 +80,7 @@ def test_a_bad_stranger_is_closed_with_one_line_and_disturbs_nobody(
             writer.close()
 
     asyncio.run(scene())
-    assert len(caplog.records) == 1
+    assert len(said(caplog)) == 1
 
 
 @pytest.mark.parametrize("words", [b"", b"\x00\x00", spoken(Hi(TOKEN))[:-1]])
@@ -97,7 +98,7 @@ def test_a_stranger_who_stalls_is_closed_after_the_hello_timeout(
             writer.close()
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.getMessage().endswith("closed: no Hello within 0.05 s")
 
 
@@ -112,7 +113,7 @@ def test_a_stranger_who_leaves_again_is_not_worth_a_line(caplog: pytest.LogCaptu
             await here.call()
 
     asyncio.run(scene())
-    assert caplog.records == []
+    assert said(caplog) == []
 
 
 def test_a_refused_client_is_told_why() -> None:
@@ -179,7 +180,7 @@ def test_one_stranger_too_many_is_turned_away_and_friends_stay(
                 w.close()
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.getMessage().endswith("closed: 2 others have not said Hello yet")
 
 
@@ -197,7 +198,7 @@ def test_one_connection_too_many_is_turned_away_until_another_leaves(
             await here.call()
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.getMessage().endswith("closed: there are 2 connections already")
 
 
@@ -213,7 +214,7 @@ def test_five_hundred_clients_that_call_at_once_are_all_greeted(
             assert answers == [Number(1)] * 500
 
     asyncio.run(scene())
-    assert caplog.records == []
+    assert said(caplog) == []
 
 
 def test_greet_that_fails_closes_that_connection_with_one_line(
@@ -234,7 +235,7 @@ def test_greet_that_fails_closes_that_connection_with_one_line(
             await here.call()
 
     asyncio.run(scene())
-    bug, rule = caplog.records
+    bug, rule = said(caplog)
     assert bug.exc_info
     assert rule.getMessage().endswith("closed: version 9 is from the future")
 

@@ -20,6 +20,7 @@ from rpc_peers import (
     heard,
     hung_up,
     line,
+    said,
     spoken,
 )
 
@@ -150,7 +151,7 @@ def test_a_handlers_own_error_is_told_to_the_asker(
             assert not caller.closed
 
     asyncio.run(scene())
-    assert not caplog.records
+    assert not said(caplog)
 
 
 def test_a_handlers_bug_is_logged_with_its_traceback_and_told_as_internal_error(
@@ -172,7 +173,7 @@ def test_a_handlers_bug_is_logged_with_its_traceback_and_told_as_internal_error(
             assert await caller.request(Number(2), PATIENCE) == Number(2)
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.exc_info
     assert record.exc_info[0] is KeyError
 
@@ -251,7 +252,7 @@ def test_an_answer_to_a_request_never_made_ends_the_connection(
             writer.close()
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert "an answer to request 5, which was never made" in record.getMessage()
 
 
@@ -387,7 +388,7 @@ def test_a_bug_in_a_batch_is_logged_once_and_ends_that_connection_only(
             await ear.until(lambda: ear.heard == [Number(1)])
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.levelno == logging.ERROR
     assert record.exc_info
     assert record.exc_info[0] is ZeroDivisionError
@@ -408,7 +409,7 @@ def test_a_handler_refuses_a_message_with_a_protocol_error_and_one_line(
             await strict.until(lambda: strict.ends == ["a number before its name"])
 
     asyncio.run(scene())
-    [record] = caplog.records
+    [record] = said(caplog)
     assert record.levelno == logging.WARNING
     assert record.getMessage().endswith("closed: a number before its name")
 

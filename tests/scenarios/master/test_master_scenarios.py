@@ -1,4 +1,5 @@
-"""Plays the transcripts beside this file: what stands above `----` is done, what follows is what came.
+"""Plays the transcripts beside this file: what stands above `----` is done, what follows is what
+came.
 
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
     worker w1 slots=2 | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
