@@ -35,14 +35,18 @@ class Knock(Generic[M]):
         try:
             connection.open(self._accept(message))
         except Exception as error:
-            self.answer.set_exception(error)
+            self._fail(error)
             connection.close("its answer was not accepted")
         else:
             self.answer.set_result(message)
 
     def lost(self, connection: Connection[M], reason: str) -> None:
         if not self.answer.done():
-            self.answer.set_exception(ConnectionLost(reason))
+            self._fail(ConnectionLost(reason))
+
+    def _fail(self, error: Exception) -> None:
+        self.answer.set_exception(error)
+        self.answer.exception()  # marks it as seen, when the caller was cancelled in the same moment
 
 
 async def connect(

@@ -384,9 +384,7 @@ def _error(reason: Reason) -> GrampusError:
 
 
 def _tune(sock: socket.socket) -> None:
-    """Small frames leave at once (asyncio sets TCP_NODELAY too), and a machine that is gone is
-    noticed.
-    """
+    """Small frames leave at once, and a quiet peer that is gone is noticed after 30 s."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
