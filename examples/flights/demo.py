@@ -31,6 +31,10 @@ GRAMPUS = Path(sys.executable).parent / "grampus"
 READY, GONE = 60, 45
 
 
+class Terminated(KeyboardInterrupt):
+    """Somebody sent SIGTERM to the demo alone."""
+
+
 class DemoFailed(Exception):
     """The demo cannot go on; the text says why and where to look."""
 
@@ -119,8 +123,10 @@ def run(server: str, out: Path) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment())
     try:
         code = process.wait()
-    except KeyboardInterrupt:
-        # The command got the same Ctrl-C and says goodbye by itself.
+    except KeyboardInterrupt as interrupt:
+        # After a Ctrl-C the command says goodbye by itself: the terminal told it, too.
+        if isinstance(interrupt, Terminated):
+            process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
         raise
@@ -205,7 +211,7 @@ def say(words: str) -> None:
 
 
 def interrupted(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 if __name__ == "__main__":

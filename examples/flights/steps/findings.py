@@ -136,9 +136,8 @@ def who(airlines: Sequence[Row], names: Mapping[str, str]) -> list[str]:
         f"The busiest, {name(busiest)} with {busiest['flights']:,} flights, is at {rate(busiest)}.",
     ]
     if small:
-        sentences.append(
-            f"{spoken(small).capitalize()} airlines have fewer flights; their bars say little."
-        )
+        few = "One airline has" if small == 1 else f"{spoken(small).capitalize()} airlines have"
+        sentences.append(f"{few} fewer flights, too few for a finding.")
     sentences.append(
         "Airlines fly different routes at different hours: this is what their passengers met, "
         "not how well an airline is run."

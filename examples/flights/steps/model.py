@@ -164,7 +164,9 @@ def roc(truth: np.ndarray, guess: np.ndarray, points: int = 80) -> list[tuple[fl
     """(false alarms, disruptions found), both shares, at `points` even steps."""
     alarms, found, _ = roc_curve(truth, guess)
     steps = np.linspace(0, 1, points)
-    return list(zip(steps.tolist(), np.interp(steps, alarms, found).tolist(), strict=True))
+    # The curve may rise at once; it starts in the corner all the same.
+    heights = np.interp(steps, alarms, found).tolist()
+    return [(0.0, 0.0), *zip(steps.tolist(), heights, strict=True)]
 
 
 def calibration(truth: np.ndarray, guess: np.ndarray, bins: int = 10) -> list[dict[str, float]]:

@@ -27,7 +27,7 @@ def clean(flights: pd.DataFrame, month: int) -> pd.DataFrame:
     where there was no departure or arrival; the last three are 0 or 1.
     """
     rows = flights[flights.month == month].copy()
-    rows["weekday"] = pd.to_datetime(rows[["year", "month", "day"]]).dt.weekday
+    rows["weekday"] = pd.to_datetime(rows[["year", "month", "day"]]).dt.day_of_week
     rows["cancelled"] = rows.dep_time.isna().astype(int)
     # It left, and no arrival delay was recorded: it landed elsewhere, or turned back.
     rows["diverted"] = (rows.dep_time.notna() & rows.arr_delay.isna()).astype(int)
