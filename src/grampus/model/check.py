@@ -16,6 +16,7 @@ from grampus.ids import is_name
 from grampus.model.check_task import check_task
 from grampus.model.graph import cycles, mentioned, templated
 from grampus.model.params import ALLOWED, PARAMS_LIMIT, default_of
+from grampus.model.places import Places, at_place
 from grampus.model.schedule import check_schedule
 from grampus.model.spelling import nearest
 from grampus.model.template import References, TemplateError, references_in, tick_scope
@@ -27,8 +28,6 @@ TASK_LIMIT = 32 * 1024
 #: The whole workflow as JSON, in bytes.
 CONTENT_LIMIT = 8 * 1024 * 1024
 NAME = "letters, digits and _, not a digit first, at most 64"
-
-Places = Mapping[str, tuple[str | None, int | None]]
 
 
 def check(workflow: Workflow, places: Places | None = None) -> list[Problem]:
@@ -45,18 +44,6 @@ def check(workflow: Workflow, places: Places | None = None) -> list[Problem]:
         *_check_cycles(workflow),
     ]
     return [at_place(problem, places or {}) for problem in problems]
-
-
-def at_place(problem: Problem, places: Places) -> Problem:
-    """`problem` with the file and line of its field, when it has none yet."""
-    if problem.file is not None or problem.line is not None:
-        return problem
-    path = problem.field or ""
-    while path and path not in places:
-        cut = max(path.rfind("."), path.rfind("["))
-        path = path[:cut] if cut > 0 else ""
-    file, line = places.get(path, (None, None))
-    return Problem(problem.message, file, line, problem.field, problem.found, problem.allowed)
 
 
 def _check_head(workflow: Workflow) -> Iterator[Problem]:
