@@ -191,7 +191,7 @@ def flights(out: str) -> None:
     checked = check_tables()
     named = airlines()
     months = [
-        month.options(name=f"month-{number:02}", after=[checked])(out, number)
+        month.options(name=f"month_{number:02}", after=[checked])(out, number)
         for number in range(1, 13)
     ]
     counted = shell(COUNT, name="count", after=months)
