@@ -13,7 +13,7 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from grampus.api.problems import problem
+from grampus.api.problems import address, problem
 
 #: Answered without a token: they tell nothing but that the server lives and what it speaks.
 OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
@@ -62,7 +62,7 @@ class Gate:
 
         if turned_away := self._refuse(scope):
             kind, detail, headers = turned_away
-            response = problem(kind, detail, scope["path"], headers=headers)
+            response = problem(kind, detail, address(scope), headers=headers)
             await response(scope, receive, guarded)
             return
         self._under_way += 1

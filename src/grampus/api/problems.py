@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from fastapi import FastAPI
@@ -18,6 +19,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from grampus.api.schemas import FieldProblem, ProblemDocument
 from grampus.consensus.port import OutcomeUnknown, Stopped
@@ -91,6 +94,12 @@ def problem(
     )
     content = document.model_dump_json(exclude_none=True)
     return Response(content, status_code=status, media_type=MEDIA, headers=headers)
+
+
+def address(scope: Scope) -> str:
+    """The path that was asked for, as it was spelled: for `instance`."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
 
 
 def accepted(answers: list[object]) -> object:
@@ -178,14 +187,14 @@ def _field_problem(p: Problem) -> FieldProblem:
 
 def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HttpProblem)
-    return problem(error.kind, str(error), request.url.path, headers=error.headers)
+    return problem(error.kind, str(error), address(request.scope), headers=error.headers)
 
 
 def _grampus_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GrampusError)
     problems = error.problems if isinstance(error, InvalidInput) else None
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    return problem(kind_of(error), str(error), request.url.path, problems, headers)
+    return problem(kind_of(error), str(error), address(request.scope), problems, headers)
 
 
 def _invalid_request(request: Request, error: Exception) -> Response:
@@ -197,15 +206,28 @@ def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _OF_STATUS.get(error.status_code, "malformed")
     detail = {
-        "not-found": f"there is nothing at {request.url.path}",
-        "method-not-allowed": f"{request.method} is not allowed at {request.url.path}",
+        "not-found": f"there is nothing at {address(request.scope)}",
+        "method-not-allowed": f"{request.method} is not allowed at {address(request.scope)}",
     }.get(kind, str(error.detail))
-    return problem(kind, detail, request.url.path, headers=error.headers)
+    headers = dict(error.headers or {})
+    if kind == "method-not-allowed":
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem(kind, detail, address(request.scope), headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Those that are allowed at this address."""
+    found: set[str] = set()
+    for method in ("DELETE", "GET", "HEAD", "POST", "PUT"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            found.add(method)
+    return sorted(found)
 
 
 def _defect(request: Request, error: Exception) -> Response:
     detail = "the server met an error that it did not expect; its log has the details"
-    return problem("internal", detail, request.url.path)
+    return problem("internal", detail, address(request.scope))
 
 
 #: What any proposal may end with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +23,8 @@ from grampus.api.schemas import (
     WorkflowRequest,
 )
 from grampus.api.state import ThePorts
-from grampus.errors import InvalidInput, NotFound
+from grampus.errors import InvalidInput, NotFound, Problem
+from grampus.ids import is_name
 from grampus.model import workflow as model
 from grampus.model.check import check
 from grampus.model.graph import canonical
@@ -39,6 +41,8 @@ _STRUCTS = (
 )
 _FIELDS = sorted({name for struct in _STRUCTS for name in struct.__struct_fields__})
 
+_TASK = re.compile(r"tasks\[(\d+)\](.*)\Z", re.DOTALL)
+
 Name = Annotated[str, Path(description="Name of the workflow.", max_length=64, examples=["hello"])]
 Hash = Annotated[
     str,
@@ -51,10 +55,21 @@ def read_definition(definition: dict[str, Any]) -> model.Workflow:
     try:
         workflow = canonical(msgspec.convert(definition, model.Workflow))
     except msgspec.ValidationError as error:
-        raise InvalidInput([problem_of_convert(error, _FIELDS)]) from error
+        raise InvalidInput([_named(problem_of_convert(error, _FIELDS), definition)]) from error
     if problems := check(workflow):
         raise InvalidInput(problems)
     return workflow
+
+
+def _named(problem: Problem, definition: dict[str, Any]) -> Problem:
+    """The problem with its task by name, as `check` and people call it: `tasks.load.retry`."""
+    if match := _TASK.match(problem.field or ""):
+        task = definition["tasks"][int(match[1])]
+        name = task.get("name") if isinstance(task, dict) else None
+        if isinstance(name, str) and is_name(name):
+            field = f"tasks.{name}{match[2]}"
+            return Problem(problem.message, field=field, found=problem.found)
+    return problem
 
 
 @router.post(
