@@ -23,7 +23,7 @@ from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.config import Config
-from grampus.consensus.folder import DataFolder
+from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.solo import SoloLog
 from grampus.database import Database
 from grampus.errors import GrampusError
@@ -46,6 +46,7 @@ from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.worker.driver import Worker
+from grampus.worker.identity import machine_id
 
 log = logging.getLogger("grampus.node")
 #: Random bytes of a token, as hexadecimal.
@@ -87,7 +88,7 @@ class Node:
         self._stopping = False
         # The worker shows this to the node port; it never leaves the process.
         self._credential = secrets.token_hex(TOKEN_BYTES)
-        self._cluster = folder.cluster
+        self._cluster = folder.identity.cluster
         self._token_file = config.data / "token"
         self._token = _token(self._token_file)
         self._proposer = Proposer(replica)
@@ -98,7 +99,7 @@ class Node:
             config.name, self._proposer, Loading(readers, graphs), briefs, self._clock
         )
         self._roster = self._master.roster = Roster(
-            config.name, folder.cluster, self._credential, self._proposer, self._intake,
+            config.name, self._cluster, self._credential, self._proposer, self._intake,
             BlobDesk(self._blobs), self._clock, self._master.happened,
         )  # fmt: skip
         self._retention = Retention(
@@ -111,7 +112,8 @@ class Node:
     @classmethod
     async def open(cls, config: Config, stack: contextlib.AsyncExitStack) -> Node:
         """Opens the folder, the ledger and the log; what it opens, `stack` closes."""
-        folder = stack.enter_context(DataFolder.open(config.data))
+        folder = DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY))
+        stack.callback(folder.close)
         path = config.data / "ledger" / "ledger.db"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         ledger = Ledger(path)
@@ -179,6 +181,14 @@ class Node:
         return Server(
             Codec(Message), self._roster, self._roster.greet, group,
             opened=self._roster.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
+        )  # fmt: skip
+
+    def _make_worker(self, port: int) -> Worker:
+        config = self._config
+        return Worker(
+            config.data / "worker", name=config.name, slots=config.slots,
+            addresses=[(config.listen.host, port)], blobs=self._blobs,
+            credential=self._credential, cluster=self._cluster, group=config.group,
         )  # fmt: skip
 
     def _waiting_for(self) -> str:
