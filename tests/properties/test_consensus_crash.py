@@ -201,3 +201,49 @@ def test_a_power_cut_in_recovery_itself_changes_nothing_of_its_outcome(tmp_path:
         log = DurableLog.open(second)
         assert content(log) == want
         log.abandon()
+
+
+def test_what_opening_accepts_is_durable_even_when_an_earlier_sync_has_failed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    log = DurableLog.open(folder)
+    log.append([Entry(1, 1, b"first")])
+    disk = RecordingDisk()
+    disk.adopt(folder)
+    # From here on the bytes are in the page cache; the kernel dropped them at a failed sync.
+    log.append([Entry(2, 1, b"second")])
+    log.append([Entry(3, 1, b"third")])
+    log.abandon()
+    # The witness in entry 3 vouches for entry 2, so only entry 3 is in doubt.
+    path = next(folder.iterdir())
+    at = path.read_bytes().index(b"third")
+    disk.names[path.name].durable = path.read_bytes()[: at - 40].ljust(1 << 18, b"\0")
+    DurableLog.open(folder, disk=disk).abandon()
+    lay_out(folder, next(disk.images(random.Random(0), 0)))
+    assert [e.payload for e in content(DurableLog.open(folder))[1].values()] == [
+        b"first",
+        b"second",
+        b"third",
+    ]
+
+
+def test_a_segment_whose_name_was_not_durable_is_durable_after_opening(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    log = DurableLog.open(folder, segment_size=500)
+    log.append([Entry(1, 1, b"x" * 400)])
+    disk = RecordingDisk()
+    disk.adopt(folder)
+    log.append([Entry(2, 1, b"y" * 400)])
+    log.abandon()
+    newest = sorted(folder.iterdir())[-1]
+    file = disk.names[newest.name] = type(next(iter(disk.names.values())))()
+    file.durable = newest.read_bytes()
+    disk.pending_names.append(("set", newest.name, file))
+    log = DurableLog.open(folder, segment_size=500, disk=disk)
+    log.append([Entry(3, 1, b"z")])
+    log.abandon()
+    lay_out(folder, next(disk.images(random.Random(0), 0)))
+    assert list(content(DurableLog.open(folder, segment_size=500))[1]) == [1, 2, 3]

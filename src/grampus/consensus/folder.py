@@ -90,6 +90,16 @@ class DataFolder:
             ) from error
         return cls(path, identity, founded, lock)
 
+    def __enter__(self) -> DataFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def cluster(self) -> str:
+        return self.identity.cluster
+
     @property
     def log(self) -> Path:
         return self.path / "log"

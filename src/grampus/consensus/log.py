@@ -162,6 +162,8 @@ class DurableLog:
 
         The first index is at most `last` + 1; where it is not above `last`, the old entries from it
         on are void (a leader's log replaces a follower's)."""
+        if self._broken is not None:
+            raise self._broken
         records: list[tuple[Kind, int, int, bytes]] = []
         first = entries[0].index if entries else self.last + 1
         if not self.first <= first <= self.last + 1:
@@ -256,7 +258,6 @@ class DurableLog:
     def _close_files(self) -> None:
         for segment in self._segments:
             segment.close()
-        self._segments = []
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:016d}.log"

@@ -163,4 +163,7 @@ class Segment:
         return Entry(index, record.term, record.payload)
 
     def close(self) -> None:
-        self._disk.close(self._fd)
+        """Safe to call again."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._disk.close(fd)
