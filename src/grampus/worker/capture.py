@@ -1,0 +1,303 @@
+"""The files that an attempt writes: its stdout, its stderr and its output.
+
+They are reused files of the slot, `slot<K>.out`, `.err` and `.output`, and become `<stem>.*` at
+the end, if something was written. The writer is never disturbed and never asked: it has an
+ordinary file.
+
+A stream has a cap. While it is written, a hole is punched between its first half cap and its
+newest half cap, so that it takes no more disk than that; its size goes on growing, so that a live
+reader's offsets stay true (`read_stream` steps over the hole). At the end it is rewritten as head,
+one line that says how much was left out, and tail (`position_after_cut` translates offsets). Where
+holes cannot be punched, what is beyond the head is dropped time after time: then live offsets jump
+back, and of the tail only what came last is left.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+#: Per stream, in bytes.
+DEFAULT_CAP = 64 << 20
+_BLOCK = 4096
+#: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_PUNCH = 0x01 | 0x02
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Kept(Struct, frozen=True):
+    """What became of the files of one attempt."""
+
+    #: Bytes written, before any cap.
+    stdout: int
+    stderr: int
+    #: `<stem>.output` exists.
+    output: bool
+    #: What went wrong while keeping them, or empty.
+    error: str
+
+
+def head_of(cap: int) -> int:
+    """How many bytes of the beginning survive the cap."""
+    return cap // 2
+
+
+def punch_hole(fd: int, start: int, stop: int) -> None:
+    """Frees the disk under [start, stop). OSError (EOPNOTSUPP) where files cannot have holes."""
+    length = ctypes.c_int64(stop - start)
+    if _libc.fallocate(fd, _PUNCH, ctypes.c_int64(start), length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+class Stream:
+    """stdout or stderr of a slot. The attempt has its own descriptor; this one only looks on."""
+
+    def __init__(
+        self, path: str, cap: int, punch: Callable[[int, int, int], None] = punch_hole
+    ) -> None:
+        self.path = path
+        self._cap = cap
+        self._head = head_of(cap)
+        self._punch: Callable[[int, int, int], None] | None = punch
+        self._fd = -1
+        self._size = 0
+        #: End of the hole; 0 without one.
+        self._hole = 0
+        #: Bytes that were cut off where holes cannot be punched.
+        self._dropped = 0
+
+    def open(self, fresh: bool) -> None:
+        """Makes the file, if need be. With `fresh` it is empty afterwards."""
+        if self._fd >= 0 and not self._is_mine():
+            self._close()
+        if self._fd < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o600)
+        if fresh and os.fstat(self._fd).st_size:
+            os.ftruncate(self._fd, 0)
+
+    def watch(self) -> bool:
+        """Holds a growing file to its cap. True when it grows so fast that it needs watching."""
+        size = os.fstat(self._fd).st_size
+        grown = size - self._size
+        if grown < 0:
+            self._hole = 0  # The attempt truncated it.
+        self._size = size
+        held = size - max(0, self._hole - self._head)
+        if held > self._cap + max(self._cap // 4, _BLOCK):
+            self._hold(size)
+        return grown > self._cap // 2
+
+    def keep(self, target: str) -> int:
+        """Moves what was written to `target`; returns the bytes written. An empty file stays."""
+        self.watch()
+        size = os.fstat(self._fd).st_size
+        written = size + self._dropped
+        if not written:
+            return 0
+        try:
+            if size > self._cap or self._dropped:
+                self._cut(size, written)
+            _move(self.path, target)
+        finally:
+            self._close()
+            _remove(self.path)
+        return written
+
+    def _hold(self, size: int) -> None:
+        start = -(-self._head // _BLOCK) * _BLOCK
+        stop = (size - (self._cap - self._head)) // _BLOCK * _BLOCK
+        if self._punch is not None and stop > max(start, self._hole):
+            try:
+                self._punch(self._fd, max(start, self._hole), stop)
+            except OSError as error:
+                self._punch = None
+                line = f"cannot punch holes ({error.strerror}): output beyond the cap is cut off"
+                print(f"{self.path}: {line}", file=sys.stderr, flush=True)
+            else:
+                self._hole = stop
+        if self._punch is None and size > self._head:
+            # The writer appends, so that it goes on at the new end.
+            os.ftruncate(self._fd, self._head)
+            self._dropped += size - self._head
+            self._size = self._head
+
+    def _cut(self, size: int, written: int) -> None:
+        """Rewrites the file as head, one line, tail."""
+        head = min(self._head, size)
+        tail = max(head, size - (self._cap - self._head))
+        line = f"… {written - head - (size - tail)} bytes left out …\n".encode()
+        if head and os.pread(self._fd, 1, head - 1) != b"\n":
+            line = b"\n" + line
+        with open(self.path + ".cut", "wb", opener=_private) as file:
+            for part in (_parts(self._fd, 0, head), (line,), _parts(self._fd, tail, size)):
+                for data in part:
+                    file.write(data)
+        os.rename(self.path + ".cut", self.path)
+
+    def _is_mine(self) -> bool:
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self._fd)
+        return (found.st_ino, found.st_dev) == (mine.st_ino, mine.st_dev)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size, self._hole, self._dropped = -1, 0, 0, 0
+
+
+class SlotFiles:
+    """The three files of one slot, in the folder `attempts` (an absolute path)."""
+
+    def __init__(self, attempts: str, slot: int, cap: int) -> None:
+        self._attempts = attempts
+        base = f"{attempts}/slot{slot}"
+        self._streams = (Stream(base + ".out", cap), Stream(base + ".err", cap))
+        self.stdout, self.stderr = (stream.path for stream in self._streams)
+        self.output = base + ".output"
+
+    def prepare(self) -> None:
+        """All three exist and are empty."""
+        for stream in self._streams:
+            stream.open(fresh=True)
+        try:
+            found = os.lstat(self.output)
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISREG(found.st_mode) and not found.st_size:
+                return
+            _remove(self.output)
+        os.close(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def watch(self) -> bool:
+        """See `Stream.watch`."""
+        fast = False
+        for stream in self._streams:
+            try:
+                fast |= stream.watch()
+            except OSError as error:
+                print(f"{stream.path}: cannot be held to its cap: {error}", file=sys.stderr)
+        return fast
+
+    def keep(self, stem: str) -> Kept:
+        """Gives what was written the attempt's name. Errors are part of the answer."""
+        target = f"{self._attempts}/{stem}"
+        errors: list[str] = []
+        written = [0, 0]
+        for i, (stream, suffix) in enumerate(zip(self._streams, (".out", ".err"), strict=True)):
+            try:
+                stream.open(fresh=False)
+                written[i] = stream.keep(target + suffix)
+            except OSError as error:
+                errors.append(f"{suffix[1:]}: {error}")
+        output = False
+        try:
+            found = os.lstat(self.output)
+            if stat.S_ISREG(found.st_mode) and found.st_size:
+                _move(self.output, target + ".output")
+                output = True
+        except FileNotFoundError:
+            pass  # The attempt removed it: it has no output.
+        except OSError as error:
+            errors.append(f"output: {error}")
+        problem = "could not keep what it wrote: " + "; ".join(errors) if errors else ""
+        return Kept(written[0], written[1], output, problem)
+
+
+def clear_slots(attempts: str) -> None:
+    """Removes the slot files that an earlier warden left."""
+    with os.scandir(attempts) as entries:
+        for entry in entries:
+            if entry.name.startswith("slot") and entry.name.count("."):
+                _remove(entry.path)
+
+
+def read_stream(path: str, offset: int, limit: int) -> tuple[int, bytes, int]:
+    """At most `limit` bytes of a live or finished stream, from `offset` on.
+
+    Returns (where the data begins, data, bytes skipped because they were left out). Data is empty
+    when there is nothing yet. FileNotFoundError when there is no such file.
+    """
+    begin = offset
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        for _ in range(8):
+            offset = _next_data(fd, offset)
+            data = os.pread(fd, limit, offset)
+            # The hole may have grown over what was just read: zeros that nobody wrote.
+            hole = _next_hole(fd, offset, offset + len(data))
+            if hole > offset or not data:
+                return offset, data[: hole - offset], offset - begin
+        return offset, b"", offset - begin
+    finally:
+        os.close(fd)
+
+
+def position_after_cut(offset: int, written: int, size: int, head: int) -> int:
+    """Where in the finished file a reader goes on that had read the live one up to `offset`.
+
+    `written`: `Ended.stdout` or `.stderr`; `size`: of the finished file; `head`: `head_of(cap)`.
+    What was left out is at the line that says so.
+    """
+    if written <= size or offset <= head:
+        return offset
+    return max(head, size - (written - offset))
+
+
+def _next_data(fd: int, offset: int) -> int:
+    try:
+        return max(offset, os.lseek(fd, offset, os.SEEK_DATA))
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return max(offset, os.fstat(fd).st_size)
+        return offset  # No such question on this file system: then it has no holes.
+
+
+def _next_hole(fd: int, offset: int, stop: int) -> int:
+    """The first hole at or after `offset`, `stop` at most."""
+    try:
+        return min(stop, os.lseek(fd, offset, os.SEEK_HOLE))
+    except OSError:
+        return stop
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _parts(fd: int, start: int, stop: int) -> Iterator[bytes]:
+    while start < stop:
+        data = os.pread(fd, min(1 << 20, stop - start), start)
+        if not data:
+            return
+        yield data
+        start += len(data)
+
+
+def _move(path: str, target: str) -> None:
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+        os.rename(path, target)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        shutil.rmtree(path)

@@ -1,0 +1,389 @@
+"""What the warden does with its slots: who gets one, who is ended, who is lost.
+
+One loop carries messages between the worker and the shims and fires timers. An attempt is over
+when its shim has seen its containment empty, or, if the shim died, when the warden has seen it.
+Starting, watching and ending one attempt is left to the `shim` of its slot; `warden` is the process
+around all of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from grampus.clock import SystemClock
+from grampus.worker.channel import Channel
+from grampus.worker.containment import Containment
+from grampus.worker.core.seen import Seen
+from grampus.worker.orders import End, Ended, Launch, Notice, Order, Ready, Shutdown, Started, Stuck
+from grampus.worker.process_tree import children, descendants
+from grampus.worker.shim import STUCK_AFTER, Struggling, ended
+from grampus.worker.slot import Slot
+
+#: Grace when the worker is gone, or a signal asks for the end.
+LAST_GRACE = 10_000
+#: How long a warden waits for its first worker.
+ALONE = 30_000
+#: A shim that says nothing for so long after it should have is killed.
+SILENCE = 15_000
+#: Started waits so long for company: most of what is short has ended by then.
+HOLD = 4
+_BEAT = 5_000
+
+
+class Keeper:
+    """Has the slots. `run` returns when it was told to stop and nothing of any attempt is left."""
+
+    def __init__(
+        self, slots: list[Slot], instance: str, lock: int, containment: Containment, address: str
+    ) -> None:
+        self._slots = slots
+        self._instance = instance
+        #: Every shim holds the lock too: it is free when the last of them is gone.
+        self._lock = lock
+        self._containment = containment
+        #: Path of the listening socket.
+        self._address = address
+        #: The last one that became free is the first to be used: few shims serve a light load.
+        self._free = slots[::-1]
+        self._running: dict[int, Slot] = {}
+        self._queue: deque[tuple[Launch, bytes]] = deque()
+        self._seen = Seen()
+        self._clock = SystemClock()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode_order = msgspec.msgpack.Decoder(Order).decode
+        self._decode_answer = msgspec.msgpack.Decoder(Ended | Struggling).decode
+        self._epoll = select.epoll()
+        self._ready: dict[int, Callable[[], None]] = {}
+        self._timers: list[tuple[int, int, Callable[[], None]]] = []
+        self._timer_count = 0
+        self._worker: Channel | None = None
+        self._listener: socket.socket | None = None
+        #: Monotonic ms; None: nothing waits to be written.
+        self._flush_at: int | None = None
+        #: No attempt starts any more; when all are over, the warden ends.
+        self._stopping = False
+
+    def run(self, listener: socket.socket, signals: socket.socket) -> None:
+        """Until the end of everything."""
+        self._listener = listener
+        self._watch(listener.fileno(), self._accept)
+        self._watch(signals.fileno(), lambda: self._signalled(signals))
+        self._after(ALONE, self._give_up_waiting)
+        self._after(_BEAT, self._beat)
+        while not (self._stopping and not self._running):
+            for fd, _ in self._epoll.poll(self._wait()):
+                handler = self._ready.get(fd)
+                if handler is not None:
+                    handler()
+            now = _ticks()
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()
+            if self._flush_at is not None and self._flush_at <= now:
+                self._flush()
+        self._leave()
+
+    # The loop's means
+
+    def _watch(self, fd: int, handler: Callable[[], None]) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+        self._ready[fd] = handler
+
+    def _forget(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+        del self._ready[fd]
+
+    def _after(self, delay: int, call: Callable[[], None]) -> None:
+        self._timer_count += 1
+        heapq.heappush(self._timers, (_ticks() + delay, self._timer_count, call))
+
+    def _wait(self) -> float:
+        at = self._timers[0][0]
+        if self._flush_at is not None:
+            at = min(at, self._flush_at)
+        return max(0, at - _ticks()) / 1000
+
+    # The worker's side
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        sock, _ = self._listener.accept()
+        peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        if self._worker is not None or struct.unpack("3i", peer)[1] != os.geteuid():
+            sock.close()
+            return
+        self._worker = Channel(sock)
+        self._watch(sock.fileno(), self._hear_worker)
+        self._say(Ready(self._instance, self._containment.name, sorted(self._running)))
+
+    def _hear_worker(self) -> None:
+        worker = self._worker
+        assert worker is not None
+        for payload in worker.receive():
+            try:
+                order = self._decode_order(payload)
+            except msgspec.DecodeError as error:
+                log(f"an order that makes no sense ends the connection: {error}")
+                self._lose_worker()
+                return
+            match order:
+                case Launch():
+                    self._launch(order, payload)
+                case End(n):
+                    self._end(n)
+                case Shutdown(grace):
+                    self._stop(grace, "the worker asks")
+        if worker.closed:
+            self._lose_worker()
+
+    def _lose_worker(self) -> None:
+        """The one place that decides what becomes of attempts whose worker is gone."""
+        assert self._worker is not None
+        self._forget(self._worker.fileno())
+        fault = self._worker.fault
+        self._worker.close()
+        self._worker = None
+        self._flush_at = None
+        self._stop(LAST_GRACE, "the worker is gone" + (f": {fault}" if fault else ""))
+
+    def _say(self, notice: Notice, hold: int = 0) -> None:
+        self._pass_on(self._encode(notice), hold)
+
+    def _pass_on(self, payload: bytes, hold: int = 0) -> None:
+        if self._worker is None:
+            return
+        self._worker.send(payload)
+        at = _ticks() + hold
+        if self._flush_at is None or at < self._flush_at:
+            self._flush_at = at
+
+    def _flush(self) -> None:
+        self._flush_at = None
+        if self._worker is None:
+            return
+        self._worker.flush()
+        if self._worker.closed:
+            self._lose_worker()
+        elif self._worker.waiting:
+            self._flush_at = _ticks() + HOLD
+
+    # What the worker asks
+
+    def _launch(self, launch: Launch, payload: bytes) -> None:
+        n = launch.n
+        if n in self._running or any(n == queued.n for queued, _ in self._queue):
+            return
+        if n in self._seen:
+            self._refuse(n, "spawn", f"number {n} was used before")
+            return
+        self._seen.add(n)
+        if self._stopping:
+            self._refuse(n, "end", "the warden is ending")
+        elif not _is_stem(launch.stem):
+            self._refuse(n, "spawn", f"{launch.stem!r} cannot name files")
+        elif len(self._queue) >= 4 * len(self._slots):
+            self._refuse(n, "spawn", "more launches wait than the warden has slots for")
+        else:
+            self._queue.append((launch, payload))
+            self._serve_queue()
+
+    def _serve_queue(self) -> None:
+        while self._queue and self._free:
+            launch, payload = self._queue.popleft()
+            slot = self._free.pop()
+            channel = slot.channel
+            if channel is None:
+                try:
+                    channel = slot.fork(self._containment, self._lock)
+                except OSError as error:
+                    self._free.append(slot)
+                    self._refuse(launch.n, "spawn", f"cannot make a containment: {error}")
+                    continue
+                self._adopt(slot, channel)
+            now = _ticks()
+            due = None if launch.timeout is None else now + launch.timeout + launch.grace + SILENCE
+            slot.start(launch, payload, due)
+            self._push(channel)
+            self._running[launch.n] = slot
+            self._say(Started(launch.n, slot.number, self._clock.now()), HOLD)
+
+    def _adopt(self, slot: Slot, channel: Channel) -> None:
+        self._watch(channel.fileno(), lambda: self._hear_shim(slot))
+
+    def _push(self, channel: Channel) -> None:
+        """An order larger than the socket's buffer goes in several pieces."""
+        channel.flush()
+        if channel.waiting:
+            self._after(1, lambda: self._push(channel))
+
+    def _refuse(self, n: int, cause: Literal["spawn", "end"], error: str) -> None:
+        self._say(Ended(n, self._clock.now(), cause, None, error, 0, 0, False))
+
+    def _end(self, n: int) -> None:
+        slot = self._running.get(n)
+        if slot is not None:
+            assert slot.launch is not None
+            self._halt(slot, slot.launch.grace)
+            return
+        for i, (queued, _) in enumerate(self._queue):
+            if queued.n == n:
+                del self._queue[i]
+                self._refuse(n, "end", "ended before it was started")
+                return
+
+    def _halt(self, slot: Slot, grace: int) -> None:
+        slot.halt(grace)
+        if slot.channel is not None:
+            self._push(slot.channel)
+        due = _ticks() + grace + SILENCE
+        slot.due = due if slot.due is None else min(due, slot.due)
+
+    def _stop(self, grace: int, why: str) -> None:
+        if self._running or self._queue:
+            log(f"ending {len(self._running)} attempts: {why}")
+        self._stopping = True
+        self._hang_up()
+        while self._queue:
+            launch, _ = self._queue.popleft()
+            self._refuse(launch.n, "end", "ended before it was started")
+        for slot in self._running.values():
+            assert slot.launch is not None
+            self._halt(slot, min(grace, slot.launch.grace))
+
+    # What shims say
+
+    def _hear_shim(self, slot: Slot) -> None:
+        channel = slot.channel
+        assert channel is not None
+        for payload in channel.receive():
+            answer = self._decode_answer(payload)
+            if isinstance(answer, Ended):
+                del self._running[answer.n]
+                slot.finish()
+                self._free.append(slot)
+                self._pass_on(payload)
+            else:
+                slot.due = _ticks() + STUCK_AFTER + SILENCE
+                self._complain(slot)
+        if channel.closed:
+            self._lose(slot, "its shim died")
+        elif self._queue:
+            self._serve_queue()
+
+    def _complain(self, slot: Slot) -> None:
+        if slot.launch is not None:
+            pids = slot.processes()
+            log(f"attempt {slot.launch.n} does not end, KILL was sent to {pids}")
+            self._say(Stuck(slot.launch.n, pids))
+
+    def _lose(self, slot: Slot, why: str) -> None:
+        """A shim is dead or must die. Its slot is not used before all below it is gone."""
+        assert slot.channel is not None
+        log(f"slot {slot.number}: {why}")
+        self._forget(slot.channel.fileno())
+        slot.condemn()
+        if slot in self._free:
+            self._free.remove(slot)
+        self._bury(slot, 1, _ticks() + STUCK_AFTER)
+
+    def _bury(self, slot: Slot, delay: int, stuck_at: int) -> None:
+        gone = slot.reap()
+        # Whoever lost a shim, its subreaper, fell to the warden; a living shim loses none.
+        strays = self._end_strays() if gone else []
+        if gone and not strays:
+            slot.lost = False
+            launch = slot.launch
+            slot.finish()
+            self._free.append(slot)
+            if launch is not None:
+                del self._running[launch.n]
+                kept = slot.keep(launch.stem)
+                self._say(ended(launch.n, self._clock.now(), "lost", None, kept))
+            self._serve_queue()
+            return
+        if _ticks() >= stuck_at and slot.launch is not None:
+            pids = strays or slot.processes()
+            log(f"attempt {slot.launch.n} is lost and does not end, KILL was sent to {pids}")
+            self._say(Stuck(slot.launch.n, pids))
+            stuck_at = _ticks() + STUCK_AFTER
+        self._after(delay, lambda: self._bury(slot, min(2 * delay, 500), stuck_at))
+
+    def _end_strays(self) -> list[int]:
+        """KILL to all that descends from the warden beside the shims. Returns who is left."""
+        shims = {slot.pid for slot in self._slots}
+        left: list[int] = []
+        for child in children(os.getpid()):
+            if child not in shims:
+                below = descendants(child)
+                for pid in (child, *below):
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except (ProcessLookupError, PermissionError):
+                        continue  # Gone meanwhile, or of another user: then it stays in the list.
+                if not os.waitpid(child, os.WNOHANG)[0]:
+                    left.append(child)
+                left += below
+        return left
+
+    # From time to time, and at the end
+
+    def _beat(self) -> None:
+        self._after(_BEAT, self._beat)
+        now = _ticks()
+        for slot in self._slots:
+            if slot.due is not None and slot.due <= now and not slot.lost:
+                self._lose(slot, "its shim has fallen silent")
+
+    def _give_up_waiting(self) -> None:
+        if self._worker is None and not self._stopping:
+            self._stop(0, f"no worker came within {ALONE // 1000} s")
+
+    def _signalled(self, signals: socket.socket) -> None:
+        signals.recv(4096)
+        self._stop(LAST_GRACE, "a signal asks for it")
+
+    def _hang_up(self) -> None:
+        """Whoever looks for a warden shall find the next one."""
+        if self._listener is not None:
+            self._forget(self._listener.fileno())
+            os.unlink(self._address)
+            self._listener.close()
+            self._listener = None
+
+    def _leave(self) -> None:
+        """Nothing runs: says the last words and sees the shims go."""
+        deadline = _ticks() + 2_000
+        while self._worker is not None and self._worker.waiting and _ticks() < deadline:
+            select.select([], [self._worker], [], 0.1)
+            self._worker.flush()
+        for slot in self._slots:
+            if slot.channel is not None:
+                slot.channel.close()
+        for slot in self._slots:
+            while not slot.reap():
+                if _ticks() >= deadline:
+                    slot.condemn()
+                time.sleep(0.001)
+
+
+def _is_stem(stem: str) -> bool:
+    return "\0" not in stem and all(part not in ("", ".", "..") for part in stem.split("/"))
+
+
+def _ticks() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def log(text: str) -> None:
+    print(f"warden {os.getpid()}: {text}", file=sys.stderr, flush=True)
