@@ -10,9 +10,11 @@ if len(sys.argv) > 1:
 try:
     from grampus.tasks.runner import main
 except (ImportError, SyntaxError) as error:
+    version = "{}.{}".format(*sys.version_info[:2])
     sys.stderr.write(
-        f"the interpreter {sys.executable} (Python {sys.version_info[0]}.{sys.version_info[1]}) cannot import grampus ({error}): install grampus in its "
-        "environment (Python 3.11 or newer), or remove python= from the task\n"
+        f"the interpreter {sys.executable} (Python {version}) cannot import grampus ({error}): "
+        "install grampus in its environment (Python 3.11 or newer), or remove python= from the "
+        "task\n"
     )
     sys.exit(1)
 if __name__ == "__main__":

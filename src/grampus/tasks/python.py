@@ -13,7 +13,7 @@ from grampus.tasks.failure import TaskFailure
 
 
 def run(action: Python, scope: Mapping[str, Any]) -> Any:
-    """What the function returns; a coroutine function is awaited. Raises what the function raises."""
+    """What the function returns, awaited if need be. Raises what the function raises."""
     arguments = evaluate(action.args, scope)
     result = find(action.call)(**arguments)
     if inspect.iscoroutine(result):

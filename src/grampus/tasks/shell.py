@@ -1,5 +1,4 @@
-"""Shell commands: `/bin/sh -c`. Simple ones are an argv in the worker, others go by the runner."""
-runner."""
+"""Shell commands, by `/bin/sh -c`. Simple ones are an argv at once, the others by the runner."""
 
 from __future__ import annotations
 

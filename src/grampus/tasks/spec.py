@@ -55,7 +55,7 @@ def read_spec(path: str) -> Spec:
 
 
 def load_inputs(spec: Spec) -> dict[str, Any]:
-    """Results by task name. Unpickles: only in the process of the task, with its bundle importable."""
+    """Results by task name. Unpickles: only in the task's process, with its bundle importable."""
     values = {}
     for name, item in spec.inputs.items():
         data = item.data if item.path is None else Path(item.path).read_bytes()

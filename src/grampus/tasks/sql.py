@@ -87,7 +87,7 @@ def _engine(url: str) -> sqlalchemy.Engine:
 
 
 def _real_transactions(engine: sqlalchemy.Engine) -> None:
-    """Python's sqlite3 would leave DDL outside of the transaction, unless it is told not to help."""
+    """Python's sqlite3 leaves DDL outside of the transaction, unless it is told not to help."""
 
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None

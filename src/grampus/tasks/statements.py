@@ -24,8 +24,11 @@ _DOLLAR = re.compile(r"\$(?:[A-Za-z_][A-Za-z0-9_]*)?\$")
 
 
 def split(text: str, dialect: str) -> list[str]:
-    """The statements of `text`, without the `;`, for `sqlalchemy.text`: only `:name` outside of quotes
-    and comments is a parameter. `dialect` is SQLAlchemy's name: sqlite, postgresql, mysql, ..."""
+    """The statements of `text`, without the `;` and comments, for `sqlalchemy.text`.
+
+    Only a `:name` outside of quotes is a parameter. `dialect` is SQLAlchemy's name: sqlite,
+    postgresql, mysql, ...
+    """
     statements: list[str] = []
     parts: list[str] = []
     #: There is more than comments and spaces.
@@ -42,12 +45,12 @@ def split(text: str, dialect: str) -> list[str]:
                 statements.append("".join(parts).strip())
             parts, content, start = [], False, stop
         else:
-            parts.append(
-                piece.replace("\\:", "\\\\:").replace(":", "\\:") if kind == "quoted" else piece
-            )
             content = content or (kind != "comment" and bool(piece.strip()))
             if kind == "comment":
-                parts[-1] = " "
+                piece = " "
+            elif kind == "quoted":
+                piece = piece.replace(":", "\\:")
+            parts.append(piece)
         at = stop
     if content:
         statements.append("".join(parts).strip())
