@@ -1,4 +1,4 @@
-"""A server for the tests of client and command line: the real API on the real ledger, over loopback.
+"""A server for the tests of client and command line: the real API on the real ledger.
 
 There is no log, no master and no worker: commands are applied at once, and `Puppet` plays the rest.
 """
@@ -204,7 +204,17 @@ class Puppet:
         now = self._clock.now()
         code = {AttemptState.SUCCEEDED: 0, AttemptState.FAILED: 3}.get(state)
         report = ReportAttempt(
-            now, self._session, n, state, now, code, error, (), value, 0, written  # type: ignore[arg-type]
+            now,
+            self._session,
+            n,
+            state,
+            now,
+            code,
+            error,
+            (),
+            value,
+            0,
+            written,  # type: ignore[arg-type]
         )
         self._node.command(report)
 

@@ -31,10 +31,12 @@ def up(
     tasks get their grace and are ended, and nothing stays behind.
     """
     import asyncio
+    import logging
 
     from grampus.config import load_config
 
     config = load_config({"data": data, "listen": listen, "slots": slots, "name": name})
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_run(config))
 
 

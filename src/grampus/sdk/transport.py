@@ -92,6 +92,9 @@ class Transport:
                 wait = min(max(error.retry_after, 0.1), LONGEST_RETRY_AFTER)
                 if self._clock.ticks() + wait * 1000 > until:
                     raise
+                if answer.status_code == 503:
+                    # It stops, or is not ready: perhaps another one is.
+                    self._addresses.append(self._addresses.pop(0))
                 time.sleep(wait)
 
     @contextmanager

@@ -1,0 +1,52 @@
+"""What is printed: columns, durations, and text that must not move the cursor."""
+
+from __future__ import annotations
+
+import pytest
+
+from grampus.cli.output import clean, cut, span, table
+
+
+def test_columns_are_as_wide_as_what_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("A", "LONG"), [("xyz", "1"), ("日本", "2")])
+    assert capsys.readouterr().out == "A     LONG\nxyz   1\n日本  2\n"
+
+
+def test_in_a_pipe_nothing_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("A",), [("x" * 500,)])
+    assert "x" * 500 in capsys.readouterr().out
+
+
+def test_a_cell_stays_on_its_line_and_cannot_draw(capsys: pytest.CaptureFixture[str]) -> None:
+    table(("A", "B"), [("a\nb", "\x1b[2J\x07\u202e")])
+    assert capsys.readouterr().out == "A    B\na b  \\x1b[2J\\x07\\u202e\n"
+
+
+def test_text_is_cut_by_the_cells_it_takes() -> None:
+    assert cut("abcdef", 6) == "abcdef"
+    assert cut("abcdef", 4) == "abc…"
+    assert cut("日本語", 4) == "日…"
+
+
+def test_clean_keeps_what_can_be_printed() -> None:
+    assert clean("déjà 日本 ✓") == "déjà 日本 ✓"
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (None, ""),
+        (-5, "0.0s"),
+        (440, "0.4s"),
+        (9_949, "9.9s"),
+        (9_960, "10s"),
+        (59_400, "59s"),
+        (59_600, "1m00s"),
+        (3_599_700, "1h00m"),
+        (90_000, "1m30s"),
+        (7_620_000, "2h07m"),
+        (356_400_000, "4d03h"),
+    ],
+)
+def test_a_duration_is_short(ms: int | None, text: str) -> None:
+    assert span(ms) == text
