@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import Callable
 
 import pytest
 from rpc_peers import (
     CODEC,
+    FRAME_LIMIT,
     PATIENCE,
     TOKEN,
     Come,
@@ -30,9 +32,10 @@ from rpc_peers import (
 )
 
 from grampus.errors import ProtocolError, Refused, ServerUnreachable, UsageError
+from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.client import connect
-from grampus.rpc.codec import OneWay, Request
-from grampus.rpc.connection import Connection
+from grampus.rpc.codec import Failure, OneWay, Reason, Request, Response
+from grampus.rpc.connection import Connection, Limits
 from grampus.rpc.frames import frame
 from grampus.rpc.server import CannotListen, Server
 
@@ -394,3 +397,105 @@ def test_an_accept_that_fails_ends_the_connection_and_its_error_comes_out() -> N
             await here.ear.until(lambda: here.ear.ends == ["closed by the other side"])
 
     asyncio.run(scene())
+
+
+def test_a_hello_that_is_too_long_is_an_error_of_the_caller_at_once() -> None:
+    async def scene() -> None:
+        async with line() as here:
+            with pytest.raises(ProtocolError, match="at most 1024 may go"):
+                await here.call(token="x" * 2000)
+
+    asyncio.run(scene())
+
+
+BAD_LATER_WORDS = {
+    "a frame over the limit": (b"\xff\xff\xff\xff" + b"x" * 100_000, "4294967295 bytes"),
+    "one byte over the limit": ((FRAME_LIMIT + 1).to_bytes(4, "big"), "where at most 1048576"),
+    "garbage in a frame": (frame(b"\xc1"), "bytes that are no message"),
+    "an unknown message": (frame(b"\x93\x00\x00\x91\xa3who"), "bytes that are no message"),
+    "an unknown kind": (frame(b"\x93\x07\x00\x91\xa3who"), "bytes that are no message"),
+    "an answer to nothing": (frame(CODEC.encode(Response(1, Number(1)))), "never made"),
+    "an error to nothing": (frame(CODEC.encode(Failure(0, Reason(4, "no")))), "never made"),
+    "good words and bad ones": (spoken(Number(1)) + frame(b""), "bytes that are no message"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_LATER_WORDS)
+def test_a_friend_who_breaks_a_rule_is_closed_with_one_line_and_disturbs_nobody(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    words, reason = BAD_LATER_WORDS[fault]
+
+    async def scene() -> None:
+        async with line() as here:
+            friend = await here.call()
+            reader, writer = await here.raw_friend()
+            writer.write(words)
+            assert await hung_up(reader) == b""
+            await here.ear.until(lambda: len(here.ear.ends) == 1)
+            assert reason in here.ear.ends[0]
+            assert here.ear.heard == []
+            assert await friend.request(Number(1), PATIENCE) == Number(1)
+            writer.close()
+
+    asyncio.run(scene())
+    [record] = said(caplog)
+    assert record.levelno == logging.WARNING
+    assert reason in record.getMessage()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_in_a_storm_of_calls_and_hang_ups_every_request_ends_and_nothing_is_left_over(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    chance = random.Random(seed)
+
+    async def caller(here: Line) -> int:
+        ear = Ear()
+        connection = await here.call(ear)
+        answered = 0
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(_answer_or_loss(connection, n))
+                for n in range(chance.randrange(200))
+            ]
+            for _ in range(chance.randrange(6)):
+                await asyncio.sleep(0)
+            for task in chance.sample(asked, len(asked) // 10):
+                task.cancel()
+            match chance.randrange(3):
+                case 0:
+                    connection.close("enough")
+                case 1 if here.server.connections:
+                    chance.choice(here.server.connections).close("enough of you")
+        answered = sum(task.result() for task in asked if not task.cancelled())
+        connection.close("done")
+        await connection.wait_closed()
+        assert len(ear.ends) == 1
+        return answered
+
+    async def scene() -> None:
+        async with line(limits=Limits(work=16)) as here:
+
+            async def reply(message: Spoken) -> Spoken:
+                for _ in range(chance.randrange(3)):
+                    await asyncio.sleep(0)
+                return message
+
+            here.ear.reply = reply
+            async with asyncio.TaskGroup() as group:
+                calls = [group.create_task(caller(here)) for _ in range(30)]
+            assert sum(call.result() for call in calls) > 100
+            await here.ear.until(lambda: len(here.ear.ends) == 30)
+            assert here.server.connections == []
+
+    asyncio.run(scene())
+    assert said(caplog) == []
+
+
+async def _answer_or_loss(connection: Connection[Spoken], n: int) -> bool:
+    try:
+        assert await connection.request(Number(n), PATIENCE) == Number(n)
+    except ConnectionLost:
+        return False
+    return True

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from grampus.errors import ServerUnreachable
+from grampus.errors import GrampusError, ServerUnreachable
 from grampus.rpc.address import address, loopback
 from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.codec import Codec
@@ -26,7 +26,11 @@ class Knock(Generic[M]):
         self.answer: asyncio.Future[M] = asyncio.get_running_loop().create_future()
 
     def made(self, connection: Connection[M]) -> None:
-        connection.send(self._hello)
+        try:
+            connection.send(self._hello)
+        except GrampusError as error:
+            self._fail(error)
+            connection.close("the Hello cannot be sent")
 
     def first(self, connection: Connection[M], message: M) -> None:
         if self.answer.done():
@@ -46,7 +50,7 @@ class Knock(Generic[M]):
 
     def _fail(self, error: Exception) -> None:
         self.answer.set_exception(error)
-        self.answer.exception()  # marks it as seen, when the caller was cancelled in the same moment
+        self.answer.exception()  # marks it as seen, for when the caller is cancelled just then
 
 
 async def connect(
