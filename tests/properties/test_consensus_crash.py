@@ -10,7 +10,7 @@ from consensus_crashes import RecordingDisk, lay_out
 
 from grampus.consensus import segment
 from grampus.consensus.log import DurableLog
-from grampus.consensus.record import Entry, HardState
+from grampus.consensus.record import HEAD, Entry, HardState
 
 SEGMENT = 3000
 #: ("entry", Entry) | ("hard", HardState)
@@ -219,7 +219,7 @@ def test_what_opening_accepts_is_durable_even_when_an_earlier_sync_has_failed(
     # The witness in entry 3 vouches for entry 2, so only entry 3 is in doubt.
     path = next(folder.iterdir())
     at = path.read_bytes().index(b"third")
-    disk.names[path.name].durable = path.read_bytes()[: at - 40].ljust(1 << 18, b"\0")
+    disk.names[path.name].durable = path.read_bytes()[: at - HEAD].ljust(1 << 18, b"\0")
     DurableLog.open(folder, disk=disk).abandon()
     lay_out(folder, next(disk.images(random.Random(0), 0)))
     assert [e.payload for e in content(DurableLog.open(folder))[1].values()] == [
