@@ -1,0 +1,151 @@
+"""What an attempt needs around its process: bundle and inputs before it, its result after it.
+
+Everything that is at hand is done at once, in the same turn of the loop; the rest is awaited in
+a task. What a server must give is asked for again and again, within a bound; then the attempt is
+LOST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.errors import GrampusError, InvalidInput, NotFound
+from grampus.model.run import AttemptState
+from grampus.protocol import Invocation
+from grampus.tasks.launch import Place, Process, TaskFailure, TemplateError, plan, prepare
+from grampus.worker.blobs import Exchange
+from grampus.worker.bundles import BadBundle, Bundles
+from grampus.worker.core.events import PrepareFailed, ResultRead
+from grampus.worker.orders import Ended
+from grampus.worker.results import Results
+
+#: Bundle and inputs of an attempt must be there after so many seconds.
+FETCH_TIMEOUT = 120.0
+#: Between two tries, in seconds; the last one repeats.
+WAITS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Held(Struct):
+    """What the driver holds for one attempt, from Prepare to Drop."""
+
+    n: int
+    invocation: Invocation
+    #: The bundle that it uses, unpacked, once it does.
+    bundle: str | None = None
+    process: Process | None = None
+    #: Where the warden runs it.
+    slot: int | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def stem(self) -> str:
+        work = self.invocation
+        return f"{work.run}/{work.task}.{work.attempt}"
+
+
+class Chores:
+    def __init__(
+        self, place: Place, bundles: Bundles, exchange: Exchange, results: Results
+    ) -> None:
+        self._place = place
+        self._bundles = bundles
+        self._exchange = exchange
+        self._results = results
+
+    def prepare_now(self, held: Held) -> bool | PrepareFailed:
+        """True when it can be launched; False when something has to be fetched first."""
+        work = held.invocation
+        if work.bundle is not None and held.bundle is None:
+            if self._bundles.ready(work.bundle) is None:
+                return False
+            held.bundle = work.bundle
+        if not all(self._exchange.has(hash) for hash in _blobs(work)):
+            return False
+        return self._make(held)
+
+    async def prepare(self, held: Held) -> bool | PrepareFailed:
+        """Fetches what is not there; True when it can be launched."""
+        work = held.invocation
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                for hash in _blobs(work):
+                    await self._fetch(hash)
+                if work.bundle is not None and held.bundle is None:
+                    if not self._bundles.has(work.bundle):
+                        await self._fetch(work.bundle)
+                    await self._bundles.unpack(work.bundle, Path(self._exchange.path(work.bundle)))
+                    held.bundle = work.bundle
+        except TimeoutError:
+            error = f"bundle or inputs could not be fetched within {FETCH_TIMEOUT:g} s"
+            return PrepareFailed(held.n, AttemptState.LOST, error)
+        except BadBundle as error:
+            return PrepareFailed(held.n, AttemptState.FAILED, str(error))
+        except (GrampusError, OSError) as error:
+            text = f"bundle or inputs could not be fetched: {error}"
+            return PrepareFailed(held.n, AttemptState.LOST, text)
+        return self._make(held)
+
+    async def _fetch(self, hash: str) -> None:
+        """Raises what cannot be mended by trying again."""
+        for wait in _waits():
+            try:
+                await self._exchange.fetch(hash)
+                return
+            except (NotFound, InvalidInput):
+                raise
+            except GrampusError:
+                await asyncio.sleep(wait)
+
+    def _make(self, held: Held) -> bool | PrepareFailed:
+        folder = self._bundles.folder(held.bundle) if held.bundle is not None else None
+        try:
+            held.process = prepare(held.invocation, self._place, folder, self._exchange.path)
+        except (TaskFailure, TemplateError) as error:
+            return PrepareFailed(held.n, AttemptState.FAILED, str(error))
+        except OSError as error:
+            return PrepareFailed(held.n, AttemptState.LOST, f"it could not be prepared: {error}")
+        return True
+
+    def read_now(self, held: Held, ended: Ended) -> ResultRead | None:
+        """None when that would take long."""
+        if not self._results.is_small(held.stem):
+            return None
+        read = self._results.read(held.stem, ended, plan(held.invocation.spec).is_shell)
+        return read if read.output is None or read.output.blob is None else None
+
+    async def read(self, held: Held, ended: Ended) -> ResultRead:
+        """Returns only when a server has the blob of a large result too."""
+        shell = plan(held.invocation.spec).is_shell
+        read = await asyncio.to_thread(self._results.read, held.stem, ended, shell)
+        if read.output is not None and read.output.blob is not None:
+            for wait in _waits():
+                try:
+                    await self._exchange.offer(read.output.blob)
+                    break
+                except GrampusError:
+                    await asyncio.sleep(wait)
+        return read
+
+    def drop(self, held: Held) -> None:
+        """Releases the bundle and removes the spec file."""
+        if held.task is not None:
+            held.task.cancel()
+        if held.bundle is not None:
+            self._bundles.release(held.bundle)
+            held.bundle = None
+        if held.process is not None and held.process.spec is not None:
+            Path(held.process.spec).unlink(missing_ok=True)
+
+
+def _blobs(work: Invocation) -> list[str]:
+    return [value.blob for value in work.inputs.values() if value.blob is not None]
+
+
+def _waits() -> Iterator[float]:
+    yield from WAITS
+    while True:
+        yield WAITS[-1]

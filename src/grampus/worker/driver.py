@@ -1,0 +1,448 @@
+"""The worker: connections, warden and files around `WorkerCore`, which decides.
+
+Rule: one turn feeds events to the core and carries out its instructions, in one `match`, before
+anything else happens; so a report leaves in the turn in which the warden said that the attempt
+is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from grampus.blobs import Blobs
+from grampus.clock import SystemClock
+from grampus.errors import GrampusError, Refused
+from grampus.protocol import (
+    Ack,
+    Assign,
+    Forget,
+    Goodbye,
+    Kill,
+    Load,
+    Message,
+    ReadLog,
+    Register,
+    Sync,
+)
+from grampus.tasks.launch import Place, TaskFailure, plan
+from grampus.worker import orders
+from grampus.worker.blobs import Exchange
+from grampus.worker.bundles import Bundles
+from grampus.worker.chores import Chores, Held
+from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.events import (
+    Acked,
+    Alarm,
+    Assigned,
+    Connected,
+    Disconnected,
+    Event,
+    KillAsked,
+    Prepared,
+    PrepareFailed,
+    Stopping,
+    SyncAsked,
+    WardenEnded,
+    WardenLost,
+    WardenReady,
+    WardenStarted,
+    WardenStuck,
+)
+from grampus.worker.core.instructions import (
+    Drop,
+    End,
+    Instruction,
+    Launch,
+    LogLine,
+    Prepare,
+    ReadResult,
+    Send,
+    SetAlarm,
+)
+from grampus.worker.environment import task_environment
+from grampus.worker.identity import boot_id, machine_id
+from grampus.worker.link import Link
+from grampus.worker.load import LoadAverage
+from grampus.worker.logs import Logs
+from grampus.worker.results import Results
+from grampus.worker.warden_client import WardenClient, WardenFailed
+
+log = logging.getLogger("grampus.worker")
+
+#: Seconds between two samples of the load, and samples between two reports of it.
+LOAD_SAMPLE, LOAD_EVERY = 1.0, 3
+#: Between two tries to start a warden, in seconds; the last one repeats.
+WARDEN_WAITS = (0.1, 0.5, 2.0, 10.0)
+#: At a stop, how long acknowledgements of the last reports are waited for, in seconds.
+LAST_REPORTS = 3.0
+
+
+class Worker:
+    """One worker, in `folder` (`DIR/worker`). `addresses` are servers to try in turn.
+
+    `blobs` is the store to use; it may be the server's own when both share a folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        slots: int,
+        addresses: Sequence[tuple[str, int]],
+        blobs: Blobs,
+        credential: str,
+        cluster: str = "",
+        group: str = "default",
+    ) -> None:
+        self.name, self.slots, self.group = name, slots, group
+        self.addresses = list(addresses)
+        #: Set while a server knows this worker.
+        self.registered = asyncio.Event()
+        self._folder = folder
+        self._cluster, self._credential = cluster, credential
+        for part in ("", "attempts", "specs", "scratch", "bundles"):
+            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in (folder / "specs").iterdir():
+            left.unlink()
+        place = Place(
+            env=task_environment(os.environ, sys.executable),
+            scratch=str(folder / "scratch"),
+            specs=str(folder / "specs"),
+        )
+        self._logs = Logs(folder / "attempts")
+        self._chores = Chores(
+            place,
+            Bundles(folder / "bundles"),
+            Exchange(blobs, self._ask),
+            Results(folder / "attempts", self._logs, blobs),
+        )
+        self._core = WorkerCore(slots)
+        self._clock = SystemClock()
+        self._held: dict[int, Held] = {}
+        self._inbox: list[Event] = []
+        self._turning = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._acked = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._warden: WardenClient | None = None
+        self._warden_gone = asyncio.Event()
+        #: Instance of the warden in the last Register.
+        self._registering = ""
+        self._link: Link | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Until `stop`, or until cancelled; then the warden ends what runs."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self._start_warden()
+                self._link = Link(
+                    self.addresses,
+                    self.name,
+                    self._cluster,
+                    self._credential,
+                    self._register,
+                    self,
+                    tasks,
+                )
+                self._loops = [
+                    tasks.create_task(loop)
+                    for loop in (
+                        self._link.keep_control(),
+                        self._link.keep_bulk(),
+                        self._keep_warden(),
+                        self._report_load(),
+                    )
+                ]
+                await self._stopped.wait()
+                self._finish()
+        finally:
+            self._finish()
+            self._tasks = None
+            await self._stop_warden(0)
+
+    async def stop(self, grace: int) -> None:
+        """Ends every attempt within `grace` ms, sends the last reports, ends `run`."""
+        self._happen(Stopping())
+        await self._stop_warden(grace)
+        try:
+            async with asyncio.timeout(LAST_REPORTS):
+                while self.registered.is_set() and (self._core.attempts or len(self._core.outbox)):
+                    self._acked.clear()
+                    await self._acked.wait()
+        except TimeoutError:
+            log.warning("%d reports were not acknowledged", len(self._core.outbox))
+        self._stopped.set()
+
+    def _finish(self) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        for held in self._held.values():
+            self._chores.drop(held)
+        self._held.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._link is not None:
+            self._link.close("the worker stops")
+
+    # The turn.
+
+    def _happen(self, *events: Event) -> None:
+        """Feeds the core and does what it says; what that brings about follows in the same turn."""
+        self._inbox.extend(events)
+        if self._turning:
+            return
+        self._turning = True
+        try:
+            while self._inbox:
+                batch, self._inbox = self._inbox, []
+                for instruction in self._core.step(self._clock.now(), batch):
+                    self._carry_out(instruction)
+        finally:
+            self._turning = False
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Prepare(n, invocation):
+                held = self._held[n] = Held(n, invocation)
+                self._prepared(held, self._chores.prepare_now(held))
+            case Launch(n):
+                self._launch(self._held[n])
+            case Send(message):
+                if self._link is not None:
+                    self._link.send(message)
+            case ReadResult(n, ended):
+                held = self._held[n]
+                read = self._chores.read_now(held, ended)
+                if read is not None:
+                    self._inbox.append(read)
+                else:
+                    self._begin(held, self._read(held, ended))
+            case Drop(n):
+                dropped = self._held.pop(n, None)
+                if dropped is not None:
+                    self._chores.drop(dropped)
+            case End(n):
+                if self._warden is not None:
+                    self._warden.send(orders.End(n))
+            case SetAlarm(after):
+                self._set_alarm(after)
+            case LogLine(level, text):
+                log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
+
+    def _set_alarm(self, after: int | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if after is not None:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(after / 1000, self._happen, Alarm())
+
+    # Attempts.
+
+    def _begin(self, held: Held, chore: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is None:
+            chore.close()
+        else:
+            held.task = self._tasks.create_task(chore)
+
+    def _prepared(self, held: Held, answer: bool | PrepareFailed) -> None:
+        if isinstance(answer, PrepareFailed):
+            self._inbox.append(answer)
+        elif answer:
+            self._inbox.append(Prepared(held.n))
+        else:
+            self._begin(held, self._prepare(held))
+
+    async def _prepare(self, held: Held) -> None:
+        answer = await self._chores.prepare(held)
+        held.task = None
+        if self._held.get(held.n) is not held:
+            self._chores.drop(held)
+        elif isinstance(answer, PrepareFailed):
+            self._happen(answer)
+        else:
+            self._happen(Prepared(held.n))
+
+    async def _read(self, held: Held, ended: orders.Ended) -> None:
+        read = await self._chores.read(held, ended)
+        held.task = None
+        if self._held.get(held.n) is held:
+            self._happen(read)
+
+    def _launch(self, held: Held) -> None:
+        if self._warden is None or held.process is None:
+            return
+        task, process = plan(held.invocation.spec).task, held.process
+        self._warden.send(
+            orders.Launch(
+                held.n,
+                process.argv,
+                process.env,
+                process.cwd,
+                task.timeout,
+                task.grace,
+                held.stem,
+            )
+        )
+
+    # The warden.
+
+    async def _start_warden(self) -> None:
+        self._warden_gone.clear()
+        self._warden = await WardenClient.start(
+            self._folder, self.slots, self._noticed, self._warden_ended
+        )
+
+    async def _stop_warden(self, grace: int) -> None:
+        if self._warden is not None:
+            try:
+                await self._warden.stop(grace)
+            except WardenFailed as error:
+                log.error("%s", error)
+
+    async def _keep_warden(self) -> None:
+        while True:
+            await self._warden_gone.wait()
+            self._warden = None
+            self._happen(WardenLost())
+            for wait in (*WARDEN_WAITS, *([WARDEN_WAITS[-1]] * 1000)):
+                try:
+                    await self._start_warden()
+                    break
+                except (GrampusError, OSError) as error:
+                    log.error("the warden does not start: %s", error)
+                    await asyncio.sleep(wait)
+            if self._link is not None:
+                self._link.renew("a new warden")
+
+    def _warden_ended(self) -> None:
+        self._warden_gone.set()
+
+    def _noticed(self, batch: list[orders.Notice]) -> None:
+        events: list[Event] = []
+        for notice in batch:
+            match notice:
+                case orders.Ended():
+                    held = self._held.get(notice.n)
+                    if held is not None:
+                        held.slot = None
+                        self._logs.ended(held.stem, notice)
+                    events.append(WardenEnded(notice))
+                case orders.Started(n, slot, at):
+                    held = self._held.get(n)
+                    if held is not None:
+                        held.slot = slot
+                    events.append(WardenStarted(n, at))
+                case orders.Stuck(n, pids):
+                    events.append(WardenStuck(n, tuple(pids)))
+                case orders.Ready(instance, _, running):
+                    events.append(WardenReady(instance, tuple(running)))
+        self._happen(*events)
+
+    # The server: what Link tells.
+
+    def _register(self) -> Register:
+        warden = self._warden
+        if warden is None:
+            raise Refused("there is no warden")
+        self._registering = warden.instance
+        return Register(
+            self.name,
+            warden.instance,
+            machine_id(),
+            boot_id(),
+            self.group,
+            self.slots,
+            os.getpid(),
+            warden.containment,
+            True,
+        )
+
+    def registered_as(self, session: int) -> None:
+        if self._warden is None or self._warden.instance != self._registering:
+            # The session belongs to a warden that has died meanwhile.
+            assert self._link is not None
+            self._link.renew("a new warden")
+            return
+        self._happen(Connected(session))
+        self.registered.set()
+
+    def disconnected(self) -> None:
+        self.registered.clear()
+        self._acked.set()
+        self._happen(Disconnected())
+
+    def heard(self, batch: list[Message]) -> None:
+        events: list[Event] = []
+        for message in batch:
+            match message:
+                case Assign(session, n, invocation):
+                    events.append(Assigned(session, n, _slots(invocation.spec), invocation))
+                case Ack(session, done, stale):
+                    events.append(Acked(session, tuple(done), tuple(stale)))
+                case Kill(session, n, reason):
+                    events.append(KillAsked(session, n, reason))
+                case Sync(session, revision, next_n, live, stop):
+                    events.append(SyncAsked(session, revision, next_n, tuple(live), tuple(stop)))
+                case Forget(runs):
+                    self._forget(runs)
+                case Goodbye(reason):
+                    log.warning("the server says goodbye: %s", reason)
+                case _:
+                    log.warning("%s is not for a worker", type(message).__name__)
+        self._happen(*events)
+        self._acked.set()
+
+    async def asked(self, message: Message) -> Message:
+        """Raises GrampusError for what is no question to a worker."""
+        if not isinstance(message, ReadLog):
+            raise Refused(f"{type(message).__name__} is no question to a worker")
+        while True:
+            slot = self._slot(message)
+            chunk = await asyncio.to_thread(self._logs.read, message, slot)
+            if slot is None or self._slot(message) == slot:
+                return chunk
+
+    def _slot(self, asked: ReadLog) -> int | None:
+        """Where that attempt runs now. Once it has ended, its slot's files are another's."""
+        held = self._held.get(asked.n)
+        mine = asked.session == self._core.session
+        if held is None or not mine or held.stem != f"{asked.run}/{asked.task}.{asked.attempt}":
+            return None
+        return held.slot
+
+    def _forget(self, runs: list[str]) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(asyncio.to_thread(self._logs.forget, runs))
+
+    async def _ask(self, message: Message, within: float) -> Message:
+        if self._link is None:
+            raise Refused("the worker is not connected")
+        return await self._link.ask(message, within)
+
+    async def _report_load(self) -> None:
+        load, count = LoadAverage(), 0
+        while True:
+            await asyncio.sleep(LOAD_SAMPLE)
+            load.sample()
+            count += 1
+            session = self._core.session
+            if count % LOAD_EVERY == 0 and self._link is not None and session is not None:
+                self._link.send(Load(session, *load.average()))
+
+
+def _slots(spec: bytes) -> int:
+    try:
+        return plan(spec).task.slots
+    except TaskFailure:
+        return 1  # It fails when it is prepared, with the reason.
