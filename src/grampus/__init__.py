@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `typing` would be most of the cost of this import
 if TYPE_CHECKING:
     from grampus.errors import GrampusError, InvalidInput
     from grampus.sdk.calls import http, shell, sleep, sql
@@ -48,12 +48,12 @@ _WHERE = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Imports a public name when it is first used, so that `import grampus` costs nothing."""
     where = _WHERE.get(name)
     if where is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(where), name)
+    value: object = getattr(importlib.import_module(where), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""A workflow as the YAML that declares it: reading that gives an equal workflow, but for the bundle."""
+"""A workflow as the YAML that declares it; read again, it is equal but for the bundle."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def dump(workflow: Workflow) -> str:
         if getattr(workflow, name) != getattr(blank, name):
             top[name] = getattr(workflow, name)
     top["tasks"] = {task.name: _task(task) for task in workflow.tasks}
-    return yaml.dump(
+    text: str = yaml.dump(
         top,
         Dumper=_Dumper,
         sort_keys=False,
@@ -70,6 +70,7 @@ def dump(workflow: Workflow) -> str:
         width=100,
         default_flow_style=False,
     )
+    return text
 
 
 def _changed(value: Any, blank: Any, skip: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """YAML to plain values, each with its line. Bounded, and without surprises.
 
-Rule: true/false, null, decimal integers without leading zeros, and floats are read as such; everything
-else that is plain is text: dates, `yes`, `08`, `1:30`, `.inf`. A key that comes twice is an error.
+Rule: true/false, null, decimal integers without leading zeros, and floats are read as such;
+everything else that is plain is text: dates, `yes`, `08`, `1:30`, `.inf`. A key that comes twice is
+an error.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Document:
         if node.tag not in (_TAG + "str", "!") or not isinstance(node, yaml.ScalarNode):
             self._tag(node, path)
             return text
-        if node.style is not None or (tag == "str" and node.tag == "!"):
+        if node.style or (tag == "str" and node.tag == "!"):
             return text
         return plain(text)
 
@@ -120,8 +121,6 @@ def read_documents(text: str, file: str) -> tuple[list[Document], list[Problem]]
     documents = []
     try:
         for node in yaml.compose_all(text, Loader=_Loader):
-            if node is None:
-                continue
             document = Document(file)
             document.value = document.read(node)
             if document.value is not None or document.problems:
