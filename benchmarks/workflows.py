@@ -43,7 +43,7 @@ def timed(work: Callable[[], object]) -> float:
 def run_to_end(node: Running, workflow: str) -> None:
     """Submit, then wait for the end: what a person at a terminal would measure."""
     run = node.client.start(workflow)
-    ended = node.client.wait(run, timeout=120)
+    ended = node.client.wait(run.id, timeout=120)
     if ended.state != "SUCCEEDED":
         raise SystemExit(f"{workflow}: {ended.state}")
 

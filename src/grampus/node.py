@@ -51,6 +51,8 @@ from grampus.worker.identity import machine_id
 log = logging.getLogger("grampus.node")
 #: Random bytes of a token, as hexadecimal.
 TOKEN_BYTES = 24
+#: The node port is for the worker of this process: it is not opened to the network.
+LOOPBACK = "127.0.0.1"
 
 
 async def run_up(config: Config, ready: Callable[[str], None]) -> None:
@@ -131,7 +133,7 @@ class Node:
         api = self._api()
         await api.start()
         listener = self._listener(group)
-        await listener.start(self._config.listen.host, self._config.listen.node_port)
+        await listener.start(LOOPBACK, self._config.listen.node_port)
         tasks = [
             group.create_task(self._replica.wait_failed()),
             group.create_task(self._intake.run()),
@@ -187,7 +189,7 @@ class Node:
         config = self._config
         return Worker(
             config.data / "worker", name=config.name, slots=config.slots,
-            addresses=[(config.listen.host, port)], blobs=self._blobs,
+            addresses=[(LOOPBACK, port)], blobs=self._blobs,
             credential=self._credential, cluster=self._cluster, group=config.group,
         )  # fmt: skip
 

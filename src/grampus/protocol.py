@@ -17,7 +17,7 @@ from grampus.model.run import AttemptState, Value
 #: Raised with every change; a side speaks to its own version and the one before.
 PROTOCOL_VERSION = 1
 #: Largest frame on a control connection and on a bulk connection, in bytes.
-CONTROL_FRAME = 128 * 1024
+CONTROL_FRAME = 512 * 1024
 BULK_FRAME = 8 * 1024 * 1024
 #: A Hello is at most this long and comes within this time.
 HELLO_FRAME = 1024
@@ -51,7 +51,7 @@ class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
 
 
 class Register(Struct, frozen=True, array_like=True, tag="register"):
-    """A worker asks for its session; answered by `Registered` or `Goodbye`."""
+    """A worker asks for its session; answered by `Registered` or an error."""
 
     name: str
     #: Random id of the warden's incarnation: attempts belong to it.

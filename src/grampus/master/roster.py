@@ -172,8 +172,13 @@ class Roster:
     def send(self, session: int, message: Message) -> None:
         """Lost when the worker is not connected: the next Sync says it again."""
         connection = self._control.get(session)
-        if connection is not None:
+        if connection is None:
+            return
+        try:
             connection.send(message)
+        except ProtocolError:
+            # Limits on tasks, params and inputs keep messages far below a frame.
+            log.exception("a message to worker %s cannot be sent", self._names.get(session))
 
     def send_all(self, message: Message) -> None:
         for connection in self._control.values():
