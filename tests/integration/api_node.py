@@ -228,12 +228,9 @@ def play_live(folder: Path, scenario: Callable[[Node, httpx.AsyncClient], Awaita
 
 def shell(name: str, *tasks: str, **fields: Any) -> dict[str, Any]:
     """A definition of independent shell tasks."""
-    made = [{"name": task, "action": {"type": "shell", "command": "true"}} for task in tasks]
-    return {"name": name, "tasks": made or [{"name": "one", "action": made_action()}], **fields}
-
-
-def made_action() -> dict[str, Any]:
-    return {"type": "shell", "command": "true"}
+    action = {"type": "shell", "command": "true"}
+    made = [{"name": task, "action": dict(action)} for task in tasks or ("one",)]
+    return {"name": name, "tasks": made, **fields}
 
 
 def problem_of(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from api_node import Node, made_action, play, problem_of, shell
+from api_node import Node, play, problem_of, shell
 
 from grampus.model.workflow import read_workflow
 
@@ -79,7 +79,7 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_is_stored(tmp_path: Path)
             "did you mean `description`",
         ),
         (
-            {"definition": {"name": "x", "tasks": [{"name": "a", "action": made_action(), "retries": 2}]}},
+            {"definition": {"name": "x", "tasks": [{**shell("x", "a")["tasks"][0], "retries": 2}]}},
             "tasks.a.retries",
             "no field `retries`",
         ),
