@@ -248,6 +248,16 @@ def test_a_record_inside_a_payload_is_not_taken_for_a_witness(folder: Path) -> N
     assert indexes(DurableLog.open(folder)) == [1]
 
 
+def append_until_it_fails(log: DurableLog, size: int) -> tuple[int, StorageFailed]:
+    """The last index acknowledged, and the failure."""
+    for index in range(1, 100):
+        try:
+            log.append([entry(index, size)])
+        except StorageFailed as failure:
+            return index - 1, failure
+    raise AssertionError("nothing failed")
+
+
 class FailingDisk(Disk):
     """Fails the call with number `fail` to write, sync, rename or sync_folder; a write in part."""
 
@@ -290,13 +300,10 @@ def test_after_a_failed_call_the_log_is_closed_for_good_and_opens_with_what_was_
     except StorageFailed:
         pass
     else:
-        with pytest.raises(StorageFailed) as failure:
-            for index in range(1, 50):
-                log.append([entry(index, 60)])
-                acknowledged = index
+        acknowledged, failure = append_until_it_fails(log, 60)
         with pytest.raises(StorageFailed) as again:
             log.append([entry(acknowledged + 1)])
-        assert again.value is failure.value
+        assert again.value is failure
         log.close()
     log = DurableLog.open(folder, segment_size=300)
     assert acknowledged <= log.last <= acknowledged + 1
@@ -315,13 +322,11 @@ def small_files() -> Iterator[None]:
 @pytest.mark.usefixtures("small_files")
 def test_a_full_disk_is_told_with_what_to_do_and_loses_nothing(folder: Path) -> None:
     log = DurableLog.open(folder)
-    with pytest.raises(StorageFailed, match="File too large; raise the limit") as failure:
-        for index in range(1, 100):
-            log.append([entry(index, 200)])
-            last = index
-    assert str(folder) in str(failure.value)
-    assert isinstance(failure.value.__cause__, OSError)
-    assert failure.value.__cause__.errno == errno.EFBIG
+    last, failure = append_until_it_fails(log, 200)
+    assert "File too large; raise the limit" in str(failure)
+    assert str(folder) in str(failure)
+    assert isinstance(failure.__cause__, OSError)
+    assert failure.__cause__.errno == errno.EFBIG
     log.close()
     assert DurableLog.open(folder).last in (last, last + 1)
 

@@ -57,9 +57,14 @@ def test_a_statement_that_returns_rows_runs_to_its_end(path: Path) -> None:
 
 def test_a_transaction_is_all_or_nothing_and_not_nested(path: Path) -> None:
     db = made(path)
-    with pytest.raises(KeyError), db.transaction():
-        db.execute("INSERT INTO t VALUES (1, 1)")
-        raise KeyError
+
+    def interrupted() -> None:
+        with db.transaction():
+            db.execute("INSERT INTO t VALUES (1, 1)")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
     assert db.query("SELECT * FROM t") == []
     with db.transaction():
         db.execute("INSERT INTO t VALUES (1, 1)")
@@ -145,9 +150,9 @@ def test_a_full_disk_rolls_back_and_is_told(path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (128 * 1024, hard))
     try:
+        rows = [(i, "x" * 500) for i in range(1, 2000)]
         with pytest.raises(StorageFailed), db.transaction():
-            for i in range(1, 2000):
-                db.execute("INSERT INTO t VALUES (?, ?)", (i, "x" * 500))
+            db.executemany("INSERT INTO t VALUES (?, ?)", rows)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert db.query("SELECT * FROM t") == [(0, "kept")]
