@@ -26,6 +26,8 @@ RunIdText = Annotated[str, Field(pattern=f"^{RUN_ID.pattern[:-2]}$", examples=["
 PRIORITY = 1000
 PAGE = 100
 PAGE_LIMIT = 1000
+#: Of workflows, which come with their definitions.
+WORKFLOW_PAGE_LIMIT = 100
 #: A JSON result up to this many bytes is decoded into `value`.
 INLINE_RESULT = 1024 * 1024
 

@@ -15,7 +15,7 @@ from grampus.api.bodies import BUNDLE_LIMIT, WORKFLOW_LIMIT, json_body, json_bod
 from grampus.api.problems import WRITES, HttpProblem, accepted, problem_of_convert, responses
 from grampus.api.schemas import (
     PAGE,
-    PAGE_LIMIT,
+    WORKFLOW_PAGE_LIMIT,
     WorkflowAnswer,
     WorkflowApplied,
     WorkflowPage,
@@ -125,7 +125,9 @@ async def apply_workflow(
 )
 async def list_workflows(
     ports: ThePorts,
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = PAGE,
+    limit: Annotated[
+        int, Query(ge=1, le=WORKFLOW_PAGE_LIMIT, description="Items on a page.")
+    ] = PAGE,
     cursor: paging.Cursor = None,
 ) -> Response:
     after = paging.read_name(cursor)
