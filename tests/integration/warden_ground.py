@@ -1,0 +1,188 @@
+"""Ground for tests of the warden: a real one in a folder of the test, and what it said so far."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from grampus.worker.orders import End, Ended, Launch, Notice, Started, Stuck
+from grampus.worker.process_tree import marked
+from grampus.worker.warden_client import WardenClient
+
+KINDS = ("pid-namespace", "subreaper")
+Said = TypeVar("Said", Started, Ended, Stuck)
+
+
+class Ground:
+    """Notices are waited for, each wait with a deadline."""
+
+    def __init__(self, folder: Path, kind: str, slots: int, cap: int) -> None:
+        self.folder = folder
+        self.kind = kind
+        self.slots = slots
+        self.cap = cap
+        self.attempts = folder / "attempts"
+        self.said: list[Notice] = []
+        self.gone = asyncio.Event()
+        self._news = asyncio.Event()
+        self._client: WardenClient | None = None
+
+    @property
+    def client(self) -> WardenClient:
+        assert self._client is not None
+        return self._client
+
+    async def start(self, ready_timeout: float = 20) -> None:
+        self._client = await WardenClient.start(
+            self.folder,
+            self.slots,
+            self._heard,
+            self.gone.set,
+            containment=self.kind,
+            output_cap=self.cap,
+            ready_timeout=ready_timeout,
+        )
+
+    def launch(
+        self,
+        n: int,
+        *argv: str,
+        env: dict[str, str] | None = None,
+        cwd: str = "/",
+        timeout: int | None = None,
+        grace: int = 5_000,
+    ) -> None:
+        full = {"PATH": "/usr/local/bin:/usr/bin:/bin", **(env or {})}
+        self.client.send(Launch(n, list(argv), full, cwd, timeout, grace, f"run/task.{n}"))
+
+    def sh(self, n: int, script: str, timeout: int | None = None, grace: int = 5_000) -> None:
+        self.launch(n, "/bin/sh", "-c", script, timeout=timeout, grace=grace)
+
+    def end(self, n: int) -> None:
+        self.client.send(End(n))
+
+    async def wait(self, kind: type[Said], n: int, within: float = 15) -> Said:
+        async with asyncio.timeout(within):
+            while True:
+                for notice in self.said:
+                    if isinstance(notice, kind) and notice.n == n:
+                        return notice
+                self._news.clear()
+                await self._news.wait()
+
+    async def ended(self, n: int, within: float = 15) -> Ended:
+        return await self.wait(Ended, n, within)
+
+    def count(self, kind: type[Notice], n: int) -> int:
+        return sum(isinstance(x, kind) and x.n == n for x in self.said)
+
+    def file(self, n: int, suffix: str) -> Path:
+        return self.attempts / "run" / f"task.{n}.{suffix}"
+
+    async def written(self, path: Path, text: str = "", within: float = 15) -> str:
+        """Waits until a file has (at least) this in it."""
+        return await until(lambda: _content(path, text), f"{text!r} in {path}", within)
+
+    async def slot_of(self, n: int) -> int:
+        return (await self.wait(Started, n)).slot
+
+    def live(self, slot: int, suffix: str = "out") -> Path:
+        return self.attempts / f"slot{slot}.{suffix}"
+
+    def _heard(self, batch: list[Notice]) -> None:
+        self.said += batch
+        self._news.set()
+
+
+Something = TypeVar("Something")
+
+
+async def until(ask: Callable[[], Something | None], what: str, within: float = 15) -> Something:
+    """Asks again until the answer is true."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = ask()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            pytest.fail(f"after {within} s still not: {what}")
+        await asyncio.sleep(0.005)
+
+
+def play(
+    story: Callable[[Ground], Awaitable[None]],
+    folder: Path,
+    kind: str,
+    slots: int = 4,
+    cap: int = 1 << 20,
+) -> None:
+    """Tells a story on a fresh warden, ends it, and insists that nothing of it is left."""
+    if kind == "pid-namespace":
+        insist_on_namespaces()
+
+    async def tell() -> None:
+        ground = Ground(folder / "worker", kind, slots, cap)
+        await ground.start()
+        instance = ground.client.instance
+        try:
+            assert ground.client.containment == kind
+            await story(ground)
+        finally:
+            await ground.client.stop(0)
+            left = marked(instance)
+            await until(lambda: not marked(instance), f"nothing is left of {left}")
+
+    asyncio.run(tell())
+
+
+_namespaces: str | None = None
+
+
+def insist_on_namespaces() -> None:
+    """Skips, with the reason, where the kernel does not let this user have PID namespaces."""
+    global _namespaces
+    if _namespaces is None:
+        from grampus.worker.containment import PidNamespace
+
+        containment = PidNamespace()
+        _namespaces = ""
+        try:
+            pid = containment.fork()
+            if pid == 0:
+                try:
+                    containment.enter()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            if os.waitpid(pid, 0)[1]:
+                _namespaces = "a PID namespace of one's own cannot be set up here"
+        except OSError as error:
+            _namespaces = f"no PID namespaces here: {error}"
+    if _namespaces:
+        pytest.skip(_namespaces)
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def _content(path: Path, text: str) -> str | None:
+    try:
+        found = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    return found if found and text in found else None
