@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from types import GeneratorType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
 import jinja2
@@ -30,6 +30,8 @@ from grampus.model.template import (
 )
 
 _STATEMENTS = (nodes.Output, nodes.If, nodes.For)
+#: Names that Jinja gives a meaning of its own.
+_HIDDEN = frozenset({"self", "super", "caller", "varargs", "kwargs"})
 _REPEAT_LIMIT = 10_000
 FILTERS = frozenset(
     "abs capitalize count d default dictsort first float int items join last length list lower map"
@@ -84,6 +86,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         if isinstance(obj, Mapping) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """`str.format` is not for templates; the base class would allow it before asking."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, jinja2.runtime.LoopContext):
@@ -148,6 +153,8 @@ def native(value: Any) -> Any:
     """A value as tasks see it: lazy ones become lists, an undefined one is an error."""
     if isinstance(value, jinja2.Undefined):
         str(value)  # StrictUndefined explains itself
+    if isinstance(value, BuiltinFunctionType | FunctionType | MethodType):
+        raise TemplateError(f"`{value.__name__}` has to be called: {value.__name__}()")
     if isinstance(value, GeneratorType) or type(value).__name__ in ("dict_items", "dict_keys"):
         return list(value)
     if type(value).__name__ == "dict_values":
@@ -164,7 +171,10 @@ def parse(text: str) -> nodes.Template:
     try:
         tree = _ENVIRONMENT.parse(text)
     except jinja2.TemplateSyntaxError as error:
-        raise TemplateError(error.message or "syntax error", line=error.lineno) from None
+        reason = error.message or "syntax error"
+        if "comment tag" in reason:
+            reason += "; `{#` begins a comment: write {% raw %}{#{% endraw %} for the text"
+        raise TemplateError(reason, line=error.lineno) from None
     except RecursionError:
         raise TemplateError("the expression is nested too deeply") from None
     for node in tree.find_all(nodes.Node):
@@ -176,6 +186,8 @@ def parse(text: str) -> nodes.Template:
             raise _fail(f"there is no filter `{node.name}`{hint}", node)
         if isinstance(node, nodes.Test) and node.name not in _ENVIRONMENT.tests:
             raise _fail(f"there is no test `{node.name}`", node)
+        if isinstance(node, nodes.Name) and node.name in _HIDDEN:
+            raise _fail(f"unknown name `{node.name}`; known are {', '.join(ROOTS)}", node)
         if isinstance(node, nodes.Name) and node.ctx == "store" and node.name in ROOTS:
             raise _fail(f"`{node.name}` cannot be the name of a loop variable", node)
     return tree
