@@ -1,5 +1,4 @@
 """Unpacked bundles: a zip from the blob store becomes a folder, once for all that want it.
-it.
 
 Rule: a folder appears under its hash only when it is whole, so that one that is there can be
 used after any crash. The zip is checked before anything is written: no path leaves the folder,

@@ -322,8 +322,6 @@ class Worker:
                 except (GrampusError, OSError) as error:
                     log.error("the warden does not start: %s", error)
                     await asyncio.sleep(wait)
-            if self._link is not None:
-                self._link.renew("a new warden")
 
     def _warden_ended(self) -> None:
         self._warden_gone.set()
@@ -348,6 +346,9 @@ class Worker:
                 case orders.Ready(instance, _, running):
                     events.append(WardenReady(instance, tuple(running)))
         self._happen(*events)
+        if self._link is not None and any(isinstance(notice, orders.Ready) for notice in batch):
+            # After what is lost with the old warden was said under its session.
+            self._link.renew("a new warden")
 
     # The server: what Link tells.
 
