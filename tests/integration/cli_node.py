@@ -138,8 +138,9 @@ class Node:
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop).result(10)
+        stopping = asyncio.run_coroutine_threadsafe(self.server.stop(), self.loop)
         self._thread.join(10)
+        self.loop.run_until_complete(asyncio.wrap_future(stopping, loop=self.loop))
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         self.reads.close()

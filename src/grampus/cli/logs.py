@@ -82,6 +82,9 @@ class _Lines:
             sys.stdout.write(piece.text)
             sys.stdout.flush()
             return
+        for other in [k for k in self._rest if k[0] == key[0] and k[1] < key[1]]:
+            # The attempts before are over: their last lines get no other half.
+            self._print(other, self._rest.pop(other))
         *whole, rest = (self._rest.pop(key, "") + piece.text).split("\n")
         for line in whole:
             self._print(key, line)
