@@ -216,7 +216,7 @@ def test_a_shell_task_runs_and_is_reported_with_what_it_left(tmp_path: Path) -> 
         server.assign(2, Shell("true"))
         await server.final(2)
         async with asyncio.timeout(10):
-            while (scene.folder / "worker" / "attempts" / RUN).exists():
+            while (scene.folder / "worker" / "attempts" / RUN).exists():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     play(tmp_path, story)
@@ -302,7 +302,7 @@ def test_a_kill_ends_what_runs_and_live_logs_are_live(tmp_path: Path) -> None:
         server.assign(1, Shell("echo started; exec sleep 600"))
         await server.until(lambda: any(r.state == AttemptState.RUNNING for r in server.reports))
         async with asyncio.timeout(10):
-            while not (chunk := await server.log(1)).data:
+            while not (chunk := await server.log(1)).data:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert chunk == LogChunk(0, b"started\n", False)
         server.send(Kill(server.session, 1, "the run was cancelled"))
