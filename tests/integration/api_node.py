@@ -21,7 +21,6 @@ from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.consensus.solo import SoloLog
-from grampus.errors import ServerUnreachable
 from grampus.ids import run_id
 from grampus.ledger import Ledger
 from grampus.model.run import AttemptState, Value
@@ -52,7 +51,8 @@ class Shelf:
     """The logs of all workers, by (task, attempt, stream)."""
 
     logs: dict[tuple[str, int, str], Written] = field(default_factory=dict)
-    reachable: bool = True
+    #: What stands in the way of every read.
+    fault: Exception | None = None
     #: At most so many bytes at once, so that characters are cut.
     piece: int = 5
 
@@ -70,8 +70,8 @@ class Shelf:
         self, session: int, n: int, run: str, task: str, attempt: int, stream: str, offset: int,
         limit: int,
     ) -> LogChunk:  # fmt: skip
-        if not self.reachable:
-            raise ServerUnreachable("worker w1 does not answer")
+        if self.fault:
+            raise self.fault
         log = self.logs.get((task, attempt, stream), Written())
         start = max(offset, log.begins)
         data = log.data[start : start + min(limit, self.piece)]

@@ -75,6 +75,19 @@ def test_stopping_frees_the_port_and_says_nothing_of_itself(tmp_path: Path) -> N
     asyncio.run(go())
 
 
+def test_a_server_that_is_stopped_before_it_runs_does_not_run(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with a_node(tmp_path) as node:
+            server = ApiServer(node.app, "127.0.0.1", 0)
+            await server.start()
+            await asyncio.wait_for(server.stop(), PATIENCE)
+            await asyncio.wait_for(server.run(), PATIENCE)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", server.port)
+
+    asyncio.run(go())
+
+
 def test_a_cancelled_server_closes_its_port_and_its_requests(tmp_path: Path) -> None:
     async def go() -> None:
         async with a_node(tmp_path) as node:

@@ -14,6 +14,7 @@ import pytest
 from api_node import Node, play, play_live, problem_of, shell
 
 from grampus.api import logs, stream, wakes
+from grampus.errors import NotFound, Overloaded, ProtocolError, ServerUnreachable
 from grampus.model.run import AttemptState
 
 SSE = {"Accept": "text/event-stream"}
@@ -294,13 +295,23 @@ def test_following_shows_every_attempt_of_a_task(tmp_path: Path) -> None:
     play_live(tmp_path, scenario)
 
 
-def test_a_worker_that_cannot_be_reached_gives_one_note_and_then_its_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ServerUnreachable("worker w1 does not answer"),
+        Overloaded("w1 does not answer all at once"),
+        ProtocolError("that does not answer the question"),
+    ],
+)
+def test_a_worker_that_cannot_be_asked_gives_one_note_and_then_its_log(
+    tmp_path: Path, fault: Exception
+) -> None:
     async def scenario(node: Node, client: httpx.AsyncClient) -> None:
         await node.apply(shell("w"))
         await node.staff()
         run = await node.start("w")
         n = await node.begin(run)
-        node.shelf.reachable = False
+        node.shelf.fault = fault
         (piece, _) = await lines(client, f"/api/v1/runs/{run}/logs")
         assert "does not answer" in piece["note"]
         async with events(client, f"/api/v1/runs/{run}/logs?follow=true&stream=stdout") as live:
@@ -308,11 +319,25 @@ def test_a_worker_that_cannot_be_reached_gives_one_note_and_then_its_log(tmp_pat
             await asyncio.sleep(0.3)
             node.shelf.write("one", "back")
             node.shelf.end("one")
-            node.shelf.reachable = True
+            node.shelf.fault = None
             piece = json.loads((await anext(live))["data"])
             assert (piece["text"], piece["note"]) == ("back", "")
             await node.finish(n, stdout=4)
             assert [e["event"] async for e in live] == ["end"]
+
+    play_live(tmp_path, scenario)
+
+
+def test_a_log_that_is_gone_gives_a_note_and_ends(tmp_path: Path) -> None:
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        await node.apply(shell("w"))
+        await node.staff()
+        run = await node.start("w")
+        await node.finish(await node.begin(run), AttemptState.FAILED, stdout=7)
+        node.shelf.fault = NotFound("it was deleted")
+        for follow in ("", "?follow=true"):
+            (piece,) = await lines(client, f"/api/v1/runs/{run}/logs{follow}")
+            assert (piece["text"], "deleted" in piece["note"]) == ("", True)
 
     play_live(tmp_path, scenario)
 

@@ -16,7 +16,7 @@ from typing import Literal
 from grampus.api.ports import Ports, ReadLog
 from grampus.api.schemas import LogEntry
 from grampus.api.wakes import HEARTBEAT, Wakes
-from grampus.errors import NotFound, ServerUnreachable
+from grampus.errors import GrampusError, NotFound
 from grampus.model.run import FINAL_ATTEMPT, FINAL_RUN, FINAL_TASK, AttemptState
 from grampus.runs.views import AttemptView, TaskView
 
@@ -83,7 +83,8 @@ class Cursor:
         except NotFound as error:
             self.ended = True
             return self._told(f"its log is gone: {error}")
-        except ServerUnreachable as error:
+        except GrampusError as error:
+            # A worker that is away, overloaded or mistaken: the others still have their say.
             return self._told(f"its log cannot be read now: {error}")
         self.ended = chunk.end
         held = len(self._decoder.getstate()[0])

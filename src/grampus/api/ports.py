@@ -96,7 +96,7 @@ class ReadLog(Protocol):
     ) -> LogChunk:
         """Answers at once, with no data when there is none yet.
 
-        Raises NotFound when the log is gone, ServerUnreachable when its worker is not there."""
+        Raises NotFound when the log is gone, another GrampusError when it cannot be had now."""
         ...
 
 

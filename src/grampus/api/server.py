@@ -95,6 +95,8 @@ class ApiServer:
     async def run(self) -> None:
         """Serves until `stop`; cancelled, it closes at once. `start` comes first."""
         assert self._socket is not None
+        if self._server.should_exit:
+            return
         self._over.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
