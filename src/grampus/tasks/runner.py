@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grampus.model.template import TemplateError, render
 from grampus.model.workflow import Http, Python, Shell, Sql
@@ -19,6 +18,9 @@ from grampus.tasks.failure import TaskFailure, class_names, one_line
 from grampus.tasks.output import write_error, write_value
 from grampus.tasks.spec import Spec, load_inputs, read_spec, scope_of
 from grampus.tasks.value import encode
+
+if TYPE_CHECKING:
+    import traceback
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -103,6 +105,8 @@ def _failed(output: str, error: str, names: tuple[str, ...], shown: str) -> None
 
 def _traceback(error: BaseException) -> str:
     """As Python prints it, without the frames of this package."""
+    import traceback
+
     try:
         report = traceback.TracebackException.from_exception(error)
         _strip(report)
@@ -112,6 +116,8 @@ def _traceback(error: BaseException) -> str:
 
 
 def _strip(report: traceback.TracebackException) -> None:
+    import traceback
+
     todo: list[traceback.TracebackException | None] = [report]
     while todo:
         item = todo.pop()

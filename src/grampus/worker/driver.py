@@ -315,13 +315,14 @@ class Worker:
             await self._warden_gone.wait()
             self._warden = None
             self._happen(WardenLost())
-            for wait in (*WARDEN_WAITS, *([WARDEN_WAITS[-1]] * 1000)):
+            tries = 0
+            while self._warden is None:
                 try:
                     await self._start_warden()
-                    break
                 except (GrampusError, OSError) as error:
                     log.error("the warden does not start: %s", error)
-                    await asyncio.sleep(wait)
+                    await asyncio.sleep(WARDEN_WAITS[min(tries, len(WARDEN_WAITS) - 1)])
+                    tries += 1
 
     def _warden_ended(self) -> None:
         self._warden_gone.set()
