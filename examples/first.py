@@ -37,4 +37,4 @@ def first() -> None:
 
 
 if __name__ == "__main__":
-    first.local()
+    print(first.local().outputs["most_common"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import queue
 import signal
@@ -118,6 +119,7 @@ def run(server: str, out: Path) -> int:
     """Runs the workflow, in this terminal; answers the exit code."""
     command = [GRAMPUS, "--server", server, "run", "start", HERE / "flights.py"]
     command += ["-p", f"out={out}", "--wait"]
+    cancel_runs(server)
     say("running examples/flights/flights.py: 336,776 flights, 12 months at once if there is room")
     started = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment())
@@ -129,6 +131,7 @@ def run(server: str, out: Path) -> int:
             process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=10)
+        cancel_runs(server)
         raise
     finally:
         if process.poll() is None:
@@ -136,6 +139,25 @@ def run(server: str, out: Path) -> int:
             process.wait()
     say(f"the run ended after {time.monotonic() - started:.0f} s")
     return code
+
+
+def cancel_runs(server: str) -> None:
+    """Ends runs of a demo that was cut off: the next node would go on with them."""
+    grampus = [GRAMPUS, "--server", server, "run"]
+    asked = [*grampus, "list", "--workflow", "flights", "--limit", "50", "-o", "json"]
+    try:
+        listed = subprocess.run(
+            asked, capture_output=True, env=environment(), timeout=20, check=True
+        )
+        for found in json.loads(listed.stdout or b"[]"):
+            if found["state"] not in ("SUCCEEDED", "FAILED", "CANCELLED"):
+                say(f"cancelling run {found['id']}, which was cut off")
+                cancel = [*grampus, "cancel", found["id"]]
+                subprocess.run(
+                    cancel, capture_output=True, env=environment(), timeout=20, check=True
+                )
+    except (subprocess.SubprocessError, ValueError, KeyError) as error:
+        say(f"runs that were cut off could not be cancelled: {error}")
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -19,6 +19,7 @@ STANDIN = """#!/bin/sh
 echo "$@" >> "$SEEN"
 case "$*" in
   *" run start "*) eval "$RUN" ;;
+  *" run list "*) echo "${RUNS:-[]}" ;;
   up*) eval "$NODE" ;;
 esac
 """
@@ -53,6 +54,7 @@ class Stage:
         )
 
     def go(self, node: str = SOUND, run: str = WRITES, *options: str) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
         process = self.start(node, run, *options)
         out, err = process.communicate(timeout=60)
         return process.returncode, out, err
@@ -79,7 +81,8 @@ def stage(tmp_path):
 def test_the_demo_starts_a_node_runs_the_workflow_and_stops_the_node(stage):
     code, out, err = stage.go(SOUND, WRITES, "--slots", "3")
     assert code == 0, err
-    up, run = stage.seen()
+    up, listed, run = stage.seen()
+    assert listed.endswith("run list --workflow flights --limit 50 -o json")
     assert re.fullmatch(rf"up --data {stage.out}/node --listen 127\.0\.0\.1:\d+ --slots 3", up), up
     assert run.startswith("--server http://127.0.0.1:9 run start ")
     assert run.endswith(f"flights.py -p out={stage.out} --wait")
@@ -122,6 +125,17 @@ def test_a_node_that_does_not_start_says_why(stage):
     assert code == 1
     assert "the node ended before it was ready:\nthe folder is in use" in err
     assert len(stage.seen()) == 1
+
+
+def test_runs_that_an_earlier_demo_left_are_cancelled_first(stage, monkeypatch):
+    left = '[{"id": "a1", "state": "RUNNING"}, {"id": "b2", "state": "SUCCEEDED"}]'
+    monkeypatch.setenv("RUNS", left)
+    code, _, err = stage.go()
+    assert code == 0
+    assert "cancelling run a1" in err
+    words = [line.split()[-2:] for line in stage.seen()]
+    assert words.index(["cancel", "a1"]) < len(words) - 1
+    assert ["cancel", "b2"] not in words
 
 
 def test_keep_leaves_the_node_and_says_how_to_end_it(stage):

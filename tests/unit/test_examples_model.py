@@ -22,6 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "flights"))
 import numpy as np
 import pandas as pd
 from steps import features, findings, model, months, report, tables, weather
+from threadpoolctl import threadpool_limits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that outnumber the free cores spin, and make this slow."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
