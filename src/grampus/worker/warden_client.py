@@ -177,9 +177,14 @@ class WardenClient(asyncio.Protocol):
             self._tell_gone()
 
     def _tell_gone(self) -> None:
-        self._process.poll()
+        self._reap(0.001)
         if not self._stopping:
             self._gone()
+
+    def _reap(self, wait: float) -> None:
+        """The connection ends a moment before the process does."""
+        if not self._reaped():
+            self._loop.call_later(wait, self._reap, min(2 * wait, 1.0))
 
     def _reaped(self) -> bool:
         return self._process.poll() is not None
