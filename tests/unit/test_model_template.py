@@ -70,6 +70,7 @@ def test_only_a_number_may_stand_in_arithmetic() -> None:
         ("cat <<EOF\n{{ params.n }}\nEOF", "here-document"),
         ("cat <<'EOF'\n{{ params.n }}\nEOF", "here-document"),
         ("true # {{ params.n }}", "comment"),
+        ("(( {{ params.n }} ))", "arithmetic"),
         ("echo ${{ params.n }}", "right after"),
         ("echo \\{{ params.n }}", "right after"),
         ('echo "${x:-{{ params.n }}}"', "inside"),

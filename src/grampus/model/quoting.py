@@ -195,6 +195,8 @@ class ShellText:
                 self._lost = "a value cannot be quoted after $'…'"
             self._stack.append("'")
         elif char == "(":
+            if before == "(" and inner == "(":
+                self._lost = "a value cannot be quoted after `((`, which may be arithmetic"
             self._stack.append("((" if inner == "((" else "(")
         elif char == ")" and inner in ("(", "$(", "(("):
             self._stack.pop()
