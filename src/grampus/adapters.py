@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from grampus.api.ports import WorkerLoad
-from grampus.blobs import Blobs
 from grampus.consensus.port import Replica
 from grampus.errors import NotFound, ProtocolError
 from grampus.master.roster import Roster
@@ -15,26 +13,6 @@ from grampus.runs.reads import Reads
 
 #: How long a worker may take to answer with a piece of a log, in seconds.
 LOG_TIMEOUT = 10.0
-
-
-class BlobFiles:
-    """`Blobs` for the loop: the disk is touched on threads."""
-
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
-
-    async def has(self, hash: str) -> bool:
-        return await asyncio.to_thread(self._blobs.size, hash) >= 0
-
-    async def put(self, hash: str, pieces: AsyncIterator[bytes]) -> None:
-        """The pieces are collected first: what comes this way is a bundle, and bounded."""
-        collected = [piece async for piece in pieces]
-        await asyncio.to_thread(self._blobs.put_pieces, hash, collected)
-
-    async def open(self, hash: str) -> AsyncIterator[bytes]:
-        pieces: Iterator[bytes] = self._blobs.pieces(hash)
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-            yield piece
 
 
 class LogReader:

@@ -15,8 +15,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.adapters import BlobFiles, LogReader, NodeStatus
+from grampus.adapters import LogReader, NodeStatus
 from grampus.api.app import create_app
+from grampus.api.blob_files import BlobFiles
 from grampus.api.ports import Ports
 from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes

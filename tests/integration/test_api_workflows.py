@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -144,7 +145,7 @@ def test_a_definition_that_fits_no_command_is_told_so(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         definition = shell("wide", *[f"t{i}" for i in range(2000)])
         for task in definition["tasks"]:
-            task["description"] = "x" * 200
+            task["description"] = secrets.token_hex(200)
         answer = await node.client.post("/api/v1/workflows", json={"definition": definition})
         assert "at most" in problem_of(answer, 413, "too-large")["detail"]
 

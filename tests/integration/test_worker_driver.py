@@ -371,7 +371,7 @@ def test_a_stop_ends_what_runs_and_says_so(tmp_path: Path) -> None:
         await scene.server.final(2)
         await scene.worker.stop(1_000)
         report = await scene.server.final(1)
-        assert (report.state, report.error) == (AttemptState.LOST, "the worker was stopped")
+        assert (report.state, report.error) == (AttemptState.CANCELLED, "the worker was stopped")
 
     play(tmp_path, story)
 

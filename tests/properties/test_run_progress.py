@@ -22,6 +22,7 @@ from grampus.runs.commands import (
     StartAttempts,
     SubmitRun,
     TakeOffice,
+    pack_definition,
 )
 from tests.world import World
 
@@ -102,7 +103,7 @@ def assert_ended_right(world: World, run: str, workflow: Workflow) -> None:
 @given(workflow=workflows(), data=st.data())
 def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, data: Any) -> None:
     world = World(slots=3)
-    world.propose(ApplyWorkflow(world.now, "w", workflow.content()))
+    world.propose(ApplyWorkflow(world.now, "w", pack_definition(workflow.content())))
     runs = [f"r{i}" for i in range(data.draw(st.integers(1, 3), label="runs"))]
     for run in runs:
         assert submit(world, run, priority=data.draw(st.integers(-1, 1))) == "created"
@@ -141,7 +142,7 @@ def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, d
 
 def test_a_cancel_that_is_ahead_in_the_log_refuses_the_start() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
     submit(world, "r1")
     cancel = CancelRun(world.now, "r1", "ann")
     start = StartAttempts(world.now, world.scheduler.epoch, world.session, "r1", [(0, 1)])
@@ -155,7 +156,7 @@ def test_a_cancel_that_is_ahead_in_the_log_refuses_the_start() -> None:
 
 def test_a_start_of_an_older_epoch_is_refused() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
     submit(world, "r1")
     old = world.scheduler.epoch
     world.propose(TakeOffice(world.now, "n2"))
@@ -166,7 +167,7 @@ def test_a_start_of_an_older_epoch_is_refused() -> None:
 
 def test_attempts_of_an_ended_session_are_lost_and_its_late_reports_are_stale() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", Workflow("w", (Task("a", Shell("true")),)).content()))
+    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
     submit(world, "r1")
     world.turn()
     ((session, n),) = world.attempts

@@ -27,6 +27,7 @@ from grampus.runs.commands import (
     SubmitRun,
     TakeOffice,
     encode_command,
+    pack_definition,
 )
 from grampus.runs.graph import retry_delay
 from grampus.runs.queries import Queries
@@ -42,7 +43,7 @@ class Book:
         self.epoch = self.do(TakeOffice(0, "n"))
         self.session = self.do(OpenSession(0, "w1", "i1", "m", "b", True, "default", 4))
         tasks = tasks or (Task("a", Shell("true")),)
-        self.do(ApplyWorkflow(0, "w", Workflow("w", tasks, **options).content()))
+        self.do(ApplyWorkflow(0, "w", pack_definition(Workflow("w", tasks, **options).content())))
 
     def do(self, *commands: Command) -> Any:
         self.index += 1
@@ -93,9 +94,9 @@ def test_the_same_content_is_the_same_version() -> None:
     book = Book()
     again = Workflow("w", (Task("a", Shell("true")),)).content()
     other = Workflow("w", (Task("a", Shell("false")),)).content()
-    assert tuple(book.do(ApplyWorkflow(1, "w", again))) == (1, False)
-    assert tuple(book.do(ApplyWorkflow(2, "w", other))) == (2, True)
-    assert tuple(book.do(ApplyWorkflow(3, "w", again))) == (3, True)
+    assert tuple(book.do(ApplyWorkflow(1, "w", pack_definition(again)))) == (1, False)
+    assert tuple(book.do(ApplyWorkflow(2, "w", pack_definition(other)))) == (2, True)
+    assert tuple(book.do(ApplyWorkflow(3, "w", pack_definition(again)))) == (3, True)
 
 
 def test_max_active_runs_queues_and_the_next_one_starts_by_priority_then_age() -> None:
@@ -284,7 +285,7 @@ from grampus.runs.commands import *
 world = World()
 tasks = [Task("t0", Shell("x"))]
 tasks += [Task(f"t{i}", Shell("x"), after=(f"t{i//2}",)) for i in range(1, 40)]
-world.propose(ApplyWorkflow(1, "w", Workflow("w", tuple(tasks), on_failure="continue").content()))
+world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", tuple(tasks), on_failure="continue").content())))
 for i in range(4): submit(world, f"r{i}")
 for k in range(90):
     world.turn()

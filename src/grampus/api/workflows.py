@@ -28,7 +28,13 @@ from grampus.ids import is_name
 from grampus.model import workflow as model
 from grampus.model.check import check
 from grampus.model.graph import canonical
-from grampus.runs.commands import COMMAND_LIMIT, ApplyWorkflow, DeleteWorkflow, PauseWorkflow
+from grampus.runs.commands import (
+    COMMAND_LIMIT,
+    ApplyWorkflow,
+    DeleteWorkflow,
+    PauseWorkflow,
+    pack_definition,
+)
 
 router = APIRouter(prefix="/api/v1")
 
@@ -97,11 +103,11 @@ async def apply_workflow(
     body: Annotated[WorkflowRequest, Depends(json_body(WorkflowRequest, WORKFLOW_LIMIT))],
 ) -> Response:
     workflow = await asyncio.to_thread(read_definition, body.definition)
-    content = workflow.content()
-    if len(content) > DEFINITION_LIMIT:
+    packed = await asyncio.to_thread(lambda: pack_definition(workflow.content()))
+    if len(packed) > DEFINITION_LIMIT:
         raise HttpProblem(
             "too-large",
-            f"the definition has {len(content)} bytes, at most {DEFINITION_LIMIT} fit: "
+            f"compressed, the definition has {len(packed)} bytes, at most {DEFINITION_LIMIT} fit: "
             "let fewer tasks do more, or move text into files of the bundle",
         )
     if workflow.bundle is not None and not await ports.blobs.has(workflow.bundle):
@@ -109,7 +115,7 @@ async def apply_workflow(
             "missing-bundle",
             f"bundle {workflow.bundle} is not stored here: PUT it to /api/v1/bundles first",
         )
-    command = ApplyWorkflow(ports.clock.now(), workflow.name, content)
+    command = ApplyWorkflow(ports.clock.now(), workflow.name, packed)
     version, created = msgspec.convert(accepted(await ports.propose(command)), tuple[int, bool])
     note = NOT_YET if workflow.schedule else ""
     return respond(WorkflowApplied(name=workflow.name, version=version, created=created, note=note))

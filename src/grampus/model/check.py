@@ -20,13 +20,11 @@ from grampus.model.places import Places, at_place
 from grampus.model.schedule import check_schedule
 from grampus.model.spelling import nearest
 from grampus.model.template import References, TemplateError, references_in, tick_scope
-from grampus.model.workflow import Param, Task, Workflow
+from grampus.model.workflow import CONTENT_LIMIT, Param, Task, Workflow
 
 TASKS_LIMIT = 10_000
 #: One task as JSON, in bytes.
 TASK_LIMIT = 32 * 1024
-#: The whole workflow as JSON, in bytes.
-CONTENT_LIMIT = 8 * 1024 * 1024
 NAME = "letters, digits and _, not a digit first, at most 64"
 
 

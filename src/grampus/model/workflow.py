@@ -24,6 +24,8 @@ Overlap = Literal["allow", "skip", "queue", "cancel_old"]
 Missed = Literal["latest", "none", "all"]
 
 DEFAULT_GROUP = "default"
+#: A definition has at most so many bytes.
+CONTENT_LIMIT = 8 * 1024 * 1024
 
 
 class Param(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

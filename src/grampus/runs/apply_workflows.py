@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from grampus.model.workflow import read_workflow
 from grampus.runs.change import Change
-from grampus.runs.commands import ApplyWorkflow, DeleteWorkflow, PauseWorkflow, Refusal
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    DeleteWorkflow,
+    PauseWorkflow,
+    Refusal,
+    unpack_definition,
+)
 from grampus.runs.events import WorkflowApplied, WorkflowDeleted, WorkflowPaused
 from grampus.runs.progress import promote
 
 
 def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] | Refusal:
     """Same content as the newest version: that version. A deleted name goes on counting."""
-    if read_workflow(command.content).name != command.name:
+    content = unpack_definition(command.packed)
+    if read_workflow(content).name != command.name:
         return Refusal("conflict", f"the definition is not of {command.name!r}")
     db = change.db
     row = db.one("SELECT version, deleted FROM workflow WHERE name = ?", (command.name,))
@@ -22,7 +29,7 @@ def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] |
             "SELECT content FROM workflow_version WHERE name = ? AND version = ?",
             (command.name, version),
         )
-        if newest == command.content and not deleted:
+        if newest == content and not deleted:
             return version, False
     version += 1
     db.execute(
@@ -33,7 +40,7 @@ def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] |
     )
     db.execute(
         "INSERT INTO workflow_version (name, version, content, applied_at) VALUES (?, ?, ?, ?)",
-        (command.name, version, command.content, command.at),
+        (command.name, version, content, command.at),
     )
     change.emit(WorkflowApplied, at=command.at, workflow=command.name, version=version)
     promote(change, command.at, command.name)

@@ -7,24 +7,27 @@ new field goes at the end, with a default, and is used only from a new `apply_ve
 
 from __future__ import annotations
 
+import zlib
+
 import msgspec
 from msgspec import Struct
 
 from grampus.model.run import AttemptState, Value
+from grampus.model.workflow import CONTENT_LIMIT
 
 #: A command is at most this long when encoded.
 COMMAND_LIMIT = 256 * 1024
 
 
 class ApplyWorkflow(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="apply"):
-    """Makes `content` the newest version; the version there is when it is the same already.
+    """Makes the definition the newest version; the version there is when it is the same already.
 
     Accepted: (version, created: bool)."""
 
     at: int
     name: str
-    #: `model.workflow.Workflow.content()`
-    content: bytes
+    #: `pack_definition` of `model.workflow.Workflow.content()`.
+    packed: bytes
 
 
 class PauseWorkflow(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pause"):
@@ -171,6 +174,20 @@ class Refusal(Struct, frozen=True, array_like=True):
     #: `conflict`, `not-found`, `stale-epoch`, `no-slot`, `not-due`, `not-active`, `no-session`
     code: str
     reason: str
+
+
+def pack_definition(content: bytes) -> bytes:
+    """A definition as it travels in the log: thousands of tasks that look alike become short."""
+    return zlib.compress(content, 6)
+
+
+def unpack_definition(packed: bytes) -> bytes:
+    """The reverse. Raises ValueError for more than CONTENT_LIMIT bytes, zlib.error for garbage."""
+    reader = zlib.decompressobj()
+    content = reader.decompress(packed, CONTENT_LIMIT + 1)
+    if len(content) > CONTENT_LIMIT or not reader.eof:
+        raise ValueError(f"a definition has at most {CONTENT_LIMIT} bytes")
+    return content
 
 
 _ENCODER = msgspec.msgpack.Encoder()

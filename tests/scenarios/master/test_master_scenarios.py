@@ -35,6 +35,7 @@ from grampus.runs.commands import (
     ReportAttempt,
     SubmitRun,
     TakeOffice,
+    pack_definition,
 )
 from tests.world import World
 
@@ -182,7 +183,7 @@ class Stage(World):
         how = dict(word.split("=", 1) for word in options)
         workflow = Workflow(name, tuple(tasks), on_failure=how.get("on_failure", "stop"))  # type: ignore[arg-type]
         self.flow = name
-        self.propose(ApplyWorkflow(self.now, name, workflow.content()))
+        self.propose(ApplyWorkflow(self.now, name, pack_definition(workflow.content())))
 
     def open(self, name: str, slots: int) -> None:
         instance = f"i{len(self.log)}"

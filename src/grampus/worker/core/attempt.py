@@ -66,9 +66,11 @@ def outcome(ended: Ended, stop: str | None, stopping: bool) -> tuple[AttemptStat
             return AttemptState.TIMED_OUT, "it ran longer than its timeout"
         case "end" if stop is not None:
             return AttemptState.CANCELLED, stop
+        case "end" if stopping:
+            # Nobody's fault and no loss: the task is ready again, and nothing is charged.
+            return AttemptState.CANCELLED, "the worker was stopped"
         case "end":
-            why = "the worker was stopped" if stopping else "the warden ended it"
-            return AttemptState.LOST, why
+            return AttemptState.LOST, "the warden ended it"
         case "spawn":
             return AttemptState.FAILED, f"it could not be started: {ended.error}"
         case "lost":

@@ -131,7 +131,7 @@ class WorkerCore:
                 self._log(f"attempt {self._name(n)} cannot be killed: processes {list(pids)}")
             case Stopping():
                 self.stopping = True
-                self._never_launch("the worker was stopped")
+                self._never_launch(AttemptState.CANCELLED, "the worker was stopped")
 
     # What servers say.
 
@@ -166,9 +166,11 @@ class WorkerCore:
         self.seen.add(n)
         attempt = Attempt(n, event.invocation)
         self.attempts[n] = attempt
-        if self.stopping or self.orphaned:
-            why = "the worker was stopped" if self.stopping else "the warden died"
-            self._over(attempt, AttemptState.LOST, self._now, error=why)
+        if self.stopping:
+            error = "the worker was stopped"
+            self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
+        elif self.orphaned:
+            self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
         elif event.slots > self.slots.total:
             error = f"it needs {event.slots} slots, this worker has {self.slots.total}"
             self._over(attempt, AttemptState.FAILED, self._now, error=error)
@@ -278,7 +280,7 @@ class WorkerCore:
         self._log("the warden is gone")
         self.warden = False
         self.orphaned = self.session is not None
-        self._never_launch("the warden died")
+        self._never_launch(AttemptState.LOST, "the warden died")
 
     def _started(self, n: int, at: int) -> None:
         attempt = self.attempts.get(n)
@@ -325,10 +327,10 @@ class WorkerCore:
             attempt.stop = reason
             self._out.append(End(attempt.n))
 
-    def _never_launch(self, why: str) -> None:
+    def _never_launch(self, state: AttemptState, why: str) -> None:
         for attempt in list(self.attempts.values()):
             if attempt.stage in (Stage.WAITING, Stage.PREPARING):
-                self._over(attempt, AttemptState.LOST, self._now, error=why)
+                self._over(attempt, state, self._now, error=why)
 
     def _forget(self, attempt: Attempt) -> None:
         del self.attempts[attempt.n]
