@@ -28,12 +28,16 @@ def picture(width: float, height: float, label: str, *parts: str) -> str:
     )
 
 
-def standalone(svg: str) -> str:
-    """The picture as a file of its own, colours included."""
-    style = Path(__file__).with_name("charts.css").read_text()
-    at = svg.index(">") + 1
-    background = '<rect width="100%" height="100%" class="paper"/>'
-    return f"{svg[:at]}<style>{style}</style>{background}{svg[at:]}"
+def standalone(svg: str, margin: int = 14) -> str:
+    """The picture as a file of its own, with its colours and a margin."""
+    style = Path(__file__).with_name("charts.css").read_text(encoding="utf-8")
+    start, _, rest = svg.partition('viewBox="')
+    size, _, rest = rest.partition('"')
+    width, height = (float(part) + 2 * margin for part in size.split()[2:])
+    head, _, body = rest.partition(">")
+    corner = f"{-margin} {-margin} {width:g} {height:g}"
+    ground = f'<rect x="{-margin}" y="{-margin}" width="100%" height="100%" class="paper"/>'
+    return f'{start}viewBox="{corner}"{head}><style>{style}</style>{ground}{body}'
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
@@ -124,7 +128,7 @@ def _cell(x: float, y: float, wide: float, high: float, share: float, end: float
 
 def year(days: dict[tuple[int, int], Point], of: int = 2013) -> str:
     """A calendar: columns are weeks, rows weekdays; `days` is (month, day) to (share, flights)."""
-    left, top, side = 26, 18, 13.2
+    left, top, side = 30, 18, 13.1
     greatest = 0.6
     first = calendar.weekday(of, 1, 1)
     parts = [
