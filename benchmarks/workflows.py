@@ -1,7 +1,7 @@
 """Chains and fan-outs of `true` on one node, beside what this machine can do at best.
 
-Every round does, one after the other: a chain and a fan-out on the node, `xargs -P4 sh -c true`, bare
-serial spawns, bare fdatasync on a preallocated file. Ratios are of the same round.
+Every round does, one after the other: a chain and a fan-out on the node, `xargs -P4 sh -c true`,
+bare serial spawns, bare fdatasync on a preallocated file. Ratios are of the same round.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def run_to_end(node: Running, workflow: str) -> None:
 
 def xargs(count: int) -> None:
     lines = "\n".join(map(str, range(count)))
-    subprocess.run(
-        ["xargs", "-P4", "-n1", "sh", "-c", "true"], input=lines, text=True, check=True
-    )
+    subprocess.run(["xargs", "-P4", "-n1", "sh", "-c", "true"], input=lines, text=True, check=True)
 
 
 def spawns(count: int) -> None:
@@ -71,9 +69,20 @@ def syncs(count: int) -> None:
             os.fdatasync(file.fileno())
 
 
+def play_round(node: Running) -> dict[str, float]:
+    """Milliseconds per task, spawn and sync; tasks per second of the others."""
+    return {
+        "chain": timed(lambda: run_to_end(node, "chain")) / CHAIN * 1e3,
+        "fan_out": FAN_OUT / timed(lambda: run_to_end(node, "fan_out")),
+        "xargs": FAN_OUT / timed(lambda: xargs(FAN_OUT)),
+        "spawn": timed(lambda: spawns(SPAWNS)) / SPAWNS * 1e3,
+        "sync": timed(lambda: syncs(SYNCS)) / SYNCS * 1e3,
+    }
+
+
 def spread(values: list[float], digits: int = 2) -> str:
     low, high = min(values), max(values)
-    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f}–{high:.{digits}f}]"
+    return f"{statistics.median(values):.{digits}f} [{low:.{digits}f} to {high:.{digits}f}]"
 
 
 def main() -> None:
@@ -81,17 +90,7 @@ def main() -> None:
         node.client.apply(chain(CHAIN))
         node.client.apply(fan_out(FAN_OUT))
         run_to_end(node, "chain")
-        rows: list[dict[str, float]] = []
-        for _ in range(ROUNDS):
-            rows.append(
-                {
-                    "chain": timed(lambda: run_to_end(node, "chain")) / CHAIN * 1e3,
-                    "fan_out": FAN_OUT / timed(lambda: run_to_end(node, "fan_out")),
-                    "xargs": FAN_OUT / timed(lambda: xargs(FAN_OUT)),
-                    "spawn": timed(lambda: spawns(SPAWNS)) / SPAWNS * 1e3,
-                    "sync": timed(lambda: syncs(SYNCS)) / SYNCS * 1e3,
-                }
-            )
+        rows = [play_round(node) for _ in range(ROUNDS)]
         pids = tree(node.process.pid)
         time.sleep(2)
         cpu, began = cpu_seconds(pids), time.perf_counter()
@@ -102,7 +101,7 @@ def main() -> None:
     column = {key: [row[key] for row in rows] for key in rows[0]}
     ratio = [row["fan_out"] / row["xargs"] for row in rows]
     over = [row["chain"] / row["spawn"] for row in rows]
-    print(f"one node, 4 slots; medians of {ROUNDS} interleaved rounds [least–most]")
+    print(f"one node, 4 slots; medians of {ROUNDS} interleaved rounds [least to most]")
     print(f"chain of {CHAIN} shell tasks   {spread(column['chain'])} ms per task")
     print(f"  bare spawn of the same   {spread(column['spawn'])} ms; ratio {spread(over)}")
     print(f"  bare fdatasync           {spread(column['sync'])} ms")

@@ -142,7 +142,9 @@ def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, d
 
 def test_a_cancel_that_is_ahead_in_the_log_refuses_the_start() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
+    world.propose(
+        ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content()))
+    )
     submit(world, "r1")
     cancel = CancelRun(world.now, "r1", "ann")
     start = StartAttempts(world.now, world.scheduler.epoch, world.session, "r1", [(0, 1)])
@@ -156,7 +158,9 @@ def test_a_cancel_that_is_ahead_in_the_log_refuses_the_start() -> None:
 
 def test_a_start_of_an_older_epoch_is_refused() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
+    world.propose(
+        ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content()))
+    )
     submit(world, "r1")
     old = world.scheduler.epoch
     world.propose(TakeOffice(world.now, "n2"))
@@ -167,7 +171,9 @@ def test_a_start_of_an_older_epoch_is_refused() -> None:
 
 def test_attempts_of_an_ended_session_are_lost_and_its_late_reports_are_stale() -> None:
     world = World()
-    world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content())))
+    world.propose(
+        ApplyWorkflow(1, "w", pack_definition(Workflow("w", (Task("a", Shell("true")),)).content()))
+    )
     submit(world, "r1")
     world.turn()
     ((session, n),) = world.attempts

@@ -285,7 +285,8 @@ from grampus.runs.commands import *
 world = World()
 tasks = [Task("t0", Shell("x"))]
 tasks += [Task(f"t{i}", Shell("x"), after=(f"t{i//2}",)) for i in range(1, 40)]
-world.propose(ApplyWorkflow(1, "w", pack_definition(Workflow("w", tuple(tasks), on_failure="continue").content())))
+flow = Workflow("w", tuple(tasks), on_failure="continue")
+world.propose(ApplyWorkflow(1, "w", pack_definition(flow.content())))
 for i in range(4): submit(world, f"r{i}")
 for k in range(90):
     world.turn()
