@@ -1,7 +1,7 @@
 """What an attempt costs through the warden, beside bare processes, in the same minutes.
 
-Rounds are interleaved, so that a busy machine hits all of them alike; what counts is the ratio. Prints
-medians with their range.
+Rounds are interleaved, so that a busy machine hits all of them alike; what counts is the ratio.
+Prints medians with their range.
 
     python benchmarks/spawn.py [--rounds 5] [--attempts 400] [--containment auto]
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -38,12 +39,13 @@ class Ground:
         assert self._client is not None
         return self._client
 
-    async def start(self, ready_timeout: float = 20) -> None:
+    async def start(self, ready_timeout: float = 20, python: str = sys.executable) -> None:
         self._client = await WardenClient.start(
             self.folder,
             self.slots,
             self._heard,
             self.gone.set,
+            python=python,
             containment=self.kind,
             output_cap=self.cap,
             ready_timeout=ready_timeout,
@@ -121,6 +123,7 @@ def play(
     kind: str,
     slots: int = 4,
     cap: int = 1 << 20,
+    python: str = sys.executable,
 ) -> None:
     """Tells a story on a fresh warden, ends it, and insists that nothing of it is left."""
     if kind == "pid-namespace":
@@ -128,7 +131,7 @@ def play(
 
     async def tell() -> None:
         ground = Ground(folder / "worker", kind, slots, cap)
-        await ground.start()
+        await ground.start(python=python)
         instance = ground.client.instance
         try:
             assert ground.client.containment == kind

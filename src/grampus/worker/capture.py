@@ -105,7 +105,12 @@ class Stream:
             return 0
         try:
             if size > self._cap or self._dropped:
-                self._cut(size, written)
+                try:
+                    self._cut(size, written)
+                except OSError as error:
+                    # Better with a hole in the middle than not at all.
+                    _remove(self.path + ".cut")
+                    print(f"{target}: stays uncut: {error}", file=sys.stderr, flush=True)
             _move(self.path, target)
         finally:
             self._close()

@@ -8,6 +8,7 @@ around all of it.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import select
@@ -118,7 +119,10 @@ class Keeper:
 
     def _accept(self) -> None:
         assert self._listener is not None
-        sock, _ = self._listener.accept()
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # It has gone again.
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         if self._worker is not None or struct.unpack("3i", peer)[1] != os.geteuid():
             sock.close()
@@ -208,7 +212,8 @@ class Keeper:
                     channel = slot.fork(self._containment, self._lock)
                 except OSError as error:
                     self._free.append(slot)
-                    self._refuse(launch.n, "spawn", f"cannot make a containment: {error}")
+                    why = f"cannot make a containment: {error.strerror or error}"
+                    self._refuse(launch.n, "spawn", why)
                     continue
                 self._adopt(slot, channel)
             now = _ticks()
@@ -357,8 +362,9 @@ class Keeper:
         """Whoever looks for a warden shall find the next one."""
         if self._listener is not None:
             self._forget(self._listener.fileno())
-            os.unlink(self._address)
             self._listener.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._address)
             self._listener = None
 
     def _leave(self) -> None:

@@ -162,7 +162,7 @@ def _probe(containment: Containment, slot: Slot, lock: int) -> None:
             else:
                 reason = end.error or f"its attempt ended with {end.exit}"
     except OSError as error:
-        reason = str(error)
+        reason = error.strerror or str(error)
     finally:
         slot.condemn()
         while not slot.reap():

@@ -1,0 +1,155 @@
+"""Where patience ends: what cannot be killed, who falls silent, and kernels that forbid namespaces.
+
+The warden is the real one, with shorter spans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from warden_ground import KINDS, Ground, insist_on_namespaces, is_alive, play, until
+
+from grampus.worker.orders import Ended, Stuck
+from grampus.worker.process_tree import children, descendants
+from grampus.worker.warden_client import WardenFailed
+
+both = pytest.mark.parametrize("kind", KINDS)
+
+
+def interpreter(folder: Path, prelude: str) -> str:
+    """A Python that runs `prelude` before it becomes the warden."""
+    program = f"import sys\n{prelude}\nfrom grampus.worker.warden import main\nsys.exit(main())\n"
+    (folder / "prelude.py").write_text(program)
+    script = folder / "python"
+    # The client's own `-X utf8 -m grampus.worker.warden` makes room for the program.
+    script.write_text(
+        f'#!/bin/sh\nshift 4\nexec "{sys.executable}" -X utf8 "{folder}/prelude.py" "$@"\n'
+    )
+    script.chmod(0o700)
+    return str(script)
+
+
+@both
+def test_what_cannot_be_killed_keeps_its_slot_and_is_told_again_and_again(
+    kind: str, tmp_path: Path
+) -> None:
+    immortal = tmp_path / "immortal"
+    python = interpreter(
+        tmp_path,
+        f"""
+import os
+import grampus.worker.containment as c, grampus.worker.shim as s, grampus.worker.keeper as k
+s.STUCK_AFTER = k.STUCK_AFTER = 200
+for kind in (c.PidNamespace, c.Subreaper):
+    def signal(self, number, real=kind.signal):
+        if not os.path.exists({str(immortal)!r}):
+            real(self, number)
+    kind.signal = signal
+""",
+    )
+
+    async def story(ground: Ground) -> None:
+        immortal.touch()
+        ground.sh(1, "sleep 600 & echo up; sleep 600", grace=50)
+        ground.sh(2, "echo waits")
+        await ground.written(ground.live(await ground.slot_of(1)), "up")
+        mine = descendants(children(ground.client.pid)[0])
+        ground.end(1)
+        first = await ground.wait(Stuck, 1)
+        assert sorted(first.pids) == sorted(mine)
+        assert len(mine) == 3
+        await until(lambda: ground.count(Stuck, 1) >= 3, "it is told again and again")
+        assert ground.count(Ended, 1) == ground.count(Ended, 2) == 0
+        immortal.unlink()
+        end = await ground.ended(1)
+        assert (end.cause, end.exit) == ("end", -signal.SIGKILL)
+        assert (await ground.ended(2)).stdout == 6
+
+    play(story, tmp_path, kind, slots=1, python=python)
+
+
+@both
+def test_a_shim_that_falls_silent_is_killed_with_its_attempt(kind: str, tmp_path: Path) -> None:
+    python = interpreter(
+        tmp_path, "import grampus.worker.keeper as k\nk.SILENCE = 300\nk._BEAT = 50"
+    )
+
+    async def story(ground: Ground) -> None:
+        for n, asked in ((1, True), (2, False)):
+            timeout = None if asked else 1_000
+            ground.sh(n, "sleep 600 & echo up; sleep 600", timeout=timeout, grace=50)
+            await ground.written(ground.live(await ground.slot_of(n)), "up")
+            [shim] = children(ground.client.pid)
+            os.kill(shim, signal.SIGSTOP)
+            below = descendants(shim)
+            if asked:
+                ground.end(n)
+            end = await ground.ended(n)
+            assert (end.cause, end.exit) == ("lost", None)
+            assert not any(map(is_alive, (shim, *below)))
+        ground.sh(3, "exit 3")
+        assert (await ground.ended(3)).exit == 3
+
+    async def warm(ground: Ground) -> None:
+        ground.sh(0, "true")
+        await ground.ended(0)
+        await story(ground)
+
+    play(warm, tmp_path, kind, slots=1, python=python)
+
+
+def without_namespaces(folder: Path) -> str:
+    """A Python that must not make namespaces; skips where that cannot be arranged."""
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() != 0 or setpriv is None:
+        pytest.skip("needs root and setpriv, to take the right to make namespaces away")
+    script = folder / "python"
+    drop = "--bounding-set=-sys_admin --inh-caps=-sys_admin"
+    script.write_text(f'#!/bin/sh\nexec {setpriv} {drop} "{sys.executable}" "$@"\n')
+    script.chmod(0o700)
+    return str(script)
+
+
+def test_where_namespaces_are_forbidden_the_subreaper_takes_over_and_says_why(
+    tmp_path: Path,
+) -> None:
+    python = without_namespaces(tmp_path)
+
+    async def tell() -> None:
+        ground = Ground(tmp_path / "worker", "auto", 1, 1 << 20)
+        await ground.start(python=python)
+        try:
+            assert ground.client.containment == "subreaper"
+            ground.sh(1, "exit 3")
+            assert (await ground.ended(1)).exit == 3
+        finally:
+            await ground.client.stop(0)
+        log = (ground.folder / "warden.log").read_text()
+        assert "pid-namespace does not work here (clone3: Operation not permitted" in log
+        assert "taking subreaper" in log
+
+    asyncio.run(tell())
+
+
+def test_a_containment_that_was_asked_for_and_does_not_work_is_an_error(tmp_path: Path) -> None:
+    ground = Ground(tmp_path / "worker", "pid-namespace", 1, 1 << 20)
+    with pytest.raises(WardenFailed, match="Operation not permitted"):
+        asyncio.run(ground.start(python=without_namespaces(tmp_path)))
+
+
+def test_auto_takes_the_pid_namespace_where_it_works(tmp_path: Path) -> None:
+    insist_on_namespaces()
+
+    async def tell() -> None:
+        ground = Ground(tmp_path / "worker", "auto", 1, 1 << 20)
+        await ground.start()
+        await ground.client.stop(0)
+        assert ground.client.containment == "pid-namespace"
+
+    asyncio.run(tell())
