@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from grampus.model.template import References, TemplateError, references_in
 from grampus.model.workflow import Http, Python, Shell, Sleep, Sql, Task, Workflow
+
+S = TypeVar("S", bound=Struct)
 
 
 class Templated(Struct, frozen=True):
@@ -64,7 +66,7 @@ def mentioned(task: Task) -> References:
 
 
 def canonical(workflow: Workflow) -> Workflow:
-    """`workflow` with every `after` complete and in declaration order, and each task once.
+    """`workflow` with every `after` complete and in declaration order; equal ones have equal bytes.
 
     Names that are not there stay, at the end, for `check` to tell.
     """
@@ -73,8 +75,26 @@ def canonical(workflow: Workflow) -> Workflow:
     for task in workflow.tasks:
         names = dict.fromkeys([*task.after, *mentioned(task).tasks])
         after = tuple(sorted(names, key=lambda name: place.get(name, len(place))))
-        tasks.append(task if after == task.after else msgspec.structs.replace(task, after=after))
-    return msgspec.structs.replace(workflow, tasks=tuple(tasks))
+        tasks.append(_defaulted(msgspec.structs.replace(task, after=after)))
+    params = tuple(_defaulted(param) for param in workflow.params)
+    return _defaulted(msgspec.structs.replace(workflow, tasks=tuple(tasks), params=params))
+
+
+def _defaulted(value: S) -> S:
+    """`value` with each field that equals its default being that default.
+
+    Encoding leaves a field out when it *is* its default; one that only equals it would be written.
+    """
+    fields, defaults = value.__struct_fields__, value.__struct_defaults__
+    known = dict(zip(fields[len(fields) - len(defaults) :], defaults, strict=True))
+    changed: dict[str, Any] = {}
+    for name in fields:
+        item, default = getattr(value, name), known.get(name, msgspec.NODEFAULT)
+        if type(item) is type(default) and item == default:
+            changed[name] = default
+        elif isinstance(item, Struct):
+            changed[name] = _defaulted(item)
+    return msgspec.structs.replace(value, **changed)
 
 
 def order(tasks: Iterable[Task]) -> list[Task]:

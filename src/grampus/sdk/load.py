@@ -187,6 +187,7 @@ def _read_python(path: Path) -> tuple[list[_Read], list[Problem]]:
     problems += [problem for _, each in traced for problem in each.problems]
     if not path.stem.isidentifier() and any(_calls(read.workflow, path.stem) for read in found):
         text = f"`{path.stem}` cannot be imported: rename the file to an identifier"
+        problems = [p for p in problems if not (p.field or "").endswith("python.call")]
         problems.append(Problem(text, shown(str(path))))
     return found, problems
 

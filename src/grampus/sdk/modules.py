@@ -69,7 +69,7 @@ def run_file(path: Path) -> tuple[ModuleType | None, list[Problem]]:
     except OSError as error:
         return None, [Problem(f"cannot be read: {error.strerror}", file)]
     except SyntaxError as error:
-        return None, [Problem(f"{type(error).__name__}: {error.msg}", file, error.lineno)]
+        return None, [Problem(f"{type(error).__name__}: {error.msg}", file, error.lineno or None)]
     except (ValueError, RecursionError) as error:
         return None, [Problem(f"is no Python: {error}", file)]
     module = ModuleType(name)

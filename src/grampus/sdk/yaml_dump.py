@@ -36,12 +36,13 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None
-    if plain(text) != text or not isinstance(plain(text), str):
+    if not all(char.isprintable() or char == "\n" for char in text):
+        style = '"'
+    elif "\n" in text:
+        clean = all(line == line.rstrip() for line in text.split("\n"))
+        style = "|" if clean and text.strip() and not text[0].isspace() else '"'
+    elif plain(text) != text or not isinstance(plain(text), str):
         style = "'"
-    if "\n" in text and text.isprintable() is False:
-        block = all(char.isprintable() or char == "\n" for char in text)
-        safe = block and not any(line != line.rstrip() for line in text.split("\n"))
-        style = "|" if safe and text.strip() and not text[0].isspace() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

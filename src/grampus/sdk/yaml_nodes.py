@@ -128,7 +128,8 @@ def read_documents(text: str, file: str) -> tuple[list[Document], list[Problem]]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         parts = [part for part in (error.context, error.problem) if part]
-        line = mark.line + 1 if mark else None
+        last = len(text.rstrip("\n").split("\n"))
+        line = min(mark.line + 1, last) if mark else None
         return documents, [Problem(f"no valid YAML: {', '.join(parts)}", file, line)]
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
