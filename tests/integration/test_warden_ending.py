@@ -133,7 +133,7 @@ def test_five_hundred_runaway_children_do_not_outlive_their_attempt(
         program = CROWD + last.get(way, "time.sleep(0.3); os.kill(os.getpid(), 9)")
         ground.launch(1, sys.executable, "-S", "-c", program, grace=300)
         await ground.written(ground.live(await ground.slot_of(1)), "crowd")
-        await until(lambda: len(crowd_of(ground)) > 450, "there is a crowd")
+        await until(lambda: len(descendants(ground.client.pid)) > 450, "there is a crowd")
         if way == "is ended":
             ground.end(1)
         end = await ground.ended(1)
