@@ -75,7 +75,9 @@ def client(node: Node) -> Iterator[Client]:
 
 
 @pytest.fixture
-def grampus(client: Client, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def grampus(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:

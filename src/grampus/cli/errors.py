@@ -16,7 +16,7 @@ from pathlib import Path
 
 import typer
 
-from grampus.cli.output import note
+from grampus.cli.output import note, silence
 from grampus.errors import GrampusError, InvalidInput
 
 BUG = 70
@@ -41,9 +41,7 @@ def guarded(call: Callable[[], object]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough; nothing may fail at exit because of it.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        silence(sys.stdout)
         return 0
     except Exception as error:
         # typer's own errors; their class is another one in each version of it.

@@ -38,8 +38,18 @@ _COLOURS = {
 
 
 def note(text: str) -> None:
-    """A message for people."""
-    print(text, file=sys.stderr, flush=True)
+    """A message for people. When nobody reads them any more, the work goes on without."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """What is written there from now on goes nowhere, and fails nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def document(value: object) -> None:

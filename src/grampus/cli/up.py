@@ -63,8 +63,8 @@ async def _run(config: Config) -> None:
             note("still stopping: tasks get their grace before they are ended")
             return
         stopped = True
-        note("stopping: running tasks are told to end")
         cancel()
+        note("stopping: running tasks are told to end")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

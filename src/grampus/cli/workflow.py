@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="workflow", help="What was declared: graphs of tasks.", no_args_is_help=True)
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE…", help="Python or YAML files with workflows.")
+    list[Path], typer.Argument(metavar="FILE…", help="Python or YAML files, or folders of them.")
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a workflow.")]
 
@@ -66,13 +67,15 @@ def validate(files: Files, output: Output = Format.text) -> None:
     loaded = load_all(files)
     if output is Format.json:
         rows = [
-            {"source": str(x.source), "name": x.workflow.name, "tasks": len(x.workflow.tasks)}
+            {"source": _source(x), "name": x.workflow.name, "tasks": len(x.workflow.tasks)}
             for x in loaded
         ]
         document(rows)
         return
     for each in loaded:
-        print(f"{each.source}: {each.workflow.name}, {len(each.workflow.tasks)} tasks, is valid")
+        count = len(each.workflow.tasks)
+        tasks = "1 task" if count == 1 else f"{count} tasks"
+        print(f"{_source(each)}: {each.workflow.name}, {tasks}, is valid")
 
 
 @app.command("list")
@@ -175,21 +178,26 @@ def delete(
 
 def load_all(files: list[Path]) -> list[Loaded]:
     """What all files declare. Raises InvalidInput with the problems of all of them."""
+    from contextlib import redirect_stdout
+
     from grampus.sdk.load import load
 
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    for path in files:
+    for path in dict.fromkeys(files):
         try:
-            loaded += load(path)
+            # What the user's module prints while it is read is no data of ours.
+            with redirect_stdout(sys.stderr):
+                loaded += load(path)
         except InvalidInput as error:
             problems += error.problems
     places: dict[str, str] = {}
     for each in loaded:
-        before = places.setdefault(each.workflow.name, str(each.source))
-        if before != str(each.source):
+        source = _source(each)
+        before = places.setdefault(each.workflow.name, source)
+        if before != source:
             text = f"the workflow `{each.workflow.name}` is declared in {before} too"
-            problems.append(Problem(text, str(each.source)))
+            problems.append(Problem(text, source))
     if problems:
         raise InvalidInput(problems)
     return loaded
@@ -225,6 +233,12 @@ def schedule_text(schedule: dict[str, Any] | None) -> str:
     every = schedule.get("every")
     when = f"every {format_duration(every)}" if every else str(schedule.get("cron"))
     return f"{when} {schedule.get('tz', 'UTC')}"
+
+
+def _source(loaded: Loaded) -> str:
+    from grampus.sdk.trace import shown
+
+    return shown(str(loaded.source))
 
 
 def _print(info: WorkflowInfo) -> None:
