@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ import pytest
 from cli_node import TOKEN, Node, Play, Puppet, all_succeed, newest, published
 
 from grampus.cli import main as cli
-from grampus.errors import NotFound, Refused
+from grampus.errors import NotFound, Refused, UsageError
 from grampus.ids import is_run_id
 from grampus.model.run import AttemptState, Value
 from grampus.model.workflow import Param, Retry, Schedule, Shell, Task, Workflow
@@ -380,3 +381,37 @@ def test_on_a_terminal_the_run_is_a_live_picture_that_ends(node: Node, client: C
     assert "load FAILED (attempt 2 of 2)" in text
     # The cursor is given back.
     assert seen.decode().rindex("\x1b[?25h") > seen.decode().rindex("\x1b[?25l")
+
+
+def test_the_client_applies_files_and_workflow_functions(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "two.py"
+    file.write_text(
+        "from grampus import shell, workflow\n"
+        "@workflow\ndef one(): shell('true', name='a')\n"
+        "@workflow\ndef two(day: str = 'x'): shell('true', name='a')\n"
+    )
+    assert [(a.name, a.version) for a in client.apply(file)] == [("one", 1), ("two", 1)]
+    spec = importlib.util.spec_from_file_location("two", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run = client.start(module.two, {"day": "y"})
+    assert (run.workflow, run.params) == ("two", {"day": "y"})
+    with pytest.raises(UsageError):
+        client.apply(print)
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n", 130), ("", 130), ("yes", 0)])
+def test_on_a_terminal_it_asks_before_it_destroys(
+    client: Client, node: Node, answer: str, code: int
+) -> None:
+    run = play(node, client)
+    master, terminal = pty.openpty()
+    process = spawn("run", "delete", run, stdin=terminal, stderr=terminal)
+    os.close(terminal)
+    os.write(master, f"{answer}\n".encode())
+    assert process.wait(10) == code
+    assert f"Delete run {run} of etl" in os.read(master, 4096).decode()
+    os.close(master)
+    assert [x.id for x in client.runs()] == ([] if code == 0 else [run])
