@@ -12,9 +12,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.node import Running, cpu_seconds, pss_mib, running, tree
 from grampus.model.workflow import Shell, Task, Workflow
+from grampus.sdk.load import Loaded
 
 ROUNDS = 5
 CHAIN = 100
@@ -87,8 +89,8 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def main() -> None:
     with running() as node:
-        node.client.apply(chain(CHAIN))
-        node.client.apply(fan_out(FAN_OUT))
+        for workflow in (chain(CHAIN), fan_out(FAN_OUT)):
+            node.client.apply_loaded(Loaded(workflow, None, Path(__file__)))
         run_to_end(node, "chain")
         rows = [play_round(node) for _ in range(ROUNDS)]
         pids = tree(node.process.pid)
