@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,10 +57,17 @@ TOKEN_BYTES = 24
 LOOPBACK = "127.0.0.1"
 
 
+#: Seconds after which a thread that computes lets another one go on. The writer's thread leaves the
+#: interpreter for every SQL statement; with the default of 5 ms it would wait for the loop each
+#: time.
+SWITCH_INTERVAL = 0.0005
+
+
 async def run_up(config: Config, ready: Callable[[str], None]) -> None:
     """Runs one node until it is cancelled; then ends it in order and raises CancelledError.
 
     Raises FolderError, Refused or another GrampusError when it cannot start or go on."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     async with contextlib.AsyncExitStack() as stack:
         node = await Node.open(config, stack)
         try:
