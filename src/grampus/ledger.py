@@ -32,6 +32,8 @@ TABLES = {
     "output": "run, task",
     "session": "id",
     "event": "run, revision",
+    "schedule": "workflow",
+    "tick": "workflow, tick",
 }
 
 

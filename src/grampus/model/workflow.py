@@ -161,6 +161,8 @@ class Workflow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     #: Runs that may be active at once; None is no limit. What is beyond: `overlap`.
     max_active_runs: int | None = None
     overlap: Overlap = "queue"
+    #: Of a whole run from its start, in ms; None is no limit.
+    timeout: int | None = None
     description: str = ""
     #: Content hash of the files that travel along; None when nothing needs to.
     bundle: str | None = None

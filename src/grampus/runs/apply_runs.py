@@ -56,8 +56,8 @@ def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str) -> No
     tasks = len(graph.tasks)
     db.execute(
         "INSERT INTO run (id, seq, workflow, version, state, reason, params, request, priority,"
-        " tick, created, started, ended, tasks, remaining, failed)"
-        " VALUES (?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, 0)",
+        " tick, created, started, ended, tasks, remaining, failed, round, expires, expired)"
+        " VALUES (?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, 0, 1, NULL, 0)",
         (
             command.run, seq, command.workflow, command.version, reason, command.params,
             command.request, command.priority, command.tick, command.at, tasks, tasks,

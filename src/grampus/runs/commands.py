@@ -152,6 +152,113 @@ class TakeOffice(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
     node: str
 
 
+class PauseRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pause-run"):
+    """RUNNING → PAUSED: nothing more starts, what lives goes on. Accepted: the state afterwards."""
+
+    at: int
+    run: str
+    by: str
+
+
+class ResumeRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="resume-run"):
+    """PAUSED → RUNNING. Accepted: the state afterwards."""
+
+    at: int
+    run: str
+    by: str
+
+
+class RetryRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="retry-run"):
+    """A new round of a FAILED run, or from a task on of a SUCCEEDED one too.
+
+    Without `task`: every task that did not succeed. With it: that task and all that is downstream.
+    Attempt numbers go on, failures and losses count anew. Accepted: (round, names of the tasks).
+    A CANCELLED run is never run again."""
+
+    at: int
+    run: str
+    #: "" is none.
+    task: str
+    by: str
+
+
+class ExpireRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="expire-run"):
+    """The run's own timeout has passed: it ends as FAILED, like a cancel by nobody."""
+
+    at: int
+    epoch: int
+    run: str
+
+
+class DeclareLost(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="declare-lost"
+):
+    """A person says that nothing is left of the task's live attempt: it is LOST."""
+
+    at: int
+    run: str
+    task: str
+    by: str
+
+
+class PlanSchedule(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="plan-schedule"
+):
+    """The first planned tick of a version; refused when that version has one already.
+
+    `next_tick` None: there will be none. Only the proposer knows time zones."""
+
+    at: int
+    epoch: int
+    workflow: str
+    version: int
+    next_tick: int | None
+
+
+class FireTick(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="fire-tick"):
+    """Compare-and-set: the planned tick becomes a run, or a row that says why not.
+
+    Accepted when the schedule's version and next tick are these and it is not paused; the run id is
+    made from (workflow, tick), so that a tick is one run for ever. Accepted: the outcome."""
+
+    at: int
+    epoch: int
+    workflow: str
+    version: int
+    tick: int
+    next_tick: int | None
+    run: str
+    #: Resolved with this tick; None when they cannot be resolved: then `reason` says why.
+    params: bytes | None
+    reason: str
+
+
+class SkipTicks(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="skip-ticks"):
+    """Compare-and-set on `first`: planned ticks up to `last` become one row with the reason."""
+
+    at: int
+    epoch: int
+    workflow: str
+    version: int
+    first: int
+    last: int
+    count: int
+    next_tick: int | None
+    #: `missed` or `paused`
+    reason: str
+
+
+class PauseSchedule(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pause-schedule"
+):
+    """Paused: ticks are skipped and recorded. Accepted: "paused" or "active"."""
+
+    at: int
+    workflow: str
+    paused: bool
+    by: str
+
+
 Command = (
     ApplyWorkflow
     | PauseWorkflow
@@ -165,6 +272,15 @@ Command = (
     | OpenSession
     | EndSession
     | TakeOffice
+    | PauseRun
+    | ResumeRun
+    | RetryRun
+    | ExpireRun
+    | DeclareLost
+    | PlanSchedule
+    | FireTick
+    | SkipTicks
+    | PauseSchedule
 )
 
 

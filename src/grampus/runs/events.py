@@ -33,10 +33,39 @@ class RunStarted(Event, frozen=True, tag="run.started", kw_only=True):
     workflow: str
     version: int
     priority: int
+    #: When the run's own timeout passes, or None.
+    expires: int | None = None
 
 
 class RunCancelling(Event, frozen=True, tag="run.cancelling", kw_only=True):
     by: str
+
+
+class RunPaused(Event, frozen=True, tag="run.paused", kw_only=True):
+    by: str
+
+
+class RunResumed(Event, frozen=True, tag="run.resumed", kw_only=True):
+    """Followed by `task.ready` of every task that may start."""
+
+    by: str
+
+
+class RunRetried(Event, frozen=True, tag="run.retried", kw_only=True):
+    """A new round; followed by `task.reset` and `task.ready`."""
+
+    by: str
+    round: int
+    workflow: str
+    version: int
+    priority: int
+
+
+class TaskReset(Event, frozen=True, tag="task.reset", kw_only=True):
+    """Back to WAITING in a new round."""
+
+    task: str
+    index: int
 
 
 class RunFinished(Event, frozen=True, tag="run.finished", kw_only=True):
@@ -119,6 +148,29 @@ class WorkflowDeleted(Event, frozen=True, tag="workflow.deleted", kw_only=True):
     workflow: str
 
 
+class SchedulePlanned(Event, frozen=True, tag="schedule.planned", kw_only=True):
+    """The next tick of a workflow, or None."""
+
+    workflow: str
+    version: int
+    next_tick: int | None
+    paused: bool
+
+
+class TickDone(Event, frozen=True, tag="schedule.tick", kw_only=True):
+    """What became of planned ticks `first` to `last`."""
+
+    workflow: str
+    first: int
+    last: int
+    count: int
+    #: `run`, `skipped`, `missed`, `paused`, `failed`
+    outcome: str
+    #: The run's id goes into `made`: this is no fact of the run's own history.
+    made: str = ""
+    reason: str = ""
+
+
 class SessionOpened(Event, frozen=True, tag="session.opened", kw_only=True):
     session: int
     worker: str
@@ -154,4 +206,10 @@ Fact = (
     | SessionOpened
     | SessionEnded
     | OfficeTaken
+    | RunPaused
+    | RunResumed
+    | RunRetried
+    | TaskReset
+    | SchedulePlanned
+    | TickDone
 )

@@ -52,15 +52,18 @@ def set_run_state(
 
 def begin(change: Change, at: int, row: RunRow) -> None:
     """The run's first breath: it is RUNNING and its roots are READY."""
-    change.db.execute(
-        "UPDATE run SET state = ?, reason = '', started = ? WHERE id = ?",
-        (run_step(row.state, RunState.RUNNING), at, row.id),
-    )
-    change.emit(
-        RunStarted, at=at, run=row.id,
-        workflow=row.workflow, version=row.version, priority=row.priority,
-    )  # fmt: skip
     graph = change.graph(row.workflow, row.version)
+    timeout = graph.workflow.timeout
+    expires = None if timeout is None else at + timeout
+    change.db.execute(
+        "UPDATE run SET state = ?, reason = '', started = ?, expires = ? WHERE id = ?",
+        (run_step(row.state, RunState.RUNNING), at, expires, row.id),
+    )
+    row = row._replace(state=RunState.RUNNING)
+    change.emit(
+        RunStarted, at=at, run=row.id, workflow=row.workflow, version=row.version,
+        priority=row.priority, expires=expires,
+    )  # fmt: skip
     for index, ups in enumerate(graph.ups):
         if not ups:
             make_ready(change, at, row, graph, index, TaskState.WAITING, attempt=1, due=at)

@@ -11,13 +11,16 @@ CREATE TABLE workflow_version (
     NULL, PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
 
--- remaining: task runs that are not final. failed: a task has ended badly.
+-- remaining: task runs that are not final. failed: a task has ended badly. round: 1, and one more
+for
+-- every retry of the run. expires: when its own timeout passes. expired: it has.
 CREATE TABLE run (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, workflow TEXT NOT NULL, version INTEGER NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL, params BLOB NOT NULL, request TEXT NOT NULL,
     priority INTEGER NOT NULL, tick INTEGER NOT NULL,
     created INTEGER NOT NULL, started INTEGER, ended INTEGER,
-    tasks INTEGER NOT NULL, remaining INTEGER NOT NULL, failed INTEGER NOT NULL
+    tasks INTEGER NOT NULL, remaining INTEGER NOT NULL, failed INTEGER NOT NULL,
+    round INTEGER NOT NULL, expires INTEGER, expired INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX run_by_seq ON run (seq);
 CREATE INDEX run_by_state ON run (state, seq);
@@ -61,4 +64,17 @@ CREATE TABLE event (
     run TEXT NOT NULL, revision INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (run, revision)
+) WITHOUT ROWID;
+
+-- One row per workflow that has had a schedule. next_tick: planned, NULL when there is none.
+CREATE TABLE schedule (
+    workflow TEXT PRIMARY KEY, version INTEGER NOT NULL, paused INTEGER NOT NULL, paused_by TEXT NOT
+    NULL, next_tick INTEGER
+) WITHOUT ROWID;
+
+-- What became of planned ticks: one row each, or one row for a range that was missed or paused.
+CREATE TABLE tick (
+    workflow TEXT NOT NULL, tick INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL,
+    outcome TEXT NOT NULL, run TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (workflow, tick)
 ) WITHOUT ROWID;

@@ -209,7 +209,9 @@ def _of_traced(flow: WorkflowFunction, traced: Traced, path: Path) -> _Read:
 def load_workflow(flow: object) -> Loaded:
     """A workflow function of this process, with the files that it needs. Raises InvalidInput."""
     if not isinstance(flow, WorkflowFunction):
-        raise UsageError(f"{type(flow).__name__} is no workflow: give a function with @workflow, or a path")
+        raise UsageError(
+            f"{type(flow).__name__} is no workflow: give a function with @workflow, or a path"
+        )
     path = Path(os.path.abspath(flow.source))
     if not path.is_file():
         text = "a workflow has to be in a file, so that workers can get it"
