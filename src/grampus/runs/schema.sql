@@ -12,8 +12,7 @@ CREATE TABLE workflow_version (
 ) WITHOUT ROWID;
 
 -- remaining: task runs that are not final. failed: a task has ended badly. round: 1, and one more
-for
--- every retry of the run. expires: when its own timeout passes. expired: it has.
+-- for every retry of the run. expires: when its own timeout passes. expired: it has.
 CREATE TABLE run (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, workflow TEXT NOT NULL, version INTEGER NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL, params BLOB NOT NULL, request TEXT NOT NULL,
