@@ -14,6 +14,7 @@ import msgspec
 from grampus.errors import Problem
 from grampus.ids import is_name
 from grampus.model.check_task import check_task
+from grampus.model.duration import LONGEST, format_duration
 from grampus.model.graph import cycles, mentioned, templated
 from grampus.model.params import ALLOWED, PARAMS_LIMIT, default_of
 from grampus.model.places import Places, at_place
@@ -56,6 +57,10 @@ def _check_head(workflow: Workflow) -> Iterator[Problem]:
     if active is not None and active < 1:
         found = str(active)
         yield Problem("out of range", field="max_active_runs", found=found, allowed="at least 1")
+    timeout = workflow.timeout
+    if timeout is not None and not 1 <= timeout <= LONGEST:
+        found = format_duration(timeout) if timeout >= 0 else str(timeout)
+        yield Problem("out of range", field="timeout", found=found, allowed="1ms to ten years")
     try:
         size = len(workflow.content())
     except (UnicodeEncodeError, msgspec.EncodeError, ValueError, TypeError) as error:

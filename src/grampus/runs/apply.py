@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grampus.runs import apply_attempts, apply_runs, apply_sessions, apply_workflows
+from grampus.runs import apply_attempts, apply_control, apply_runs, apply_sessions, apply_workflows
 from grampus.runs.change import Change
 from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
     Command,
+    DeclareLost,
     DeleteRun,
     DeleteWorkflow,
     EndSession,
+    ExpireRun,
     OpenSession,
+    PauseRun,
     PauseWorkflow,
     ReportAttempt,
+    ResumeRun,
     Retain,
+    RetryRun,
     StartAttempts,
     SubmitRun,
     TakeOffice,
@@ -44,6 +49,11 @@ _VERSION_1: dict[type[Any], Handler] = {
     OpenSession: apply_sessions.open_session,
     EndSession: apply_sessions.end_session,
     TakeOffice: apply_sessions.take_office,
+    PauseRun: apply_control.pause_run,
+    ResumeRun: apply_control.resume_run,
+    RetryRun: apply_control.retry_run,
+    ExpireRun: apply_control.expire_run,
+    DeclareLost: apply_control.declare_lost,
 }
 
 APPLY: dict[int, dict[type[Any], Handler]] = {1: _VERSION_1}

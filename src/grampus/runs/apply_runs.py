@@ -8,12 +8,11 @@ from grampus.runs.commands import CancelRun, DeleteRun, Refusal, Retain, SubmitR
 from grampus.runs.events import RunCancelling, RunDeleted, RunFinished, RunSubmitted
 from grampus.runs.graph import Graph
 from grampus.runs.progress import (
-    active_runs,
     begin,
     finish_tasks,
     not_started,
+    queue_reason,
     read_run,
-    run_limit,
     set_run_state,
     settle,
 )
@@ -27,26 +26,21 @@ def submit_run(change: Change, command: SubmitRun) -> str | Refusal:
             return "exists"
         return Refusal("conflict", f"run {command.run} exists, and was made by another request")
     workflow = db.one(
-        "SELECT paused, version FROM workflow WHERE name = ? AND deleted = 0", (command.workflow,)
+        "SELECT name FROM workflow WHERE name = ? AND deleted = 0", (command.workflow,)
     )
     graph = change.find_graph(command.workflow, command.version)
     if workflow is None or graph is None:
         return Refusal("not-found", f"there is no workflow {command.workflow}")
-    newest = change.graph(command.workflow, workflow[1])
-    reason = f"workflow {command.workflow} is paused" if workflow[0] else ""
-    limit = run_limit(newest)
-    if limit is not None and active_runs(change, command.workflow) >= limit:
-        overlap = newest.workflow.overlap
-        reason = f"max_active_runs: {limit} of {limit} active"
-        if overlap == "skip":
-            return Refusal("conflict", f"{command.workflow}: {reason}, and overlap is skip")
-    _insert(change, command, graph, reason)
-    if not reason:
+    waiting = queue_reason(change, command.workflow)
+    if waiting.refusal:
+        return Refusal("conflict", waiting.refusal)
+    _insert(change, command, graph, waiting.reason)
+    if not waiting.reason:
         row = read_run(change, command.run)
         assert row is not None
         begin(change, command.at, row)
-    elif limit is not None and newest.workflow.overlap == "cancel_old" and not workflow[0]:
-        _cancel_oldest(change, command)
+    elif waiting.cancel_oldest:
+        cancel_oldest(change, command.at, command.workflow, command.run)
     return "created"
 
 
@@ -75,15 +69,15 @@ def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str) -> No
     )  # fmt: skip
 
 
-def _cancel_oldest(change: Change, command: SubmitRun) -> None:
+def cancel_oldest(change: Change, at: int, workflow: str, newer: str) -> None:
     """Overlap `cancel_old`: the oldest active run that is not being cancelled makes room."""
     oldest = change.db.value(
         "SELECT id FROM run WHERE workflow = ? AND state IN ('RUNNING', 'PAUSED')"
         " ORDER BY seq LIMIT 1",
-        (command.workflow,),
+        (workflow,),
     )
     if oldest is not None:
-        cancel_run(change, CancelRun(command.at, oldest, f"overlap: {command.run} is newer"))
+        cancel_run(change, CancelRun(at, oldest, f"overlap: {newer} is newer"))
 
 
 def cancel_run(change: Change, command: CancelRun) -> RunState | Refusal:

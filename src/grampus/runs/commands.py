@@ -171,7 +171,7 @@ class ResumeRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
 class RetryRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="retry-run"):
     """A new round of a FAILED run, or from a task on of a SUCCEEDED one too.
 
-    Without `task`: every task that did not succeed. With it: that task and all that is downstream.
+    Of every task that did not succeed; with `task`, of it and all that is downstream as well.
     Attempt numbers go on, failures and losses count anew. Accepted: (round, names of the tasks).
     A CANCELLED run is never run again."""
 
@@ -193,12 +193,16 @@ class ExpireRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
 class DeclareLost(
     Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="declare-lost"
 ):
-    """A person says that nothing is left of the task's live attempt: it is LOST."""
+    """A person says that nothing is left of the task's live attempt: it is LOST.
+
+    Refused unless that attempt is there and not final. Accepted: the task's state afterwards."""
 
     at: int
     run: str
     task: str
     by: str
+    #: The attempt that the person looked at.
+    attempt: int
 
 
 class PlanSchedule(

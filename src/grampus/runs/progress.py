@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from grampus.model.duration import format_duration
 from grampus.model.run import RunState, TaskState
 from grampus.runs.change import Change
 from grampus.runs.events import RunFinished, RunStarted, TaskFinished, TaskReady
 from grampus.runs.graph import Graph
 from grampus.runs.transitions import run_step, task_step
+
+#: Tasks become READY in these; in PAUSED they wait.
+_GOES_ON = (RunState.RUNNING, RunState.PAUSED)
 
 
 class RunRow(NamedTuple):
@@ -27,16 +31,21 @@ class RunRow(NamedTuple):
     priority: int
     remaining: int
     failed: bool
+    #: Its own timeout has passed.
+    expired: bool
 
 
-_RUN = "SELECT id, workflow, version, state, priority, remaining, failed FROM run WHERE id = ?"
+_RUN = (
+    "SELECT id, workflow, version, state, priority, remaining, failed, expired FROM run"
+    " WHERE id = ?"
+)
 
 
 def read_run(change: Change, run: str) -> RunRow | None:
     row = change.db.one(_RUN, (run,))
     if row is None:
         return None
-    return RunRow(row[0], row[1], row[2], RunState(row[3]), row[4], row[5], bool(row[6]))
+    return RunRow(row[0], row[1], row[2], RunState(row[3]), row[4], row[5], bool(row[6]), bool(row[7]))
 
 
 def set_run_state(
@@ -51,7 +60,7 @@ def set_run_state(
 
 
 def begin(change: Change, at: int, row: RunRow) -> None:
-    """The run's first breath: it is RUNNING and its roots are READY."""
+    """A round begins: the run is RUNNING, and READY is what waits for nothing."""
     graph = change.graph(row.workflow, row.version)
     timeout = graph.workflow.timeout
     expires = None if timeout is None else at + timeout
@@ -64,9 +73,12 @@ def begin(change: Change, at: int, row: RunRow) -> None:
         RunStarted, at=at, run=row.id, workflow=row.workflow, version=row.version,
         priority=row.priority, expires=expires,
     )  # fmt: skip
-    for index, ups in enumerate(graph.ups):
-        if not ups:
-            make_ready(change, at, row, graph, index, TaskState.WAITING, attempt=1, due=at)
+    for index, attempt in change.db.query(
+        "SELECT idx, attempt FROM task_run WHERE run = ? AND state = 'WAITING' AND waits = 0"
+        " ORDER BY idx",
+        (row.id,),
+    ):
+        make_ready(change, at, row, graph, index, TaskState.WAITING, attempt=attempt + 1, due=at)
 
 
 def make_ready(
@@ -126,13 +138,15 @@ def finish_tasks(
 def release_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> None:
     """`index` has succeeded: who waited for it alone is READY."""
     for down in graph.downs[index]:
-        waits, state = change.db.one(
+        waits, state, attempt = change.db.one(
             "UPDATE task_run SET waits = waits - 1 WHERE run = ? AND idx = ?"
-            " RETURNING waits, state",
+            " RETURNING waits, state, attempt",
             (row.id, down),
         )
-        if waits == 0 and state == TaskState.WAITING and row.state == RunState.RUNNING:
-            make_ready(change, at, row, graph, down, TaskState.WAITING, attempt=1, due=at)
+        if waits == 0 and state == TaskState.WAITING and row.state in _GOES_ON:
+            make_ready(
+                change, at, row, graph, down, TaskState.WAITING, attempt=attempt + 1, due=at
+            )
 
 
 def fail_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> RunRow:
@@ -173,12 +187,16 @@ def settle(change: Change, at: int, row: RunRow) -> None:
     """Ends the run when nothing of it is left to do, and starts the next one in the queue."""
     if row.remaining:
         return
-    if row.state == RunState.CANCELLING:
+    reason = ""
+    if row.expired:
+        limit = change.graph(row.workflow, row.version).workflow.timeout or 0
+        state, reason = RunState.FAILED, f"timed out after {format_duration(limit)}"
+    elif row.state == RunState.CANCELLING:
         state = RunState.CANCELLED
     else:
         state = RunState.FAILED if row.failed else RunState.SUCCEEDED
-    set_run_state(change, row, state, ended=at)
-    change.emit(RunFinished, at=at, run=row.id, state=state)
+    set_run_state(change, row, state, reason=reason, ended=at)
+    change.emit(RunFinished, at=at, run=row.id, state=state, reason=reason)
     promote(change, at, row.workflow)
 
 
@@ -211,6 +229,33 @@ def promote(change: Change, at: int, workflow: str) -> None:
         row = read_run(change, run)
         if row is not None:
             begin(change, at, row)
+
+
+class Queueing(NamedTuple):
+    """What stands between a run of a workflow and its start."""
+
+    #: Why it waits; "" when it may begin.
+    reason: str
+    #: Why it may not even wait; "" when it may.
+    refusal: str
+    #: The oldest active run is to make room.
+    cancel_oldest: bool
+
+
+def queue_reason(change: Change, workflow: str) -> Queueing:
+    """For a workflow that exists; the newest version decides."""
+    version, paused = change.db.one(
+        "SELECT version, paused FROM workflow WHERE name = ?", (workflow,)
+    )
+    newest = change.graph(workflow, version)
+    reason = f"workflow {workflow} is paused" if paused else ""
+    limit = run_limit(newest)
+    if limit is None or active_runs(change, workflow) < limit:
+        return Queueing(reason, "", False)
+    reason = f"max_active_runs: {limit} of {limit} active"
+    overlap = newest.workflow.overlap
+    refusal = f"{workflow}: {reason}, and overlap is skip" if overlap == "skip" else ""
+    return Queueing(reason, refusal, overlap == "cancel_old" and not paused)
 
 
 def run_limit(graph: Graph) -> int | None:

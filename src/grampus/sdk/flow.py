@@ -180,13 +180,15 @@ def workflow(
     on_failure: str | None = None,
     max_active_runs: int | None = None,
     overlap: str | None = None,
+    timeout: float | str | None = None,
     description: str | None = None,
     include: Sequence[str] | None = None,
 ) -> Any:
     """Makes a function a workflow. Its params are the workflow's, with types and defaults.
 
     `on_failure`: stop, or continue with what does not depend on the failed task. `overlap`: what a
-    run beyond `max_active_runs` does. `include`: patterns of further files that travel along.
+    run beyond `max_active_runs` does. `timeout`: of a whole run from its start, seconds or text
+    such as "2h". `include`: patterns of further files that travel along.
     """
     options = {key: value for key, value in locals().items() if key != "function"}
     if function is None:

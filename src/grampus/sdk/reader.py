@@ -203,6 +203,7 @@ HEAD: dict[str, Convert] = {
     "on_failure": one_of(get_args(OnFailure)),
     "max_active_runs": integer,
     "overlap": one_of(get_args(Overlap)),
+    "timeout": duration,
     "description": text,
 }
 

@@ -62,6 +62,8 @@ def dump(workflow: Workflow) -> str:
     for name in ("on_failure", "max_active_runs", "overlap"):
         if getattr(workflow, name) != getattr(blank, name):
             top[name] = getattr(workflow, name)
+    if workflow.timeout is not None:
+        top["timeout"] = format_duration(workflow.timeout)
     top["tasks"] = {task.name: _task(task) for task in workflow.tasks}
     text: str = yaml.dump(
         top,
