@@ -47,6 +47,17 @@ class Loading:
                         "SELECT id FROM run WHERE state = 'CANCELLING' ORDER BY seq"
                     )
                 ),
+                paused=tuple(
+                    row[0]
+                    for row in db.query("SELECT id FROM run WHERE state = 'PAUSED' ORDER BY seq")
+                ),
+                expires=tuple(
+                    (run, expires)
+                    for run, expires in db.query(
+                        "SELECT id, expires FROM run WHERE state IN ('RUNNING', 'PAUSED')"
+                        " AND expires IS NOT NULL ORDER BY seq"
+                    )
+                ),
             )
 
     def run(self, run: str) -> RunLoaded:

@@ -45,7 +45,10 @@ def read_run(change: Change, run: str) -> RunRow | None:
     row = change.db.one(_RUN, (run,))
     if row is None:
         return None
-    return RunRow(row[0], row[1], row[2], RunState(row[3]), row[4], row[5], bool(row[6]), bool(row[7]))
+    id, workflow, version, state, priority, remaining, failed, expired = row
+    return RunRow(
+        id, workflow, version, RunState(state), priority, remaining, bool(failed), bool(expired)
+    )
 
 
 def set_run_state(
@@ -144,9 +147,7 @@ def release_downstream(change: Change, at: int, row: RunRow, graph: Graph, index
             (row.id, down),
         )
         if waits == 0 and state == TaskState.WAITING and row.state in _GOES_ON:
-            make_ready(
-                change, at, row, graph, down, TaskState.WAITING, attempt=attempt + 1, due=at
-            )
+            make_ready(change, at, row, graph, down, TaskState.WAITING, attempt=attempt + 1, due=at)
 
 
 def fail_downstream(change: Change, at: int, row: RunRow, graph: Graph, index: int) -> RunRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from grampus.runs.commands import Refusal, StartAttempts
+from grampus.runs.commands import ExpireRun, Refusal, StartAttempts
 from grampus.runs.events import Fact
 
 
@@ -52,6 +52,10 @@ class Loaded(Struct, frozen=True):
     live: tuple[LiveAttempt, ...]
     #: Runs in CANCELLING.
     cancelling: tuple[str, ...]
+    #: Runs in PAUSED.
+    paused: tuple[str, ...] = ()
+    #: Runs with a timeout of their own, and when it passes.
+    expires: tuple[tuple[str, int], ...] = ()
 
 
 class RunLoaded(Struct, frozen=True):
@@ -62,9 +66,9 @@ class RunLoaded(Struct, frozen=True):
 
 
 class Declined(Struct, frozen=True):
-    """A start was refused. Normal: the ledger knew more."""
+    """A command of a turn was refused. Normal: the ledger knew more."""
 
-    command: StartAttempts
+    command: StartAttempts | ExpireRun
     refusal: Refusal
 
 

@@ -19,6 +19,8 @@ class Place:
         self.next_n = next_n
         self.busy = 0
         self.connected = False
+        #: Since when it is not connected, as far as this master knows.
+        self.silent_since: int | None = None
 
     @property
     def free(self) -> int:

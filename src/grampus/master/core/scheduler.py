@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from grampus.master.core.alarms import Alarms
 from grampus.master.core.events import (
     Declined,
     Happening,
@@ -16,6 +17,7 @@ from grampus.master.core.events import (
     Loaded,
     ReadyTask,
     RunLoaded,
+    Seat,
     Stopping,
     WorkerConnected,
     WorkerGone,
@@ -25,13 +27,16 @@ from grampus.master.core.placement import Place, place_group
 from grampus.master.core.queue import ReadyQueue
 from grampus.master.core.turn import Order, SendAssign, Turn
 from grampus.protocol import Kill, Sync
-from grampus.runs.commands import StartAttempts
+from grampus.runs.commands import ExpireRun, StartAttempts
 from grampus.runs.events import (
     AttemptFinished,
     AttemptStarted,
     Event,
     RunCancelling,
     RunFinished,
+    RunPaused,
+    RunResumed,
+    RunStarted,
     SessionEnded,
     SessionOpened,
     TaskFinished,
@@ -42,6 +47,8 @@ from grampus.runs.events import (
 SYNC_EVERY = 10_000
 #: Starts in one command, and in one turn: a turn stays short.
 STARTS_PER_COMMAND = 100
+#: How long a timeout that could not be proposed waits, in ms.
+EXPIRE_AGAIN = 1_000
 STARTS_PER_TURN = 1_000
 
 
@@ -55,6 +62,10 @@ class Scheduler:
         self.live: dict[int, dict[int, LiveAttempt]] = {}
         self.by_run: dict[str, dict[tuple[int, int], None]] = {}
         self.cancelling: dict[str, None] = {}
+        #: Their tasks are not in the queue: they are told again when the run goes on.
+        self.paused: dict[str, None] = {}
+        #: By run: when its own timeout passes.
+        self.expiries = Alarms()
         #: (run, index, attempt) → (session, slots): proposed, and not answered yet.
         self.proposed: dict[tuple[str, int, int], tuple[int, int]] = {}
         self._sync_at: dict[int, int] = {}
@@ -70,7 +81,11 @@ class Scheduler:
         for session, at in list(self._sync_at.items()):
             if at <= now:
                 self._sync(now, session)
-        commands = () if self._deposed or self._stopping else self._place(now)
+        commands: tuple[StartAttempts | ExpireRun, ...] = ()
+        if not self._deposed:
+            commands = self._expire(now)
+            if not self._stopping:
+                commands += self._place(now)
         turn = Turn(
             tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
         )
@@ -86,7 +101,7 @@ class Scheduler:
             self.revision = event.revision
         match event:
             case TaskReady():
-                self.queue.put(
+                self._ready(
                     now,
                     ReadyTask(
                         event.run, event.index, event.attempt, event.due,
@@ -99,13 +114,25 @@ class Scheduler:
                 self._finished(event.session, event.n)
             case TaskFinished():
                 self.queue.remove(event.run, event.index)
+            case RunStarted():
+                if event.expires is not None:
+                    self.expiries.set(event.run, event.expires)
+            case RunPaused():
+                self.paused[event.run] = None
+                self.queue.remove_run(event.run)
+            case RunResumed():
+                self.paused.pop(event.run, None)
             case RunCancelling():
+                self.paused.pop(event.run, None)
+                self.expiries.drop(event.run)
                 self._cancel(event.run, event.by)
             case RunFinished():
                 self.cancelling.pop(event.run, None)
+                self.paused.pop(event.run, None)
+                self.expiries.drop(event.run)
             case SessionOpened():
-                self.places[event.session] = Place(
-                    event.session, event.worker, event.group, event.slots, 1
+                self._seat(
+                    now, Seat(event.session, event.worker, event.group, event.slots, next_n=1)
                 )
             case SessionEnded():
                 self.places.pop(event.session, None)
@@ -113,11 +140,11 @@ class Scheduler:
                 self._sync_at.pop(event.session, None)
             case WorkerConnected():
                 if place := self.places.get(event.session):
-                    place.connected = True
+                    place.connected, place.silent_since = True, None
                     self._sync(now, event.session)
             case WorkerGone():
                 if place := self.places.get(event.session):
-                    place.connected = False
+                    place.connected, place.silent_since = False, now
                     self._sync_at.pop(event.session, None)
             case WorkerSynced():
                 self._assign_again(event)
@@ -126,8 +153,7 @@ class Scheduler:
             case RunLoaded():
                 self.queue.remove_run(event.run)
                 for task in event.ready:
-                    if (task.run, task.index, task.attempt) not in self.proposed:
-                        self.queue.put(now, task)
+                    self._ready(now, task)
             case Loaded():
                 self._load(now, event)
             case Stopping():
@@ -138,14 +164,28 @@ class Scheduler:
     def _load(self, now: int, loaded: Loaded) -> None:
         self.revision = loaded.revision
         for seat in loaded.seats:
-            self.places[seat.session] = Place(
-                seat.session, seat.worker, seat.group, seat.slots, seat.next_n
-            )
+            self._seat(now, seat)
         for attempt in loaded.live:
             self._add_live(attempt)
         for task in loaded.ready:
             self.queue.put(now, task)
         self.cancelling = dict.fromkeys(loaded.cancelling)
+        self.paused = dict.fromkeys(loaded.paused)
+        for run, expires in loaded.expires:
+            self.expiries.set(run, expires)
+
+    def _seat(self, now: int, seat: Seat) -> None:
+        place = Place(seat.session, seat.worker, seat.group, seat.slots, seat.next_n)
+        place.silent_since = now
+        self.places[seat.session] = place
+
+    def _ready(self, now: int, task: ReadyTask) -> None:
+        """Into the queue, unless it must wait for its run, or its start is asked for already."""
+        if (
+            task.run not in self.paused
+            and (task.run, task.index, task.attempt) not in self.proposed
+        ):
+            self.queue.put(now, task)
 
     def _started(self, event: AttemptStarted) -> None:
         self.queue.remove(event.run, event.index, event.attempt)
@@ -213,11 +253,20 @@ class Scheduler:
         command = event.command
         if event.refusal.code == "stale-epoch":
             self._deposed = True
+        if isinstance(command, ExpireRun):
+            if event.refusal.code == "overloaded":
+                self.expiries.set(command.run, command.at + EXPIRE_AGAIN)
+            return
         for index, attempt in command.tasks:
             reserved = self.proposed.pop((command.run, index, attempt), None)
             if reserved is not None and (place := self.places.get(reserved[0])):
                 place.busy -= reserved[1]
         self._reload[command.run] = None
+
+    def _expire(self, now: int) -> tuple[ExpireRun, ...]:
+        """Each is asked for once; what the ledger refuses has ended by itself."""
+        runs = self.expiries.due(now, STARTS_PER_TURN)
+        return tuple(ExpireRun(now, self.epoch, run) for run in runs)
 
     # -- placement ------------------------------------------------------------------------------
 
@@ -236,8 +285,5 @@ class Scheduler:
         )
 
     def _wake_at(self) -> int | None:
-        times = list(self._sync_at.values())
-        due = self.queue.next_due()
-        if due is not None:
-            times.append(due)
-        return min(times, default=None)
+        dues = (self.queue.next_due(), self.expiries.next_due(), *self._sync_at.values())
+        return min((due for due in dues if due is not None), default=None)
