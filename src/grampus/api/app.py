@@ -14,7 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from grampus.api import problems, runs, stream, workers, workflows
+from grampus.api import control, problems, runs, stream, workers, workflows
 from grampus.api.auth import OPEN, Gate, hosts_of
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
@@ -61,7 +61,7 @@ def create_app(
         dependencies=[Depends(only_known_parameters)],
     )
     app.state.shared = Shared(ports, wakes, Metrics())
-    for module in (workflows, runs, stream, workers):
+    for module in (workflows, runs, control, stream, workers):
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []

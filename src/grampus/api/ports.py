@@ -50,6 +50,10 @@ class Reads(Protocol):
 
     async def tasks(self, run: str) -> list[TaskView]: ...
 
+    async def task(self, run: str, task: str) -> TaskView | None:
+        """One of them; None when there is no such task."""
+        ...
+
     async def output(self, run: str, task: str) -> OutputView | None:
         """None when there is no such task."""
         ...

@@ -172,6 +172,17 @@ class RunStateAnswer(Answer):
     state: RunState
 
 
+class RetryAnswer(Answer):
+    id: RunIdText
+    round: int = Field(description="1 was the first; every retry is one more.", examples=[2])
+    tasks: list[str] = Field(description="What starts anew, in the order of declaration.")
+
+
+class TaskStateAnswer(Answer):
+    task: str
+    state: TaskState
+
+
 class AttemptAnswer(Answer):
     task: str
     attempt: int

@@ -1,4 +1,6 @@
-"""`grampus run`: start runs, look at them, wait, cancel, delete. Logs and results are in `logs`."""
+"""`grampus run`: start runs, look at them, wait, cancel, delete.
+
+Logs and results are in `logs`; retry, pause and resume in `control`; why and what in `answers`."""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grampus.cli import logs
+from grampus.cli import control, logs
 from grampus.cli.options import (
     Format,
     Output,
@@ -80,7 +82,7 @@ def start(
         if not started.created:
             note(f"run {started.id} was started by the same request before")
         if wait:
-            _stay(client, started.id, None, output, tell_id=True)
+            stay(client, started.id, None, output, tell_id=True)
         if output is Format.json:
             document(started)
         else:
@@ -170,7 +172,7 @@ def wait(
 
     Exit codes: 0 succeeded, 1 failed, 5 cancelled, 130 left early."""
     with connect(ctx, server, token_file) as client:
-        _stay(client, meant(client, run).id, timeout, output, tell_id=False)
+        stay(client, meant(client, run).id, timeout, output, tell_id=False)
 
 
 @app.command()
@@ -210,13 +212,16 @@ def delete(
     note(f"{view.id} is deleted")
 
 
+app.command("retry")(control.retry)
+app.command("pause")(control.pause)
+app.command("resume")(control.resume)
+app.command("declare-lost")(control.declare_lost)
 app.command("logs")(logs.logs)
 app.command("result")(logs.result)
 
 
-def _stay(
-    client: Client, run: str, timeout: float | None, output: Format, *, tell_id: bool
-) -> None:
+def stay(client: Client, run: str, timeout: float | None, output: Format, *, tell_id: bool) -> None:
+    """Until the run ends; leaves with its exit code."""
     from grampus.cli.attend import attend, summary
 
     if tell_id and output is Format.text:

@@ -59,6 +59,10 @@ class WatchedTask:
                 mark = (event.attempt, ENDED)
             case "task.finished":
                 mark = (1 << 31, OVER)
+            case "task.reset":
+                self.mark, self.state, self.reason = (self.attempt, ENDED), TaskState.WAITING, ""
+                self.started = self.ended = None
+                return ""
             case _:
                 return None
         if mark <= self.mark:
@@ -131,11 +135,16 @@ class Watched:
                 self.reason = event.reason
                 return line(event.at, "run", self.state, event.reason)
             case "run.started":
-                if self.ended is None and self.state in ("QUEUED", "RUNNING"):
+                if self.ended is None and self.state in ("QUEUED", "RUNNING", "PAUSED"):
                     self.state, self.started = "RUNNING", ms_of(event.at)
             case "run.cancelling":
                 if self.ended is None:
                     self.state = "CANCELLING"
+            case "run.paused" | "run.resumed":
+                if self.ended is None:
+                    self.state = "PAUSED" if event.type == "run.paused" else "RUNNING"
+            case "run.retried":
+                self.state, self.reason, self.started, self.ended = "QUEUED", "", None, None
             case "run.finished":
                 self.state, self.reason, self.ended = event.state, event.reason, ms_of(event.at)
         return None if self.state == before else line(event.at, "run", self.state, event.reason)

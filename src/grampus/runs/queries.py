@@ -114,22 +114,42 @@ class Queries:
 
     def tasks(self, run: str) -> list[TaskView]:
         """All tasks of the run in declaration order, with all their attempts."""
+        graph = self._graph_of(run)
+        return [] if graph is None else self._tasks(run, graph, "", ())
+
+    def task(self, run: str, task: str) -> TaskView | None:
+        graph = self._graph_of(run)
+        index = None if graph is None else graph.index.get(task)
+        if graph is None or index is None:
+            return None
+        return self._tasks(run, graph, "= ?", (index,))[0]
+
+    def _graph_of(self, run: str) -> Graph | None:
         found = self._db.one("SELECT workflow, version FROM run WHERE id = ?", (run,))
-        if found is None:
-            return []
-        graph = self._graphs.get(self._db, *found)
-        assert graph is not None
+        return None if found is None else self._graphs.get(self._db, *found)
+
+    def _tasks(self, run: str, graph: Graph, which: str, args: tuple[int, ...]) -> list[TaskView]:
+        """Those whose index fits `which`, a condition in SQL; all when it is empty."""
+
+        def only(column: str) -> str:
+            return f" AND {column} {which}" if which else ""
+
         attempts: dict[int, list[AttemptView]] = {}
-        for row in self._db.query(_ATTEMPT + "WHERE a.run = ? ORDER BY a.task, a.attempt", (run,)):
+        for row in self._db.query(
+            f"{_ATTEMPT} WHERE a.run = ?{only('a.task')} ORDER BY a.task, a.attempt", (run, *args)
+        ):
             name = graph.tasks[row[0]].name
             attempts.setdefault(row[0], []).append(_attempt_view(name, row))
         outputs = {
-            index for (index,) in self._db.query("SELECT task FROM output WHERE run = ?", (run,))
+            index
+            for (index,) in self._db.query(
+                f"SELECT task FROM output WHERE run = ?{only('task')}", (run, *args)
+            )
         }
         rows = self._db.query(
-            "SELECT idx, state, reason, due, started, ended FROM task_run WHERE run = ?"
-            " ORDER BY idx",
-            (run,),
+            "SELECT idx, state, reason, due, started, ended FROM task_run"
+            f" WHERE run = ?{only('idx')} ORDER BY idx",
+            (run, *args),
         )
         return [
             TaskView(

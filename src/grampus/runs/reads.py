@@ -71,6 +71,9 @@ class Reads:
     async def tasks(self, run: str) -> list[TaskView]:
         return await self._ask(Queries.tasks, run)
 
+    async def task(self, run: str, task: str) -> TaskView | None:
+        return await self._ask(Queries.task, run, task)
+
     async def output(self, run: str, task: str) -> OutputView | None:
         return await self._ask(Queries.output, run, task)
 

@@ -66,6 +66,15 @@ class Run(Struct, frozen=True, kw_only=True):
         return self.state in FINAL_RUN
 
 
+class Retried(Struct, frozen=True, kw_only=True):
+    """A new round has begun, or waits in the queue."""
+
+    id: str
+    round: int
+    #: What starts anew.
+    tasks: tuple[str, ...] = ()
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     task: str
     attempt: int

@@ -35,6 +35,7 @@ from grampus.model.run import FINAL_TASK
 from grampus.sdk.answers import (
     Applied,
     LogPiece,
+    Retried,
     Run,
     RunEvent,
     Started,
@@ -222,6 +223,27 @@ class Client:
         answer = self._do("POST", f"/runs/{_named(run)}/cancel", _Named)
         return self.run(answer.id)
 
+    def pause(self, run: str) -> Run:
+        """It starts nothing more; what runs goes on."""
+        answer = self._do("POST", f"/runs/{_named(run)}/pause", _Named)
+        return self.run(answer.id)
+
+    def resume(self, run: str) -> Run:
+        answer = self._do("POST", f"/runs/{_named(run)}/resume", _Named)
+        return self.run(answer.id)
+
+    def retry(self, run: str, task: str | None = None) -> Retried:
+        """A new round of what did not succeed; with `task`, of it and all downstream as well.
+
+        Raises Refused for a run that is active or was cancelled."""
+        run = self._id(run)
+        return self._do("POST", f"/runs/{run}/retry", Retried, query={"from": task}, repeat=False)
+
+    def declare_lost(self, run: str, task: str) -> str:
+        """Gives up the task's live attempt; its worker must be silent. The task's new state."""
+        path = f"/runs/{_named(run)}/tasks/{_safe(task)}/declare-lost"
+        return self._do("POST", path, _State, repeat=False).state
+
     def delete(self, run: str) -> None:
         """Raises Refused unless the run is final."""
         self._transport.ask("DELETE", f"{API}/runs/{_named(run)}", repeat=False)
@@ -309,8 +331,11 @@ class Client:
         *,
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        repeat: bool = True,
     ) -> T:
-        got = self._transport.ask(method, API + path, query=query, body=body, headers=headers)
+        got = self._transport.ask(
+            method, API + path, query=query, body=body, headers=headers, repeat=repeat
+        )
         try:
             return msgspec.json.decode(got.content, type=answer)
         except msgspec.DecodeError as error:
@@ -336,6 +361,10 @@ class Client:
 
 class _Named(msgspec.Struct):
     id: str
+
+
+class _State(msgspec.Struct):
+    state: str
 
 
 class _Tasks(msgspec.Struct):
