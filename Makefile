@@ -50,7 +50,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 soak: $(VENV)/dev.stamp
-	@SOAK=$(or $(SOAK),10) $(BIN)/python -m pytest tests/properties --hypothesis-profile=soak --timeout=0
+	@SOAK=$(or $(SOAK),10) $(BIN)/python -m pytest tests/properties tests/simulation --hypothesis-profile=soak --timeout=0
 
 clean:
 	rm -rf $(VENV) demo bench-results .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

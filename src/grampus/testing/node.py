@@ -1,0 +1,165 @@
+"""The processes of one node, made of the real parts: a server and a worker, together or apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from grampus.blobs import Blobs
+from grampus.master import driver as master_driver
+from grampus.master.blob_desk import BlobDesk
+from grampus.master.briefs import Briefs
+from grampus.master.core.check import check
+from grampus.master.core.events import Stopping
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.driver import Master
+from grampus.master.intake import Intake
+from grampus.master.loading import Loading
+from grampus.master.roster import Roster
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.rpc import server as rpc_server
+from grampus.rpc.codec import Codec
+from grampus.rpc.server import Server
+from grampus.runs.change import Graphs
+from grampus.runs.proposer import Proposer
+from grampus.runs.queries import Queries
+from grampus.testing.log import Disk, SimLog
+from grampus.testing.warden import Machine, SimWardenClient
+from grampus.testing.wire import Port
+from grampus.testing.world import ProcessLoop, World
+from grampus.worker import driver as worker_driver
+from grampus.worker import link as worker_link
+from grampus.worker.core.check import Watch as CoreWatch
+from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.events import Event
+from grampus.worker.core.instructions import Instruction
+from grampus.worker.driver import Worker
+
+SLOTS = 3
+NODE_PORT = 8471
+
+
+class CheckedScheduler(Scheduler):
+    def step(self, now: int, events: Any) -> Any:
+        turn = super().step(now, events)
+        check(self)
+        return turn
+
+
+class CheckedCore(WorkerCore):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._watch = CoreWatch()
+
+    def step(self, now: int, events: Any) -> list[Instruction]:
+        happened: Sequence[Event] = list(events)
+        out = super().step(now, happened)
+        self._watch.look(self, out)
+        return out
+
+
+class _NoLoad:
+    def sample(self) -> None:
+        return
+
+    def average(self) -> tuple[int, int]:
+        return 0, 0
+
+
+@contextlib.contextmanager
+def simulated(world: World, machine: Machine) -> Iterator[None]:
+    """The drivers find the simulated world in the place of the real one."""
+
+    class Clock:
+        def __init__(self) -> None:
+            self.now, self.ticks = world.now, world.ticks
+
+    class Client(SimWardenClient):
+        @classmethod
+        async def start(cls, _folder: Any, *args: Any, **_: Any) -> SimWardenClient:  # type: ignore[override]
+            return await SimWardenClient.start(machine, *args)
+
+    swaps: list[tuple[Any, str, Any]] = [
+        (worker_driver, "SystemClock", Clock),
+        (worker_driver, "WardenClient", Client),
+        (worker_driver, "WorkerCore", CheckedCore),
+        (worker_driver, "LoadAverage", _NoLoad),
+        (worker_driver, "boot_id", machine.boot_id),
+        (worker_driver, "machine_id", lambda: "machine"),
+        (worker_link, "random", world.rng),
+        (rpc_server, "_listen", lambda _, port: Port(port)),
+        (master_driver, "Scheduler", CheckedScheduler),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in swaps]
+    try:
+        for module, name, value in swaps:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+class SimServer:
+    """Log, master, intake and node port in one process."""
+
+    def __init__(self, loop: ProcessLoop, disk: Disk, folder: Path) -> None:
+        self.loop = loop
+        world = loop.world
+        self._log = SimLog(loop, disk)
+        self.proposer = Proposer(self._log)
+        graphs, db = Graphs(), disk.ledger.database
+        blobs = Blobs(folder / "blobs")
+        briefs = Briefs(Queries(db, graphs), blobs.put)
+        self._intake = Intake(self.proposer, world)
+        self._master = Master("n1", self.proposer, Loading(db, graphs), briefs, world)
+        self._roster = self._master.roster = Roster(
+            "n1", "sim", "secret", self.proposer, self._intake, BlobDesk(blobs), world,
+            self._master.happened,
+        )  # fmt: skip
+        self._log.subscribe(self._master.committed)
+        self.in_office = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            listener: Server[Message] = Server(
+                Codec(Message), self._roster, self._roster.greet, group,
+                opened=self._roster.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
+            )  # fmt: skip
+            await listener.start("127.0.0.1", NODE_PORT)
+            tasks = [
+                group.create_task(self._intake.run()),
+                group.create_task(self._master.run(self.in_office)),
+            ]
+            await self._stop.wait()
+            await listener.close()
+            for task in tasks:
+                task.cancel()
+        await self._log.close()
+
+    def admit_no_more(self) -> None:
+        self._master.happened([Stopping()])
+
+    def stop(self) -> None:
+        self._stop.set()
+
+
+class SimWorker:
+    """The worker's driver in a process; its warden is a model."""
+
+    def __init__(self, loop: ProcessLoop, folder: Path) -> None:
+        self.loop = loop
+        self._worker = Worker(
+            folder / "worker", name="w1", slots=SLOTS, addresses=[("127.0.0.1", NODE_PORT)],
+            blobs=Blobs(folder / "blobs"), credential="secret", cluster="sim",
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        await self._worker.run()
+
+    async def stop(self, grace: int) -> None:
+        await self._worker.stop(grace)

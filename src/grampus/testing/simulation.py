@@ -1,0 +1,291 @@
+"""One node under faults, from a seed: `python -m grampus.testing.simulation --seed N`.
+
+For a while users ask and processes, power and connections fail; then nothing fails any more, and
+within a bound of virtual time every run must be final. `Watch` looks at every step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.runs.apply import APPLY, APPLY_VERSION
+from grampus.runs.commands import PauseRun, RetryRun
+from grampus.testing.log import Disk
+from grampus.testing.node import SimServer, SimWorker, simulated
+from grampus.testing.user import User
+from grampus.testing.warden import Machine
+from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
+from grampus.testing.world import ProcessLoop, World
+
+#: Virtual seconds of faults, and after which everything must be over.
+FAULTS, PATIENCE = 40.0, 900.0
+FAULT_KINDS = ("break", "node", "server", "worker", "warden", "both", "reboot", "stop", "hold")
+
+
+class Outcome(Struct):
+    seed: int
+    #: What is wrong, or "".
+    error: str
+    trace: list[str]
+    #: How often what happened: facts, states of attempts, faults.
+    seen: Counter[str]
+    #: Virtual seconds.
+    time: float
+
+
+class Simulation:
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.world = World(seed)
+        self.watch = Watch()
+        self.folder = folder
+        self.machine = Machine(self.world, self.watch, folder / "worker")
+        self.disk = Disk(self.world, self.watch)
+        self.user = User(self.world, self._answering)
+        #: Server and worker are one process, as in `grampus up`.
+        self._one = self.world.rng.random() < 0.6
+        self._server: SimServer | None = None
+        self._worker: SimWorker | None = None
+        self._stopping = False
+
+    def run(self) -> None:
+        world = self.world
+        with simulated(world, self.machine):
+            try:
+                self._start_server()
+                self._start_worker()
+                self._plan()
+                world.run(FAULTS)
+                world.say("no more faults")
+                self._mend()
+                world.run(FAULTS + PATIENCE, lambda: not self._restless())
+                self._check()
+            finally:
+                world.close()
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def _answering(self) -> SimServer | None:
+        server = self._server
+        return server if server is not None and server.in_office.is_set() else None
+
+    def _start_server(self) -> None:
+        if self._server is not None:
+            return
+        self.world.say("server starts")
+        loop = self.world.process("server")
+        self._server = SimServer(loop, self.disk, self.folder)
+        loop.begin(self._server.run())
+
+    def _start_worker(self) -> None:
+        if self._worker is not None:
+            return
+        if self._one and self._server is None:
+            return
+        self.world.say("worker starts")
+        loop = self._server.loop if self._one and self._server else self.world.process("worker")
+        self._worker = SimWorker(loop, self.folder)
+        loop.begin(self._worker.run())
+
+    def _start_soon(self) -> None:
+        self.world.after(self.world.rng.choice([0.01, 0.5, 3.0, 8.0]), self._start_both)
+
+    def _start_both(self) -> None:
+        self._start_server()
+        self._start_worker()
+
+    def _kill(self, server: bool, worker: bool, power: bool = False) -> None:
+        if self._one:
+            server = worker = server or worker
+        dead: list[ProcessLoop] = []
+        if server and self._server is not None:
+            dead.append(self._server.loop)
+            self._server = None
+        if worker and self._worker is not None:
+            dead.append(self._worker.loop)
+            self._worker = None
+        for loop in dead:
+            self.world.kill(loop)
+        self._stopping = False
+        if worker:
+            for warden in self.machine.wardens:
+                warden.worker_gone()
+        if server:
+            self.disk.crash(power)
+        self._start_soon()
+
+    # -- faults and users -------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        rng, world = self.world.rng, self.world
+        kinds = ["apply", "submit", "submit", "submit", "cancel", "delete", "pause-workflow"]
+        known = APPLY[APPLY_VERSION]
+        if PauseRun in known:
+            kinds += ["pause", "resume"]
+        if RetryRun in known:
+            kinds += ["retry"]
+        at = 0.5
+        for _ in range(rng.randint(4, 25)):
+            world.after(at, lambda: self.user.act(kinds))
+            at += rng.uniform(0, FAULTS / 20)
+        chosen = rng.sample(FAULT_KINDS, rng.randint(1, 4))
+        for _ in range(rng.randint(0, 12)):
+            kind = rng.choice(chosen)
+            world.after(rng.uniform(1, FAULTS), lambda kind=kind: self.fault(kind))  # type: ignore[misc]
+
+    def fault(self, kind: str) -> None:
+        world, rng = self.world, self.world.rng
+        world.say(f"fault: {kind}")
+        self.watch.seen[f"fault {kind}"] += 1
+        match kind:
+            case "break":
+                if world.wires:
+                    rng.choice(world.wires).break_()
+            case "node":
+                self._kill(True, True)
+            case "server":
+                self._kill(True, False)
+            case "worker":
+                self._kill(False, True)
+            case "warden":
+                self._kill_warden()
+            case "both":
+                self._kill_warden()
+                self._kill(True, True)
+            case "reboot":
+                self.machine.reboot()
+                self._kill(True, True, power=True)
+            case "stop":
+                self._stop()
+            case "hold":
+                if world.loops:
+                    rng.choice(world.loops).held_until = world.time + rng.choice([0.1, 2.0, 15.0])
+
+    def _kill_warden(self) -> None:
+        for warden in self.machine.wardens:
+            warden.kill()
+
+    def _stop(self) -> None:
+        """SIGTERM: the server admits nothing more, the worker ends its attempts, both go."""
+        server, worker = self._server, self._worker
+        if self._stopping or worker is None or server is None or not self._one:
+            return
+        self._stopping = True
+        server.admit_no_more()
+
+        async def stop() -> None:
+            await worker.stop(5_000)
+            server.stop()
+            self.world.say("stopped")
+            self.world.after(0.5, lambda: self._stopped(server))
+
+        server.loop.begin(stop())
+
+    def _stopped(self, server: SimServer) -> None:
+        if self._server is server:
+            self._kill(True, True)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _mend(self) -> None:
+        for loop in self.world.loops:
+            loop.held_until = 0.0
+        self.user.let_all_end()
+        self._again()
+
+    def _again(self) -> None:
+        if not self._stopping:
+            self._start_both()
+        self.world.after(10.0, self._again)
+
+    def _restless(self) -> str:
+        """What is not at rest; "" when all is."""
+        if self._server is None or self._worker is None or self._stopping:
+            return "a process is not up"
+        if self.user.asking:
+            return f"no answer to {', '.join(self.user.asking.values())}"
+        if self.watch.running:
+            return f"processes of {sorted(self.watch.running)} live"
+        return at_rest(self.disk.ledger)
+
+    def _check(self) -> None:
+        ledger = self.disk.ledger
+        left = self._restless()
+        assert not left, f"after {PATIENCE:g} s without faults: {left}"
+        check_end(ledger)
+        states = dict(ledger.database.query("SELECT id, state FROM run ORDER BY seq"))
+        for run in self.user.submitted:
+            assert run in states or run in self.user.deleted, f"{run} was answered and is lost"
+        for run in self.user.cancelled - self.user.deleted:
+            assert states.get(run, "CANCELLED") == "CANCELLED", (
+                f"{run} was cancelled: {states[run]}"
+            )
+        equal_to_replay(ledger, self.disk.entries)
+
+
+def run_seed(seed: int) -> Outcome:
+    """Plays one seed to its end or to what is wrong."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with tempfile.TemporaryDirectory(prefix="grampus-sim-") as folder:
+            simulation = Simulation(seed, Path(folder))
+            error = ""
+            try:
+                simulation.run()
+            except Exception as failure:
+                error = _reason(failure)
+            world = simulation.world
+            return Outcome(seed, error, world.trace, simulation.watch.seen, world.time)
+    finally:
+        logging.disable(level)
+
+
+def _reason(failure: BaseException) -> str:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    where = traceback.extract_tb(failure.__traceback__)[-1]
+    return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
+
+
+def command(seed: int) -> str:
+    """The one command that repeats a seed."""
+    return f"{Path(sys.executable).name} -m grampus.testing.simulation --seed {seed}"
+
+
+def tell(outcome: Outcome, lines: int = 80) -> str:
+    shown = outcome.trace[-lines:]
+    head = [f"... {len(outcome.trace) - lines} lines before"] if len(outcome.trace) > lines else []
+    return "\n".join(
+        [*head, *shown, f"seed {outcome.seed}: {outcome.error}", f"again: {command(outcome.seed)}"]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="grampus.testing.simulation", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    options = parser.parse_args(argv)
+    total: Counter[str] = Counter()
+    failed = 0
+    for seed in range(options.seed, options.seed + options.count):
+        outcome = run_seed(seed)
+        total += outcome.seen
+        if outcome.error:
+            failed += 1
+            print(tell(outcome))
+        elif options.count == 1:
+            print("\n".join(outcome.trace))
+    print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

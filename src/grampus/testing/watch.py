@@ -1,0 +1,130 @@
+"""What must be true at every moment of a simulation: it sees each fact when it is applied, and each
+execution of an attempt when it starts and when nothing of it is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from grampus.ledger import Ledger
+from grampus.model.run import FINAL_RUN, FINAL_TASK, AttemptState
+from grampus.runs import events as facts
+
+Task = tuple[str, str]
+
+
+class Execution(NamedTuple):
+    """`<run>/<task>.<attempt>` in numbers and names."""
+
+    run: str
+    task: str
+    attempt: int
+
+    @classmethod
+    def of(cls, stem: str) -> Execution:
+        run, _, rest = stem.partition("/")
+        task, _, attempt = rest.rpartition(".")
+        return cls(run, task, int(attempt))
+
+
+class Watch:
+    """Raises AssertionError with what is broken."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._live: dict[Task, int] = {}
+        self._started: set[Execution] = set()
+        self._cancelled: set[str] = set()
+        self._rounds: Counter[str] = Counter()
+        self._successes: Counter[tuple[str, int, str]] = Counter()
+        self._final: set[str] = set()
+        self.running: dict[Task, Execution] = {}
+        self.executed: set[Execution] = set()
+        #: What happened, for the reader of a test.
+        self.seen: Counter[str] = Counter()
+
+    # -- the ledger -------------------------------------------------------------------------------
+
+    def applied(self, ledger: Ledger, news: list[object]) -> None:
+        for fact in news:
+            assert isinstance(fact, facts.Event)
+            if fact.revision <= self.revision:
+                continue  # Applied again after a crash.
+            assert fact.revision == self.revision + 1, "a revision is missing"
+            self.revision = fact.revision
+            self.seen[type(fact).__name__] += 1
+            self._fact(fact)
+
+    def _fact(self, fact: facts.Event) -> None:
+        run = fact.run
+        match fact:
+            case facts.AttemptStarted(task=task, attempt=attempt):
+                assert run not in self._cancelled, f"{run} is cancelled and starts {task}"
+                assert (run, task) not in self._live, f"two live attempts of {run}/{task}"
+                self._live[run, task] = attempt
+                self._started.add(Execution(run, task, attempt))
+            case facts.AttemptFinished(task=task, attempt=attempt, state=state):
+                assert self._live.pop((run, task), None) == attempt, f"{run}/{task} was not live"
+                self._over(Execution(run, task, attempt))
+                if state == AttemptState.SUCCEEDED:
+                    key = (run, self._rounds[run], task)
+                    self._successes[key] += 1
+                    assert self._successes[key] == 1, f"{run}/{task} succeeded twice"
+                self.seen[state] += 1
+            case facts.RunCancelling():
+                self._cancelled.add(run)
+            case facts.RunRetried():
+                assert run not in self._cancelled, f"{run} is cancelled and runs again"
+                self._rounds[run] += 1
+                self._final.discard(run)
+            case facts.RunFinished():
+                assert run not in self._final, f"{run} has ended twice"
+                self._final.add(run)
+                left = [task for (other, task) in self._live if other == run]
+                assert not left, f"{run} is over, but {left} live"
+
+    def _over(self, attempt: Execution) -> None:
+        runs = self.running.get((attempt.run, attempt.task))
+        assert runs != attempt, f"{attempt} is over in the ledger, but its processes live"
+
+    # -- processes --------------------------------------------------------------------------------
+
+    def begins(self, attempt: Execution) -> None:
+        other = self.running.get((attempt.run, attempt.task))
+        assert other is None, f"{attempt} starts beside {other}"
+        assert attempt not in self.executed, f"{attempt} is started again"
+        assert attempt in self._started, f"{attempt} runs, and the ledger does not know it"
+        self.running[attempt.run, attempt.task] = attempt
+        self.executed.add(attempt)
+
+    def ends(self, attempt: Execution) -> None:
+        assert self.running.pop((attempt.run, attempt.task)) == attempt
+
+
+def at_rest(ledger: Ledger) -> str:
+    """What is left to do in a ledger; "" is nothing."""
+    db = ledger.database
+    left = [
+        f"run {run} is {state}"
+        for run, state in db.query("SELECT id, state FROM run ORDER BY seq")
+        if state not in FINAL_RUN
+    ]
+    return ", ".join(left)
+
+
+def check_end(ledger: Ledger) -> None:
+    """Of a ledger in which every run is final."""
+    db = ledger.database
+    for run, task, state in db.query("SELECT run, idx, state FROM task_run ORDER BY run, idx"):
+        assert state in FINAL_TASK, f"{run}/{task} is {state}, but its run is over"
+    assert db.query("SELECT session, n FROM attempt WHERE ended IS NULL") == []
+    assert db.query("SELECT id FROM session WHERE ended IS NULL AND busy != 0") == []
+    assert db.query("SELECT id FROM run WHERE remaining != 0") == []
+
+
+def equal_to_replay(ledger: Ledger, entries: list[tuple[int, list[bytes]]]) -> None:
+    again = Ledger(None)
+    for index, (term, commands) in enumerate(entries, start=1):
+        again.apply(index, term, commands)
+    assert again.checksum() == ledger.checksum(), "a replay of the log makes another ledger"
+    again.close()

@@ -1,0 +1,219 @@
+"""Virtual time, chance from a seed, and the event loops of simulated processes.
+
+Rule: whatever happens, happens in an order that the seed alone decides. Each process has an asyncio
+loop of its own, which is worked on until it is idle; then time jumps to what comes next. A process
+that is killed is never worked on again: no cleanup of its runs, as with kill -9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import errno
+import heapq
+import random
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from grampus.testing.wire import Listener, Wire
+
+#: Wall time at the start, in ms.
+EPOCH = 1_800_000_000_000
+#: Turns that a loop may take without time going on.
+_LIVELOCK = 20_000
+
+
+class World:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        #: Seconds since the start.
+        self.time = 0.0
+        self.trace: list[str] = []
+        self.listeners: dict[int, Listener] = {}
+        self.wires: list[Wire] = []
+        self.loops: list[ProcessLoop] = []
+        self._graves: list[ProcessLoop] = []
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def now(self) -> int:
+        """Wall milliseconds."""
+        return EPOCH + int(self.time * 1000)
+
+    def ticks(self) -> int:
+        return int(self.time * 1000)
+
+    def say(self, text: str) -> None:
+        self.trace.append(f"{self.time:10.4f}  {text}")
+
+    def after(self, delay: float, do: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (self.time + delay, self._order, do))
+
+    def process(self, name: str) -> ProcessLoop:
+        loop = ProcessLoop(self, name)
+        self.loops.append(loop)
+        return loop
+
+    def kill(self, loop: ProcessLoop) -> None:
+        """What it had written to its wires still arrives."""
+        if not loop.alive:
+            return
+        loop.alive = False
+        self.loops.remove(loop)
+        self._graves.append(loop)
+        for listener in list(self.listeners.values()):
+            if listener.loop is loop:
+                listener.close()
+        for wire in [wire for wire in self.wires if wire.loop is loop]:
+            wire.vanish()
+
+    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        while not done():
+            for loop in list(self.loops):
+                if loop.alive:
+                    loop.work()
+            following = [loop.next_at() for loop in self.loops]
+            if self._events:
+                following.append(self._events[0][0])
+            at = min(following, default=until)
+            if at >= until:
+                self.time = until
+                return
+            self.time = max(self.time, at)
+            while self._events and self._events[0][0] <= self.time:
+                heapq.heappop(self._events)[2]()
+
+    def close(self) -> None:
+        """Buries every process: their tasks end without any effect."""
+        for loop in list(self.loops):
+            self.kill(loop)
+        self.wires.clear()
+        self._events.clear()
+        for loop in self._graves:
+            loop.bury()
+        self._graves.clear()
+
+
+class _Idle(selectors.SelectSelector):
+    """Never waits: when a loop has nothing to do, it is stopped instead."""
+
+    idle: Callable[[float | None], None]
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.idle(timeout)
+        return []
+
+
+class ProcessLoop(asyncio.SelectorEventLoop):
+    """One process. Threads are played by the loop itself, a little later."""
+
+    def __init__(self, world: World, name: str) -> None:
+        selector = _Idle()
+        selector.idle = self._idle
+        self.world = world
+        self.name = name
+        self.alive = True
+        #: It is stopped (SIGSTOP) until then.
+        self.held_until = 0.0
+        #: What left a task or a callback by an exception.
+        self.broken: BaseException | None = None
+        self._wait: float | None = None
+        self._turns = 0
+        self._muted = False
+        self._main: set[asyncio.Task[Any]] = set()
+        super().__init__(selector)
+        self.set_exception_handler(self._failed)
+
+    def time(self) -> float:
+        return self.world.time
+
+    def _idle(self, timeout: float | None) -> None:
+        self._turns += 1
+        if timeout != 0 or self._turns > _LIVELOCK:
+            self._wait = timeout
+            self.stop()
+
+    def work(self) -> None:
+        """Until nothing is left to do at this time."""
+        if self.held_until > self.world.time:
+            return
+        self._turns = 0
+        self.run_forever()
+        assert self._turns <= _LIVELOCK or self._muted, f"{self.name} does not come to rest"
+        if self.broken is not None and not self._muted:
+            raise self.broken
+
+    def next_at(self) -> float:
+        if self.held_until > self.world.time:
+            return self.held_until
+        # A little later, so that a time that was rounded has come.
+        return float("inf") if self._wait is None else self.world.time + self._wait + 1e-7
+
+    def begin(self, main: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task whose failure is the failure of the simulation."""
+        task = self.create_task(main, context=contextvars.Context())
+        self._main.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._main.discard(task)
+        if not task.cancelled() and task.exception() is not None and self.broken is None:
+            self.broken = task.exception()
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not self._muted and self.broken is None:
+            self.broken = context.get("exception") or AssertionError(context["message"])
+
+    def bury(self) -> None:
+        self._muted = True
+        self.held_until = 0.0
+        for _ in range(20):
+            left = asyncio.all_tasks(self)
+            if not left:
+                break
+            for task in left:
+                task.cancel()
+            self.work()
+        self.close()
+
+    # -- what the parts of a product ask of a loop ------------------------------------------------
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
+        future: asyncio.Future[Any] = self.create_future()
+
+        def work() -> None:
+            if future.done() or self._muted:
+                return
+            try:
+                future.set_result(func(*args))
+            except Exception as error:
+                future.set_exception(error)
+
+        self.call_later(self.world.rng.uniform(0.0001, 0.002), work)
+        return future
+
+    async def create_connection(  # type: ignore[override]
+        self, factory: Callable[[], Any], host: Any = None, port: Any = None, **_: Any
+    ) -> Any:
+        await asyncio.sleep(self.world.rng.uniform(0.0001, 0.001))
+        listener = self.world.listeners.get(port)
+        if listener is None:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
+        here, there = Wire.pair(self.world, self, listener.loop)
+        protocol = factory()
+        listener.loop.call_soon(there.attach, listener.factory)
+        here.attach(lambda: protocol)
+        return here, protocol
+
+    async def create_server(  # type: ignore[override]
+        self, factory: Any, *_: Any, sock: Any = None, **__: Any
+    ) -> Any:
+        port = sock.getsockname()[1]
+        listener = self.world.listeners[port] = Listener(self.world, self, factory, port)
+        return listener
