@@ -65,6 +65,8 @@ class Place(Struct, frozen=True):
     scratch: str
     #: Folder of spec files.
     specs: str
+    #: Python functions may run in a fork of a process that has imported their module.
+    warm: bool = True
 
 
 class Process(Struct, frozen=True):
@@ -75,6 +77,8 @@ class Process(Struct, frozen=True):
     cwd: str
     #: Path of the spec file, to be removed at the end.
     spec: str | None
+    #: The module of a function that may start warm, and the folder of its bundle.
+    warm: tuple[str, str] | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -205,9 +209,7 @@ def _with_runner(
     env: dict[str, str],
     cwd: str,
 ) -> Process:
-    path = os.path.join(
-        place.specs, f"{invocation.run}.{invocation.task}.{invocation.attempt}.json"
-    )
+    path = spec_path(place.specs, f"{invocation.run}/{invocation.task}.{invocation.attempt}")
     spec = Spec(
         run=invocation.run,
         workflow=invocation.workflow,
@@ -229,7 +231,23 @@ def _with_runner(
     argv = _interpreter(made.task, env, cwd)
     env["GRAMPUS_SPEC"] = path
     write_spec(path, spec)
-    return Process(argv, env, cwd, path)
+    return Process(argv, env, cwd, path, _warm(made, place, bundle))
+
+
+def _warm(made: Plan, place: Place, bundle: str | None) -> tuple[str, str] | None:
+    """A bundle never changes, and what its modules see of the environment at import must be known
+    before the attempt is: then it makes no difference when they are imported."""
+    action = made.task.action
+    if not place.warm or bundle is None or not isinstance(action, Python):
+        return None
+    if made.task.python is not None or made.templated_env:
+        return None
+    return action.call.partition(":")[0], bundle
+
+
+def spec_path(folder: str, stem: str) -> str:
+    """The spec file of the attempt `<run>/<task>.<attempt>`, if it has one."""
+    return os.path.join(folder, f"{stem.replace('/', '.')}.json")
 
 
 def _interpreter(task: Task, env: dict[str, str], cwd: str) -> list[str]:

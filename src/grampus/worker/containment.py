@@ -18,6 +18,7 @@ Only the main thread of the warden may fork a shim: the death signal is sent whe
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -71,6 +72,23 @@ class PidNamespace:
 
     def enter(self) -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._settle()
+
+    def nest(self) -> int:
+        """A shim below a prepared process: in a namespace within that of its caller, which must
+        have one thread, and ends. Like `fork`, with two differences: all is done by way of the C
+        library, whose handlers at a fork keep such things as the threads of BLAS in order; and
+        there is no death signal, because the namespace around it ends this one too."""
+        flags = _NEWPID | _NEWNS | (_NEWUSER if self._uid else 0)
+        if _libc.unshare(flags) != 0:
+            raise _error("unshare")
+        pid = os.fork()
+        if pid == 0:
+            self._settle()
+            self._number_apart()
+        return pid
+
+    def _settle(self) -> None:
         if self._uid:
             _write("/proc/self/setgroups", "deny")
             _write("/proc/self/uid_map", f"{self._uid} {self._uid} 1")
@@ -78,6 +96,12 @@ class PidNamespace:
         # What the machine mounts later is seen here too; what is mounted here stays here.
         _mount(b"none", b"/", None, _MS_REC | _MS_SLAVE)
         _mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+
+    def _number_apart(self) -> None:
+        """Libraries notice a fork by a changed pid: an attempt must not by chance have the one that
+        the prepared process has in its namespace, where numbers are small."""
+        with contextlib.suppress(OSError):
+            _write("/proc/sys/kernel/ns_last_pid", "1000")
 
     def signal(self, number: int) -> None:
         try:

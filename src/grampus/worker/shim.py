@@ -92,14 +92,24 @@ class Attempt:
 
 
 def become_shim(
-    containment: Containment, sock: socket.socket, keep: int, files: SlotFiles, mark: str
+    containment: Containment,
+    sock: socket.socket,
+    keep: int,
+    files: SlotFiles,
+    mark: str,
+    passed: int | None = None,
 ) -> NoReturn:
-    """The life of a process just forked from the warden; `keep` is a descriptor to hold."""
+    """The life of a process just forked from the warden; `keep` is a descriptor to hold, `passed`
+    one that attempts inherit."""
     code = 70
     try:
-        low, high = sorted((sock.fileno(), keep))
-        for start, stop in ((3, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
-            os.closerange(start, stop)
+        start = 3
+        for fd in sorted({sock.fileno(), keep} | ({passed} if passed is not None else set())):
+            os.closerange(start, fd)
+            start = fd + 1
+        os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+        if passed is not None:
+            os.set_inheritable(passed, True)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         try:

@@ -33,18 +33,21 @@ class Slot:
         self.pid: int | None = None
         #: What runs here.
         self.launch: Launch | None = None
+        #: Wall ms of its start.
+        self.started = 0
         #: Monotonic ms by which the shim must have said something; None: no hurry.
         self.due: int | None = None
         #: The shim is dead or condemned; the slot is not free until all of it has been seen gone.
         self.lost = False
 
-    def fork(self, containment: Containment, lock: int) -> Channel:
+    def fork(self, containment: Containment, lock: int, passed: int | None = None) -> Channel:
         """Makes the shim; OSError when the system does not let it. Only from the main thread."""
         ours, theirs = socket.socketpair()
         try:
             pid = containment.fork()
             if pid == 0:
-                become_shim(containment, theirs, lock, SlotFiles(*self._files), self._mark)
+                files = SlotFiles(*self._files)
+                become_shim(containment, theirs, lock, files, self._mark, passed)
         except OSError:
             ours.close()
             raise
