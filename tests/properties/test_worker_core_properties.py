@@ -12,11 +12,16 @@ from grampus.worker.core import instructions as i
 from grampus.worker.core.check import Watch, check_seen
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.seen import Seen
-from grampus.worker.orders import Ended
+from grampus.worker.orders import Ended, Running
 
 NUMBERS = st.integers(1, 8)
 SESSIONS = st.sampled_from([1, 1, 1, 1, 2, 3])
 SETS = st.sets(NUMBERS, max_size=4).map(lambda numbers: tuple(sorted(numbers)))
+HAS = st.lists(
+    st.builds(Running, NUMBERS, st.sampled_from([None, 0]), st.integers(0, 5), st.booleans()),
+    max_size=3,
+    unique_by=lambda running: running.n,
+).map(tuple)
 WORK = Invocation("r", "w", 1, "a", 1, 1, b"{}", b"{}", 0, "UTC", None, {})
 
 
@@ -28,15 +33,15 @@ def _ended(n: int, cause: str, code: int, output: bool) -> e.WardenEnded:
 EVENTS = st.one_of(
     st.builds(e.Connected, SESSIONS),
     st.builds(e.Disconnected),
-    st.builds(e.Assigned, SESSIONS, NUMBERS, st.integers(1, 3), st.just(WORK)),
-    st.builds(e.Assigned, SESSIONS, NUMBERS, st.just(1), st.just(WORK)),
+    st.builds(e.Assigned, SESSIONS, NUMBERS, st.integers(1, 3), st.booleans(), st.just(WORK)),
+    st.builds(e.Assigned, SESSIONS, NUMBERS, st.just(1), st.booleans(), st.just(WORK)),
     st.builds(e.KillAsked, SESSIONS, NUMBERS, st.just("cancelled")),
     st.builds(e.SyncAsked, SESSIONS, st.integers(0, 9), st.integers(1, 9), SETS, SETS),
     st.builds(e.Acked, SESSIONS, SETS, SETS),
     st.builds(e.Prepared, NUMBERS),
     st.builds(e.PrepareFailed, NUMBERS, st.just(AttemptState.FAILED), st.just("no")),
     st.builds(e.ResultRead, NUMBERS, broken=st.booleans()),
-    st.builds(e.WardenReady, st.sampled_from(["w", "x"]), SETS),
+    st.builds(e.WardenReady, st.sampled_from(["w", "x"]), HAS),
     st.builds(e.WardenLost),
     st.builds(e.WardenStarted, NUMBERS, st.just(3)),
     st.builds(
@@ -124,7 +129,7 @@ def test_once_faults_heal_everything_assigned_is_reported_once_over(data: st.Dat
                 n = world.next_n
                 world.next_n += 1
                 world.live.add(n)
-                assign = e.Assigned(1, n, 1, WORK)
+                assign = e.Assigned(1, n, 1, True, WORK)
                 late.append(assign)
                 if data.draw(st.booleans()):
                     world.feed(assign)
@@ -154,7 +159,7 @@ def test_once_faults_heal_everything_assigned_is_reported_once_over(data: st.Dat
         )
         for n in sorted(world.live):
             if n not in world.core.seen:
-                world.feed(e.Assigned(1, n, 1, WORK))
+                world.feed(e.Assigned(1, n, 1, True, WORK))
         for queue, make in (
             (world.preparing, e.Prepared),
             (world.running, lambda n: _ended(n, "exit", 0, False)),

@@ -16,7 +16,7 @@ from msgspec import Struct
 from grampus.errors import GrampusError, InvalidInput, NotFound
 from grampus.model.run import AttemptState
 from grampus.protocol import Invocation
-from grampus.tasks.launch import Place, Process, TaskFailure, TemplateError, plan, prepare
+from grampus.tasks.launch import Place, Process, TaskFailure, TemplateError, prepare, spec_path
 from grampus.worker.blobs import Exchange
 from grampus.worker.bundles import BadBundle, Bundles
 from grampus.worker.core.events import PrepareFailed, ResultRead
@@ -33,18 +33,20 @@ class Held(Struct):
     """What the driver holds for one attempt, from Prepare to Drop."""
 
     n: int
-    invocation: Invocation
+    #: None when an earlier process has launched it.
+    invocation: Invocation | None
+    #: `<run>/<task>.<attempt>`
+    stem: str
+    #: Its output file holds what a shell command wrote.
+    shell: bool
     #: The bundle that it uses, unpacked, once it does.
     bundle: str | None = None
     process: Process | None = None
+    #: Its spec file, to be removed at its end.
+    spec: str | None = None
     #: Where the warden runs it.
     slot: int | None = None
     task: asyncio.Task[None] | None = None
-
-    @property
-    def stem(self) -> str:
-        work = self.invocation
-        return f"{work.run}/{work.task}.{work.attempt}"
 
 
 class Chores:
@@ -59,6 +61,7 @@ class Chores:
     def prepare_now(self, held: Held) -> bool | PrepareFailed:
         """True when it can be launched; False when something has to be fetched first."""
         work = held.invocation
+        assert work is not None
         if work.bundle is not None and held.bundle is None:
             if self._bundles.ready(work.bundle) is None:
                 return False
@@ -70,6 +73,7 @@ class Chores:
     async def prepare(self, held: Held) -> bool | PrepareFailed:
         """Fetches what is not there; True when it can be launched."""
         work = held.invocation
+        assert work is not None
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 for hash in _blobs(work):
@@ -103,24 +107,31 @@ class Chores:
     def _make(self, held: Held) -> bool | PrepareFailed:
         folder = self._bundles.folder(held.bundle) if held.bundle is not None else None
         try:
+            assert held.invocation is not None
             held.process = prepare(held.invocation, self._place, folder, self._exchange.path)
         except (TaskFailure, TemplateError) as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
         except OSError as error:
             return PrepareFailed(held.n, AttemptState.LOST, f"it could not be prepared: {error}")
+        held.spec = held.process.spec
         return True
+
+    def inherit(self, held: Held, bundle: str | None) -> None:
+        """An earlier process made it ready: what it uses stays until its end."""
+        if bundle is not None and self._bundles.ready(bundle) is not None:
+            held.bundle = bundle
+        held.spec = spec_path(self._place.specs, held.stem)
 
     def read_now(self, held: Held, ended: Ended) -> ResultRead | None:
         """None when that would take long."""
         if not self._results.is_small(held.stem):
             return None
-        read = self._results.read(held.stem, ended, plan(held.invocation.spec).is_shell)
+        read = self._results.read(held.stem, ended, held.shell)
         return read if read.output is None or read.output.blob is None else None
 
     async def read(self, held: Held, ended: Ended) -> ResultRead:
         """Returns only when a server has the blob of a large result too."""
-        shell = plan(held.invocation.spec).is_shell
-        read = await asyncio.to_thread(self._results.read, held.stem, ended, shell)
+        read = await asyncio.to_thread(self._results.read, held.stem, ended, held.shell)
         if read.output is not None and read.output.blob is not None:
             for wait in _waits():
                 try:
@@ -137,8 +148,8 @@ class Chores:
         if held.bundle is not None:
             self._bundles.release(held.bundle)
             held.bundle = None
-        if held.process is not None and held.process.spec is not None:
-            Path(held.process.spec).unlink(missing_ok=True)
+        if held.spec is not None:
+            Path(held.spec).unlink(missing_ok=True)
 
 
 def _blobs(work: Invocation) -> list[str]:

@@ -3,6 +3,9 @@
 Rule: one turn feeds events to the core and carries out its instructions, in one `match`, before
 anything else happens; so a report leaves in the turn in which the warden said that the attempt
 is over.
+
+Only `stop` ends attempts. However else this process ends, the warden goes on with them, and the
+next worker in the folder takes them over, with what the journal remembers.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import Any
 
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.database import StorageFailed
 from grampus.errors import GrampusError, Refused
 from grampus.protocol import (
     Ack,
@@ -35,6 +39,7 @@ from grampus.worker import orders
 from grampus.worker.blobs import Exchange
 from grampus.worker.bundles import Bundles
 from grampus.worker.chores import Chores, Held
+from grampus.worker.core.attempt import UNLAUNCHED
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.events import (
     Acked,
@@ -57,16 +62,21 @@ from grampus.worker.core.events import (
 from grampus.worker.core.instructions import (
     Drop,
     End,
+    Forgo,
     Instruction,
     Launch,
     LogLine,
     Prepare,
     ReadResult,
+    Record,
+    Renew,
     Send,
     SetAlarm,
 )
+from grampus.worker.core.memory import Memory
 from grampus.worker.environment import task_environment
 from grampus.worker.identity import boot_id, machine_id
+from grampus.worker.journal import Journal
 from grampus.worker.link import Link
 from grampus.worker.load import LoadAverage
 from grampus.worker.logs import Logs
@@ -75,6 +85,8 @@ from grampus.worker.warden_client import WardenClient, WardenFailed
 
 log = logging.getLogger("grampus.worker")
 
+#: In the folder of the worker.
+JOURNAL = "journal.db"
 #: Seconds between two samples of the load, and samples between two reports of it.
 LOAD_SAMPLE, LOAD_EVERY = 1.0, 3
 #: Between two tries to start a warden, in seconds; the last one repeats.
@@ -109,8 +121,6 @@ class Worker:
         self._cluster, self._credential = cluster, credential
         for part in ("", "attempts", "specs", "scratch", "bundles"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in (folder / "specs").iterdir():
-            left.unlink()
         place = Place(
             env=task_environment(os.environ, sys.executable),
             scratch=str(folder / "scratch"),
@@ -123,6 +133,7 @@ class Worker:
             Exchange(blobs, self._ask),
             Results(folder / "attempts", self._logs, blobs),
         )
+        self._journal = Journal.open(folder / JOURNAL)
         self._core = WorkerCore(slots)
         self._clock = SystemClock()
         self._held: dict[int, Held] = {}
@@ -131,8 +142,12 @@ class Worker:
         self._alarm: asyncio.TimerHandle | None = None
         self._acked = asyncio.Event()
         self._stopped = asyncio.Event()
+        #: Why the worker cannot go on.
+        self._failure: StorageFailed | None = None
         self._warden: WardenClient | None = None
         self._warden_gone = asyncio.Event()
+        #: The warden was told to end because its numbers were used.
+        self._retiring = False
         #: Instance of the warden in the last Register.
         self._registering = ""
         self._link: Link | None = None
@@ -140,11 +155,13 @@ class Worker:
         self._loops: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
-        """Until `stop`, or until cancelled; then the warden ends what runs."""
+        """Until `stop`, `leave`, or until cancelled. Raises StorageFailed when nothing can be
+        written down any more."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self._start_warden()
+                self._inherit()
                 self._link = Link(
                     self.addresses,
                     self.name,
@@ -168,7 +185,15 @@ class Worker:
         finally:
             self._finish()
             self._tasks = None
-            await self._stop_warden(0)
+            if self._warden is not None:
+                self._warden.leave()
+            self._journal.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def leave(self) -> None:
+        """Ends `run`; attempts go on, for the next worker in this folder."""
+        self._stopped.set()
 
     async def stop(self, grace: int) -> None:
         """Ends every attempt within `grace` ms, sends the last reports, ends `run`."""
@@ -186,8 +211,12 @@ class Worker:
     def _finish(self) -> None:
         for loop in self._loops:
             loop.cancel()
-        for held in self._held.values():
-            self._chores.drop(held)
+        for n, held in self._held.items():
+            attempt = self._core.attempts.get(n)
+            if attempt is None or attempt.stage in UNLAUNCHED:
+                self._chores.drop(held)
+            elif held.task is not None:
+                held.task.cancel()
         self._held.clear()
         if self._alarm is not None:
             self._alarm.cancel()
@@ -199,7 +228,7 @@ class Worker:
     def _happen(self, *events: Event) -> None:
         """Feeds the core and does what it says; what that brings about follows in the same turn."""
         self._inbox.extend(events)
-        if self._turning:
+        if self._turning or self._failure is not None:
             return
         self._turning = True
         try:
@@ -207,13 +236,22 @@ class Worker:
                 batch, self._inbox = self._inbox, []
                 for instruction in self._core.step(self._clock.now(), batch):
                     self._carry_out(instruction)
+        except StorageFailed as error:
+            # What is not written down must not happen. The warden goes on.
+            self._failure = error
+            self._stopped.set()
         finally:
             self._turning = False
 
     def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
+            case Record(entries):
+                self._journal.write(entries)
+                if self._journal.grown:
+                    self._journal.renew(self._core.memory())
             case Prepare(n, invocation):
-                held = self._held[n] = Held(n, invocation)
+                record = self._core.attempts[n].record
+                held = self._held[n] = Held(n, invocation, record.stem, record.shell)
                 self._prepared(held, self._chores.prepare_now(held))
             case Launch(n):
                 self._launch(self._held[n])
@@ -234,6 +272,11 @@ class Worker:
             case End(n):
                 if self._warden is not None:
                     self._warden.send(orders.End(n))
+            case Forgo(numbers):
+                if self._warden is not None:
+                    self._warden.send(orders.Taken(list(numbers)))
+            case Renew():
+                self._renew_warden()
             case SetAlarm(after):
                 self._set_alarm(after)
             case LogLine(level, text):
@@ -282,6 +325,7 @@ class Worker:
     def _launch(self, held: Held) -> None:
         if self._warden is None or held.process is None:
             return
+        assert held.invocation is not None
         task, process = plan(held.invocation.spec).task, held.process
         self._warden.send(
             orders.Launch(
@@ -292,19 +336,68 @@ class Worker:
                 task.timeout,
                 task.grace,
                 held.stem,
+                orders.Warm(*process.warm) if process.warm is not None else None,
             )
         )
 
     # The warden.
 
     async def _start_warden(self) -> None:
+        """Takes the warden that runs already, if it is the one that the journal speaks of."""
         self._warden_gone.clear()
-        self._warden = await WardenClient.start(
-            self._folder, self.slots, self._noticed, self._warden_ended
-        )
+        client = await WardenClient.attach(self._folder, self._noticed, self._warden_ended)
+        if client is not None and not self._is_ours(client):
+            await client.stop(0)
+            client = None
+        if client is None:
+            client = await WardenClient.start(
+                self._folder, self.slots, self._noticed, self._warden_ended
+            )
+        self._warden, self._retiring = client, False
+
+    def _is_ours(self, client: WardenClient) -> bool:
+        memory = self._journal.memory if self._core.session is None else self._core.memory()
+        if memory.session is None or memory.instance != client.instance or self._retiring:
+            return False
+        mine = self.name, self.group, self.slots
+        if (memory.name, memory.group, client.slots) == mine:
+            return True
+        if not (client.running or memory.launched or memory.outbox):
+            return False
+        # Its attempts belong to a session of that name, group and size.
+        self.name, self.group, self.slots = memory.name, memory.group, client.slots
+        log.warning(
+            "attempts of an earlier start still run: until the next start this stays worker %s,"
+            " group %s, with %d slots", self.name, self.group, self.slots,
+        )  # fmt: skip
+        return True
+
+    def _inherit(self) -> None:
+        """Makes the core, of what an earlier process has left if its warden still lives."""
+        assert self._warden is not None
+        memory = self._journal.memory
+        if memory.instance != self._warden.instance:
+            memory = Memory()
+        self._core = WorkerCore(self.slots, memory, name=self.name, group=self.group)
+        for n, record in memory.launched.items():
+            held = self._held[n] = Held(n, None, record.stem, record.shell)
+            self._chores.inherit(held, record.bundle)
+        used = {held.spec for held in self._held.values()}
+        for left in (self._folder / "specs").iterdir():
+            if str(left) not in used:
+                left.unlink()
+        if memory.launched:
+            log.warning("taking over %d attempts of an earlier start", len(memory.launched))
+
+    def _renew_warden(self) -> None:
+        self._retiring = True
+        if self._warden is not None:
+            self._warden.retire()
+        if self._link is not None:
+            self._link.renew("the warden is replaced")
 
     async def _stop_warden(self, grace: int) -> None:
-        if self._warden is not None:
+        if self._warden is not None and not self._warden.closed.is_set():
             try:
                 await self._warden.stop(grace)
             except WardenFailed as error:
@@ -344,8 +437,11 @@ class Worker:
                     events.append(WardenStarted(n, at))
                 case orders.Stuck(n, pids):
                     events.append(WardenStuck(n, tuple(pids)))
-                case orders.Ready(instance, _, running):
-                    events.append(WardenReady(instance, tuple(running)))
+                case orders.Ready():
+                    for running in notice.running:
+                        if (known := self._held.get(running.n)) is not None:
+                            known.slot = running.slot
+                    events.append(WardenReady(notice.instance, tuple(notice.running)))
         self._happen(*events)
         if self._link is not None and any(isinstance(notice, orders.Ready) for notice in batch):
             # After what is lost with the old warden was said under its session.
@@ -355,7 +451,7 @@ class Worker:
 
     def _register(self) -> Register:
         warden = self._warden
-        if warden is None:
+        if warden is None or self._retiring:
             raise Refused("there is no warden")
         self._registering = warden.instance
         return Register(
@@ -389,7 +485,7 @@ class Worker:
         for message in batch:
             match message:
                 case Assign(session, n, invocation):
-                    events.append(Assigned(session, n, _slots(invocation.spec), invocation))
+                    events.append(Assigned(session, n, *_needs(invocation.spec), invocation))
                 case Ack(session, done, stale):
                     events.append(Acked(session, tuple(done), tuple(stale)))
                 case Kill(session, n, reason):
@@ -443,8 +539,10 @@ class Worker:
                 self._link.send(Load(session, *load.average()))
 
 
-def _slots(spec: bytes) -> int:
+def _needs(spec: bytes) -> tuple[int, bool]:
+    """Its slots, and whether its output file holds what a shell command wrote."""
     try:
-        return plan(spec).task.slots
+        made = plan(spec)
+        return made.task.slots, made.is_shell
     except TaskFailure:
-        return 1  # It fails when it is prepared, with the reason.
+        return 1, True  # It fails when it is prepared, with the reason.

@@ -4,6 +4,10 @@ One loop carries messages between the worker and the shims and fires timers. An 
 when its shim has seen its containment empty, or, if the shim died, when the warden has seen it.
 Starting, watching and ending one attempt is left to the `shim` of its slot; `warden` is the process
 around all of it.
+
+A worker may come and go: attempts go on without one. What has ended is kept until a worker says
+that it has written it down, and is said again to each that comes. Alone and with nothing to do or
+to tell, the warden ends soon.
 """
 
 from __future__ import annotations
@@ -27,15 +31,32 @@ from grampus.clock import SystemClock
 from grampus.worker.channel import Channel
 from grampus.worker.containment import Containment
 from grampus.worker.core.seen import Seen
-from grampus.worker.orders import End, Ended, Launch, Notice, Order, Ready, Shutdown, Started, Stuck
+from grampus.worker.orders import (
+    End,
+    Ended,
+    Launch,
+    Notice,
+    Order,
+    Ready,
+    Running,
+    Shutdown,
+    Started,
+    Stuck,
+    Taken,
+)
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.shim import STUCK_AFTER, Struggling, ended
 from grampus.worker.slot import Slot
+from grampus.worker.stock import Loop, Stock, WarmSlot
 
-#: Grace when the worker is gone, or a signal asks for the end.
+#: Grace when a signal asks for the end.
 LAST_GRACE = 10_000
-#: How long a warden waits for its first worker.
+#: How long a warden waits for a worker when it has nothing to do and nothing to tell ...
 ALONE = 30_000
+#: ... and when it has nothing to do, but ends to tell.
+UNTOLD = 24 * 3_600_000
+#: Ends that are kept; no attempt starts beyond. The ledger has no more than slots of them open.
+KEPT = 10_000
 #: A shim that says nothing for so long after it should have is killed.
 SILENCE = 15_000
 #: Started waits so long for company: most of what is short has ended by then.
@@ -47,7 +68,14 @@ class Keeper:
     """Has the slots. `run` returns when it was told to stop and nothing of any attempt is left."""
 
     def __init__(
-        self, slots: list[Slot], instance: str, lock: int, containment: Containment, address: str
+        self,
+        slots: list[Slot],
+        instance: str,
+        lock: int,
+        containment: Containment,
+        address: str,
+        attempts: str,
+        cap: int,
     ) -> None:
         self._slots = slots
         self._instance = instance
@@ -61,6 +89,10 @@ class Keeper:
         self._running: dict[int, Slot] = {}
         self._queue: deque[tuple[Launch, bytes]] = deque()
         self._seen = Seen()
+        #: Ended that no worker has taken, by number, as it is said.
+        self._kept: dict[int, bytes] = {}
+        #: Monotonic ms since when there is no worker, or nothing has happened without one.
+        self._alone_since = 0
         self._clock = SystemClock()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode_order = msgspec.msgpack.Decoder(Order).decode
@@ -75,13 +107,15 @@ class Keeper:
         self._flush_at: int | None = None
         #: No attempt starts any more; when all are over, the warden ends.
         self._stopping = False
+        loop = Loop(self._watch, self._forget, self._after, self._adopt)
+        self._stock = Stock(loop, len(slots), attempts, cap, instance, lock, containment)
 
     def run(self, listener: socket.socket, signals: socket.socket) -> None:
         """Until the end of everything."""
         self._listener = listener
         self._watch(listener.fileno(), self._accept)
         self._watch(signals.fileno(), lambda: self._signalled(signals))
-        self._after(ALONE, self._give_up_waiting)
+        self._be_alone()
         self._after(_BEAT, self._beat)
         while not (self._stopping and not self._running):
             for fd, _ in self._epoll.poll(self._wait()):
@@ -129,7 +163,18 @@ class Keeper:
             return
         self._worker = Channel(sock)
         self._watch(sock.fileno(), self._hear_worker)
-        self._say(Ready(self._instance, self._containment.name, sorted(self._running)))
+        self._say(
+            Ready(self._instance, self._containment.name, len(self._slots), self._inventory())
+        )
+        for payload in self._kept.values():
+            self._pass_on(payload)
+
+    def _inventory(self) -> list[Running]:
+        return [
+            *(Running(n, slot.number, slot.started, False) for n, slot in self._running.items()),
+            *(Running(launch.n, None, 0, False) for launch, _ in self._queue),
+            *(Running(n, None, 0, True) for n in self._kept),
+        ]
 
     def _hear_worker(self) -> None:
         worker = self._worker
@@ -146,20 +191,36 @@ class Keeper:
                     self._launch(order, payload)
                 case End(n):
                     self._end(n)
+                case Taken(numbers):
+                    for n in numbers:
+                        self._kept.pop(n, None)
                 case Shutdown(grace):
                     self._stop(grace, "the worker asks")
         if worker.closed:
             self._lose_worker()
 
     def _lose_worker(self) -> None:
-        """The one place that decides what becomes of attempts whose worker is gone."""
+        """Attempts go on: the worker that comes next adopts them."""
         assert self._worker is not None
         self._forget(self._worker.fileno())
         fault = self._worker.fault
         self._worker.close()
         self._worker = None
         self._flush_at = None
-        self._stop(LAST_GRACE, "the worker is gone" + (f": {fault}" if fault else ""))
+        if not self._stopping:
+            log("the worker is gone" + (f": {fault}" if fault else ""))
+            self._be_alone()
+
+    def _be_alone(self) -> None:
+        """There is no worker, now or since something ended: how long is one waited for?"""
+        self._alone_since = _ticks()
+        self._after(UNTOLD if self._kept else ALONE, self._give_up_waiting)
+
+    def _tell_end(self, n: int, payload: bytes) -> None:
+        self._kept[n] = payload
+        if self._worker is None:
+            self._be_alone()
+        self._pass_on(payload)
 
     def _say(self, notice: Notice, hold: int = 0) -> None:
         self._pass_on(self._encode(notice), hold)
@@ -196,6 +257,8 @@ class Keeper:
             self._refuse(n, "end", "the warden is ending")
         elif not _is_stem(launch.stem):
             self._refuse(n, "spawn", f"{launch.stem!r} cannot name files")
+        elif len(self._kept) >= KEPT:
+            self._refuse(n, "end", "too many ends wait to be taken")
         elif len(self._queue) >= 4 * len(self._slots):
             self._refuse(n, "spawn", "more launches wait than the warden has slots for")
         else:
@@ -206,6 +269,7 @@ class Keeper:
         while self._queue and self._free:
             launch, payload = self._queue.popleft()
             slot = self._free.pop()
+            slot = self._stock.take(launch, slot) or slot
             channel = slot.channel
             if channel is None:
                 try:
@@ -221,7 +285,8 @@ class Keeper:
             slot.start(launch, payload, due)
             self._push(channel)
             self._running[launch.n] = slot
-            self._say(Started(launch.n, slot.number, self._clock.now()), HOLD)
+            slot.started = self._clock.now()
+            self._say(Started(launch.n, slot.number, slot.started), HOLD)
 
     def _adopt(self, slot: Slot, channel: Channel) -> None:
         self._watch(channel.fileno(), lambda: self._hear_shim(slot))
@@ -233,7 +298,8 @@ class Keeper:
             self._after(1, lambda: self._push(channel))
 
     def _refuse(self, n: int, cause: Literal["spawn", "end"], error: str) -> None:
-        self._say(Ended(n, self._clock.now(), cause, None, error, 0, 0, False))
+        end = Ended(n, self._clock.now(), cause, None, error, 0, 0, False)
+        self._tell_end(n, self._encode(end))
 
     def _end(self, n: int) -> None:
         slot = self._running.get(n)
@@ -276,8 +342,10 @@ class Keeper:
             if isinstance(answer, Ended):
                 del self._running[answer.n]
                 slot.finish()
-                self._free.append(slot)
-                self._pass_on(payload)
+                self._release(slot)
+                if isinstance(slot, WarmSlot):
+                    self._stock.give_back(slot, answer.exit)
+                self._tell_end(answer.n, payload)
             else:
                 slot.due = _ticks() + STUCK_AFTER + SILENCE
                 self._complain(slot)
@@ -310,11 +378,14 @@ class Keeper:
             slot.lost = False
             launch = slot.launch
             slot.finish()
-            self._free.append(slot)
+            self._release(slot)
+            if isinstance(slot, WarmSlot):
+                self._stock.lost(slot)
             if launch is not None:
                 del self._running[launch.n]
                 kept = slot.keep(launch.stem)
-                self._say(ended(launch.n, self._clock.now(), "lost", None, kept))
+                end = ended(launch.n, self._clock.now(), "lost", None, kept)
+                self._tell_end(launch.n, self._encode(end))
             self._serve_queue()
             return
         if _ticks() >= stuck_at and slot.launch is not None:
@@ -324,9 +395,17 @@ class Keeper:
             stuck_at = _ticks() + STUCK_AFTER
         self._after(delay, lambda: self._bury(slot, min(2 * delay, 500), stuck_at))
 
+    def _release(self, slot: Slot) -> None:
+        """A warm slot gives back the place that it had; an idle one has none."""
+        if not isinstance(slot, WarmSlot):
+            self._free.append(slot)
+        elif slot.home is not None:
+            self._free.append(slot.home)
+            slot.home = None
+
     def _end_strays(self) -> list[int]:
         """KILL to all that descends from the warden beside the shims. Returns who is left."""
-        shims = {slot.pid for slot in self._slots}
+        shims = {slot.pid for slot in self._slots} | self._stock.shims()
         left: list[int] = []
         for child in children(os.getpid()):
             if child not in shims:
@@ -346,13 +425,17 @@ class Keeper:
     def _beat(self) -> None:
         self._after(_BEAT, self._beat)
         now = _ticks()
-        for slot in self._slots:
+        for slot in list(self._running.values()):
             if slot.due is not None and slot.due <= now and not slot.lost:
                 self._lose(slot, "its shim has fallen silent")
+        self._stock.beat()
 
     def _give_up_waiting(self) -> None:
-        if self._worker is None and not self._stopping:
-            self._stop(0, f"no worker came within {ALONE // 1000} s")
+        if self._worker is not None or self._stopping or self._running or self._queue:
+            return
+        patience = UNTOLD if self._kept else ALONE
+        if _ticks() - self._alone_since >= patience:
+            self._stop(0, f"no worker came within {patience // 1000} s")
 
     def _signalled(self, signals: socket.socket) -> None:
         signals.recv(4096)
@@ -373,6 +456,7 @@ class Keeper:
         while self._worker is not None and self._worker.waiting and _ticks() < deadline:
             select.select([], [self._worker], [], 0.1)
             self._worker.flush()
+        self._stock.close()
         for slot in self._slots:
             if slot.channel is not None:
                 slot.channel.close()
@@ -381,6 +465,8 @@ class Keeper:
                 if _ticks() >= deadline:
                     slot.condemn()
                 time.sleep(0.001)
+        while not self._stock.gone():
+            time.sleep(0.001)
 
 
 def _is_stem(stem: str) -> bool:

@@ -18,6 +18,14 @@ from typing import Literal
 from msgspec import Struct
 
 
+class Warm(Struct, frozen=True, array_like=True):
+    """A Python function whose module may have been imported before the attempt begins."""
+
+    module: str
+    #: Folder that is imported from.
+    bundle: str
+
+
 class Launch(Struct, frozen=True, array_like=True, tag="launch"):
     """Start attempt `n` as soon as a slot of the warden is free (the worker never sends more)."""
 
@@ -32,6 +40,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
     grace: int
     #: `<run>/<task>.<attempt>`: where its files go at the end.
     stem: str
+    #: It may run in a fork of a prepared process instead of `argv` (see `stock`).
+    warm: Warm | None = None
 
 
 class End(Struct, frozen=True, array_like=True, tag="end"):
@@ -47,13 +57,35 @@ class Shutdown(Struct, frozen=True, array_like=True, tag="shutdown"):
     grace: int
 
 
+class Taken(Struct, frozen=True, array_like=True, tag="taken"):
+    """The ends of these attempts are written down: the warden may forget them."""
+
+    numbers: list[int]
+
+
+class Running(Struct, frozen=True, array_like=True):
+    """An attempt that the warden has: it waits, runs, or has an end that nobody has taken."""
+
+    n: int
+    #: None: it does not run.
+    slot: int | None
+    #: 0 when it was not started, or has ended.
+    started: int
+    #: Its Ended follows.
+    ended: bool
+
+
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
-    """First message of the warden on a connection: its incarnation and what it runs."""
+    """First message of the warden on a connection: its incarnation and what it has.
+
+    The ends that nobody has taken are said again right after it."""
 
     instance: str
     #: `pid-namespace` or `subreaper`
     containment: str
-    running: list[int]
+    #: How many it was made with.
+    slots: int
+    running: list[Running]
 
 
 class Started(Struct, frozen=True, array_like=True, tag="started"):
@@ -63,7 +95,7 @@ class Started(Struct, frozen=True, array_like=True, tag="started"):
 
 
 class Ended(Struct, frozen=True, array_like=True, tag="ended"):
-    """The containment of `n` is empty."""
+    """The containment of `n` is empty. Kept, and said again to the next worker, until Taken."""
 
     n: int
     at: int
@@ -87,5 +119,5 @@ class Stuck(Struct, frozen=True, array_like=True, tag="stuck"):
     pids: list[int]
 
 
-Order = Launch | End | Shutdown
+Order = Launch | End | Taken | Shutdown
 Notice = Ready | Started | Ended | Stuck

@@ -1,4 +1,4 @@
-"""The worker's end of the connection to its warden, and the start of that process.
+"""The worker's end of the connection to its warden: to one that runs already, or to a new one.
 
 Rule: the warden is ready, or `start` fails within its deadline and leaves no process behind. A
 warden that is gone is an event, never a silence. What the notices mean is left to the caller.
@@ -7,14 +7,16 @@ warden that is gone is an event, never a silence. What the notices mean is left 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -22,7 +24,7 @@ from grampus.errors import GrampusError, ProtocolError
 from grampus.rpc.frames import FrameReader, frame
 from grampus.worker.capture import DEFAULT_CAP
 from grampus.worker.channel import FRAME_LIMIT
-from grampus.worker.orders import Notice, Order, Ready, Shutdown
+from grampus.worker.orders import Notice, Order, Ready, Running, Shutdown
 from grampus.worker.warden import SOCKET
 
 #: The log starts anew with a new warden once it is longer than this.
@@ -30,6 +32,8 @@ LOG_LIMIT = 1 << 20
 LOG = "warden.log"
 #: What the warden may take beyond the grace of its attempts: KILL, reaping, goodbye.
 _MARGIN = 5.0
+#: A warden that runs answers within so many seconds, or it is none of ours.
+_ANSWER = 5.0
 
 
 class WardenFailed(GrampusError):
@@ -37,11 +41,11 @@ class WardenFailed(GrampusError):
 
 
 class WardenClient(asyncio.Protocol):
-    """Made by `start`. All calls on the loop of the start."""
+    """Made by `start` or `attach`. All calls on one loop."""
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        process: _Process,
         notice: Callable[[list[Notice]], None],
         gone: Callable[[], None],
     ) -> None:
@@ -61,6 +65,9 @@ class WardenClient(asyncio.Protocol):
         #: From Ready: the incarnation of the warden, and how it contains attempts.
         self.instance = ""
         self.containment = ""
+        self.slots = 0
+        #: What it had already.
+        self.running: list[Running] = []
         #: Set when the connection is over: nothing is sent or heard any more.
         self.closed = asyncio.Event()
 
@@ -88,7 +95,7 @@ class WardenClient(asyncio.Protocol):
         command = [python, "-X", "utf8", "-m", "grampus.worker.warden", "--dir", path]
         command += ["--slots", str(slots), "--containment", containment]
         command += ["--output-cap", str(output_cap)]
-        client = cls(_spawn(command, path), notice, gone)
+        client = cls(_Child(_spawn(command, path)), notice, gone)
         try:
             async with asyncio.timeout(ready_timeout):
                 await client._connect(path)
@@ -100,13 +107,66 @@ class WardenClient(asyncio.Protocol):
         except BaseException:
             client._kill()
             raise
-        client.instance, client.containment = ready.instance, ready.containment
-        client._loop.call_soon(client._catch_up)
+        client._begin(ready)
         return client
+
+    @classmethod
+    async def attach(
+        cls,
+        folder: str | os.PathLike[str],
+        notice: Callable[[list[Notice]], None],
+        gone: Callable[[], None],
+    ) -> Self | None:
+        """Connects to the warden that runs in this folder; None when there is none that answers.
+
+        One that does not answer in our language is told to end, by a signal. `notice` and `gone`
+        are as for `start`; what has ended and was never taken is said right after Ready."""
+        path = os.fspath(folder)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ANSWER
+        while loop.time() < deadline and (found := _dial(path)) is not None:
+            sock, pid = found
+            try:
+                process = _Other(pid)
+            except OSError:
+                sock.close()
+                continue
+            client = cls(process, notice, gone)
+            try:
+                async with asyncio.timeout(deadline - loop.time()):
+                    await loop.create_unix_connection(lambda: client, sock=sock)  # noqa: B023
+                    client._begin(await client._first)
+                    return client
+            except WardenFailed:
+                # It has not yet seen that the worker before us is gone.
+                client.leave()
+                await asyncio.sleep(0.05)
+            except (TimeoutError, _Babel):
+                client.leave()
+                process.end()
+                return None
+        return None
+
+    def _begin(self, ready: Ready) -> None:
+        self.instance, self.containment = ready.instance, ready.containment
+        self.slots, self.running = ready.slots, ready.running
+        self._loop.call_soon(self._catch_up)
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def leave(self) -> None:
+        """Ends the connection. The warden goes on with what it has; no notice comes any more."""
+        self._stopping = True
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+        self.closed.set()
+
+    def retire(self) -> None:
+        """The warden ends all it has, without grace, and itself; then `gone` is called."""
+        self.send(Shutdown(0))
 
     def send(self, order: Order) -> None:
         """Sends at the end of this turn of the loop. Lost when the warden is gone."""
@@ -148,8 +208,10 @@ class WardenClient(asyncio.Protocol):
         try:
             batch = [self._decode(payload) for payload in self._reader.feed(data)]
         except (ProtocolError, msgspec.DecodeError):
-            # Not our warden's language: without a connection it ends everything.
+            # Not our warden's language.
             assert self._transport is not None
+            if not self._first.done():
+                self._first.set_exception(_Babel("the warden speaks another language"))
             self._transport.abort()
             return
         if batch and not self._first.done():
@@ -187,7 +249,7 @@ class WardenClient(asyncio.Protocol):
             self._loop.call_later(wait, self._reap, min(2 * wait, 1.0))
 
     def _reaped(self) -> bool:
-        return self._process.poll() is not None
+        return self._process.is_gone()
 
     def _flush(self) -> None:
         if self._transport is not None and self._outgoing:
@@ -197,8 +259,11 @@ class WardenClient(asyncio.Protocol):
     async def _connect(self, path: str) -> None:
         """Connects to the process that was started, and to no other that may still listen there."""
         while True:
-            sock = _dial(path, self.pid)
-            if sock is not None:
+            found = _dial(path)
+            if found is not None and found[1] != self.pid:
+                found[0].close()
+            elif found is not None:
+                sock, _ = found
                 await self._loop.create_unix_connection(lambda: self, sock=sock)
                 return
             if self._reaped():
@@ -208,13 +273,61 @@ class WardenClient(asyncio.Protocol):
     def _kill(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+        self._process.end()
+
+
+class _Babel(GrampusError):
+    """Who listens in the folder speaks another language: a warden of another version."""
+
+
+class _Process(Protocol):
+    pid: int
+
+    def is_gone(self) -> bool: ...
+    def end(self) -> None: ...
+
+
+class _Child:
+    """A warden that this process has started."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self.pid = popen.pid
+
+    def is_gone(self) -> bool:
+        return self._popen.poll() is not None
+
+    def end(self) -> None:
         # TERM ends its attempts first, should it have any; before Ready it ends at once.
-        self._process.send_signal(signal.SIGTERM)
+        self._popen.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(2)
+            self._popen.wait(2)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._popen.kill()
+            self._popen.wait()
+
+
+class _Other:
+    """A warden that an earlier process has started. OSError when it is gone already."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._fd = os.pidfd_open(pid)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def is_gone(self) -> bool:
+        """Also when nobody has reaped it."""
+        return bool(self._poll.poll(0))
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+
+    def __del__(self) -> None:
+        fd = getattr(self, "_fd", -1)
+        if fd >= 0:
+            os.close(fd)
 
 
 def _spawn(command: list[str], path: str) -> subprocess.Popen[bytes]:
@@ -234,7 +347,8 @@ def _spawn(command: list[str], path: str) -> subprocess.Popen[bytes]:
         os.close(fd)
 
 
-def _dial(path: str, pid: int) -> socket.socket | None:
+def _dial(path: str) -> tuple[socket.socket, int] | None:
+    """A connection to whoever listens in the folder, and its pid; None when nobody of ours does."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     # By way of the folder's descriptor: a path in an address may have 107 bytes at most.
@@ -242,8 +356,9 @@ def _dial(path: str, pid: int) -> socket.socket | None:
     try:
         sock.connect(f"/proc/self/fd/{handle}/{SOCKET}")
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", peer)[0] == pid:
-            return sock
+        pid, uid, _ = struct.unpack("3i", peer)
+        if uid == os.geteuid():
+            return sock, pid
     except (FileNotFoundError, ConnectionError, BlockingIOError):
         pass
     finally:

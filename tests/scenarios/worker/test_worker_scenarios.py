@@ -1,7 +1,8 @@
 """Reads the worker's transcripts: blocks of events, `----`, and what the core said to them.
 
 A block is one step. Its lines are events (see `_event`), or `+MS`, which lets time pass and rings
-the alarm if it is due. Lines that start with `#` are remarks. `core SLOTS` starts with a new core.
+the alarm if it is due. Lines that start with `#` are remarks. `core SLOTS` starts with a new core,
+`killed` with one that knows what the one before has written down.
 `pytest tests/scenarios --rewrite` writes down what came; the diff is the review.
 """
 
@@ -19,7 +20,8 @@ from grampus.worker.core import events as e
 from grampus.worker.core import instructions as i
 from grampus.worker.core.check import Watch
 from grampus.worker.core.core import WorkerCore
-from grampus.worker.orders import Ended
+from grampus.worker.core.memory import Closed, Entry, Gone, Launched, Memory, Opened, Wish
+from grampus.worker.orders import Ended, Running
 
 START = 1_000_000
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
@@ -56,6 +58,11 @@ class _Player:
         self._core, self._watch = WorkerCore(slots), Watch()
         self._now, self._alarm_at = START, None
 
+    def _inherit(self) -> None:
+        left = Memory()
+        left.add(self._watch.written.entries())
+        self._core, self._alarm_at = WorkerCore(self._core.slots.total, left), None
+
     def block(self, block: str) -> str:
         asked = block.split("\n----", 1)[0].split("\n")
         events: list[e.Event] = []
@@ -65,6 +72,9 @@ class _Player:
                 continue
             if line.startswith("core "):
                 self._new(int(line.split()[1]))
+                fresh = True
+            elif line == "killed":
+                self._inherit()
                 fresh = True
             elif line.startswith("+"):
                 self._now += int(line[1:])
@@ -98,7 +108,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _assign(w: list[str], g: dict[str, str], _: int) -> e.Event:
     run, task, attempt = re.split(r"[/.]", w[2])
     return e.Assigned(
-        int(w[0]), int(w[1]), int(g.get("slots", "1")), invocation(run, task, int(attempt))
+        int(w[0]), int(w[1]), int(g.get("slots", "1")), True, invocation(run, task, int(attempt))
     )
 
 
@@ -138,7 +148,14 @@ _EVENTS: dict[str, Callable[[list[str], dict[str, str], int], e.Event]] = {
         int(w[0]), AttemptState(w[1]), " ".join(w[2:])
     ),
     "result": _result,
-    "warden": lambda w, g, t: e.WardenReady(w[0], _numbers(g.get("running", ""))),
+    "warden": lambda w, g, t: e.WardenReady(
+        w[0],
+        (
+            *(Running(n, 0, t, False) for n in _numbers(g.get("running", ""))),
+            *(Running(n, None, 0, False) for n in _numbers(g.get("waiting", ""))),
+            *(Running(n, None, 0, True) for n in _numbers(g.get("ended", ""))),
+        ),
+    ),
     "warden-lost": lambda w, g, t: e.WardenLost(),
     "started": lambda w, g, t: e.WardenStarted(int(w[0]), t),
     "ended": _ended,
@@ -149,6 +166,12 @@ _EVENTS: dict[str, Callable[[list[str], dict[str, str], int], e.Event]] = {
 
 def _spell(instruction: i.Instruction, now: int) -> str:
     match instruction:
+        case i.Record(entries):
+            return f"record   {' | '.join(map(_entry, entries))}"
+        case i.Forgo(numbers):
+            return f"forgo    {_list(list(numbers))}"
+        case i.Renew():
+            return "renew    the warden"
         case i.Prepare(n, work):
             return f"prepare  {n} {work.run}/{work.task}.{work.attempt}"
         case i.Launch(n):
@@ -171,6 +194,23 @@ def _spell(instruction: i.Instruction, now: int) -> str:
         case i.Send(Reports(reports)):
             return f"send     {' | '.join(_report(report) for report in reports)}"
     raise AssertionError(instruction)
+
+
+def _entry(entry: Entry) -> str:
+    match entry:
+        case Opened(session, instance):
+            return f"opened {session} {instance}"
+        case Launched():
+            return f"launched {entry.n} {entry.stem}"
+        case Wish(n, reason):
+            return f"wish {n} ({reason})"
+        case Closed(next_n, live):
+            return f"closed {next_n} live={_list(live)}"
+        case Gone(numbers):
+            return f"gone {_list(numbers)}"
+        case Report():
+            return f"final {_report(entry)}"
+    raise AssertionError(entry)
 
 
 def _report(report: Report) -> str:

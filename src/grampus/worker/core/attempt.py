@@ -8,12 +8,15 @@ from enum import Enum
 
 from grampus.model.run import AttemptState
 from grampus.protocol import Invocation
+from grampus.worker.core.memory import Launched
 from grampus.worker.orders import Ended
 
 
 class Stage(Enum):
     """Where an attempt is on its way. It moves down this list and never up."""
 
+    #: An earlier process launched it; the warden has not yet said what became of it.
+    INHERITED = "inherited"
     #: No slots yet.
     WAITING = "waiting"
     #: It has its slots; the driver makes it ready.
@@ -25,14 +28,18 @@ class Stage(Enum):
     READING = "reading"
 
 
+#: Stages that nothing is remembered of: a successor has never heard of such an attempt.
+UNLAUNCHED = frozenset({Stage.WAITING, Stage.PREPARING})
 #: Stages in which there may be processes.
-WITH_WARDEN = frozenset({Stage.LAUNCHED, Stage.RUNNING})
+WITH_WARDEN = frozenset({Stage.INHERITED, Stage.LAUNCHED, Stage.RUNNING})
 
 
 @dataclass(slots=True)
 class Attempt:
-    n: int
-    invocation: Invocation
+    #: What is remembered of it from its launch on.
+    record: Launched
+    #: None when an earlier process launched it.
+    invocation: Invocation | None
     stage: Stage = Stage.WAITING
     #: Wall ms of its start, once RUNNING.
     started: int = 0
@@ -42,14 +49,17 @@ class Attempt:
     stop: str | None = None
     #: The ledger has ended it already: nobody waits for its report.
     closed: bool = False
-    #: How it ended, once READING.
+    #: How it ended, once the warden has said it.
     ended: Ended | None = None
 
     @property
     def name(self) -> str:
         """`<run>/<task>.<attempt>`"""
-        work = self.invocation
-        return f"{work.run}/{work.task}.{work.attempt}"
+        return self.record.stem
+
+    @property
+    def n(self) -> int:
+        return self.record.n
 
 
 def outcome(ended: Ended, stop: str | None, stopping: bool) -> tuple[AttemptState, str]:

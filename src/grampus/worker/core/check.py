@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 from grampus.model.run import FINAL_ATTEMPT
-from grampus.worker.core.attempt import WITH_WARDEN, Stage
+from grampus.worker.core.attempt import UNLAUNCHED, WITH_WARDEN, Stage
 from grampus.worker.core.core import WorkerCore
-from grampus.worker.core.instructions import Instruction, Launch, Send
+from grampus.worker.core.instructions import Instruction, Launch, Record, Send
+from grampus.worker.core.memory import Memory
 from grampus.worker.core.seen import Seen
 
-_WITH_SLOTS = WITH_WARDEN | {Stage.PREPARING}
+_WITH_SLOTS = (WITH_WARDEN | {Stage.PREPARING}) - {Stage.INHERITED}
 
 
 def check(core: WorkerCore) -> None:
@@ -26,11 +27,14 @@ def check(core: WorkerCore) -> None:
     assert sorted(line) == sorted(n for n, stage in stages.items() if stage is Stage.WAITING), (
         "exactly what waits is in the line"
     )
-    assert all(n in core.seen for n in stages), "an attempt is not among the numbers seen"
+    for n, stage in stages.items():
+        assert stage in UNLAUNCHED or n in core.seen, (
+            "a launched attempt is not among the numbers seen"
+        )
     assert all(n in core.seen for n in core.outbox.numbers()), "a report of a number never seen"
     assert not set(stages) & set(core.outbox.numbers()), "an attempt is both live and reported over"
     assert core.session is not None or not stages, "an attempt without a session"
-    if core.warden and not (core.leftovers or core.stopping or core.orphaned):
+    if core.warden and not (core.stopping or core.orphaned):
         first = core.slots.line()[:1]
         assert not first or core.slots.used + first[0][1] > core.slots.total, (
             "the first in line waits although it fits"
@@ -48,17 +52,30 @@ def check_seen(seen: Seen) -> None:
     assert all(a[1] < b[0] for a, b in pairwise(intervals)), "intervals touch or overlap"
 
 
-class Watch:
-    """Looks at the instructions of all steps together."""
+def same(one: Memory, other: Memory) -> bool:
+    return (
+        (one.session, one.instance, one.seen.intervals(), one.launched, one.wishes, one.outbox)
+        == (other.session, other.instance, other.seen.intervals(), other.launched, other.wishes,
+            other.outbox)
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+
+class Watch:
+    """Looks at the instructions of all steps together, and adds up what is written down."""
+
+    def __init__(self, written: Memory | None = None) -> None:
+        #: The journal, as it is.
+        self.written = Memory() if written is None else written
         self.launched: set[tuple[int, int]] = set()
         self._final: dict[tuple[int, int], object] = {}
 
     def look(self, core: WorkerCore, out: list[Instruction]) -> None:
         check(core)
+        assert not any(isinstance(i, Record) for i in out[1:]), "a Record comes first"
         for instruction in out:
             match instruction:
+                case Record(entries):
+                    self.written.add(entries)
                 case Launch(n):
                     assert core.session is not None
                     assert (core.session, n) not in self.launched, f"{n} was launched twice"
@@ -68,6 +85,11 @@ class Watch:
                     assert core.connected, "something is sent without a connection"
                     for report in getattr(message, "reports", ()):
                         self._reported(report.session, report.n, report)
+
+        told = Memory()
+        told.add(self.written.entries())
+        told.add(core.unwritten)
+        assert same(told, core.memory()), "what is written does not add up to what is known"
 
     def _reported(self, session: int, n: int, report: object) -> None:
         final = self._final.get((session, n))

@@ -1,7 +1,9 @@
 """What a worker decides, without I/O: `step(now, events)` gives instructions.
 
 Rules, each checked in `check`:
-- A number that was seen, refused or killed before it arrived never starts: `Seen` keeps it.
+- A number that was launched, refused or killed before it arrived never starts again: `Seen`
+  keeps it, also from process to process (`memory`).
+- What must outlive this process is a Record, before all else that the step asks for.
 - Only the warden says that a launched attempt is over; until then it keeps its slots.
 - A final report is kept and repeated until it is acknowledged, or until its session has ended.
 - The ledger is right: what it does not hold for live is ended here, without argument.
@@ -16,7 +18,7 @@ from collections.abc import Iterable
 
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import Report, Synced
-from grampus.worker.core.attempt import WITH_WARDEN, Attempt, Stage, outcome
+from grampus.worker.core.attempt import UNLAUNCHED, WITH_WARDEN, Attempt, Stage, outcome
 from grampus.worker.core.events import (
     Acked,
     Alarm,
@@ -39,34 +41,42 @@ from grampus.worker.core.events import (
 from grampus.worker.core.instructions import (
     Drop,
     End,
+    Forgo,
     Instruction,
     Launch,
     LogLine,
     Prepare,
     ReadResult,
+    Record,
+    Renew,
     Send,
     SetAlarm,
 )
+from grampus.worker.core.memory import Closed, Entry, Gone, Launched, Memory, Opened, Wish
 from grampus.worker.core.outbox import Outbox, bounded, messages
 from grampus.worker.core.seen import Seen
 from grampus.worker.core.slots import Slots
-from grampus.worker.orders import Ended
+from grampus.worker.orders import Ended, Running
 
 #: An attempt that is over sooner is reported once, not twice.
 RUNNING_DELAY = 50
 #: Attempts that may wait for slots.
 LINE_LIMIT = 1_000
+#: Acknowledgements wait for company: one that is forgotten only makes its report come again.
+IDLE_ENTRIES = 64
 
 
 class WorkerCore:
-    def __init__(self, slots: int) -> None:
+    def __init__(
+        self, slots: int, memory: Memory | None = None, *, name: str = "", group: str = ""
+    ) -> None:
+        """`memory` is what a process before this one has left; its warden must still be there."""
         self.slots = Slots(slots, LINE_LIMIT)
+        #: Numbers that may not start: all but those of attempts that are not launched yet.
         self.seen = Seen()
         self.outbox = Outbox()
         #: Attempts that are not over, by number.
         self.attempts: dict[int, Attempt] = {}
-        #: Numbers of ended sessions that the warden still runs. Nothing starts beside them.
-        self.leftovers: set[int] = set()
         self.session: int | None = None
         self.connected = False
         self.stopping = False
@@ -76,12 +86,47 @@ class WorkerCore:
         #: The instance of the warden that the session belongs to is gone.
         self.orphaned = False
         self._instance: str | None = None
+        #: Instance of the warden that the session was opened for.
+        self._opened_for = ""
         self._revision = -1
         #: RUNNING to be reported, by number, with the time.
         self._untold: dict[int, int] = {}
         self._synced: Synced | None = None
         self._now = 0
         self._out: list[Instruction] = []
+        #: To be written down; while `_must` is unset they may wait for company.
+        self.unwritten: list[Entry] = []
+        self._must = False
+        self._taken: list[int] = []
+        self._owner = name, group
+        if memory is not None and memory.session is not None:
+            self._inherit(memory)
+
+    def _inherit(self, memory: Memory) -> None:
+        self.session = memory.session
+        self._instance = self._opened_for = memory.instance
+        self._owner = memory.name, memory.group
+        self.seen.add_ranges(memory.seen.intervals())
+        for n, record in memory.launched.items():
+            self.attempts[n] = Attempt(record, None, Stage.INHERITED, stop=memory.wishes.get(n))
+        for report in memory.outbox.values():
+            self.outbox.add(report, 0)
+
+    def memory(self) -> Memory:
+        """What a successor has to know: the sum of all entries, `unwritten` ones included."""
+        memory = Memory()
+        if self.session is None:
+            return memory
+        memory.session, memory.instance = self.session, self._opened_for
+        memory.name, memory.group = self._owner
+        memory.seen.add_ranges(self.seen.intervals())
+        for n, attempt in self.attempts.items():
+            if attempt.stage not in UNLAUNCHED:
+                memory.launched[n] = attempt.record
+                if attempt.stop is not None:
+                    memory.wishes[n] = attempt.stop
+        memory.outbox = self.outbox.reports()
+        return memory
 
     def step(self, now: int, events: Iterable[Event]) -> list[Instruction]:
         """Takes in what happened until `now` and says what to do about it, in order."""
@@ -91,8 +136,18 @@ class WorkerCore:
         self._place()
         self._speak()
         self._set_alarm()
+        if self._taken:
+            self._out.append(Forgo(tuple(self._taken)))
+            self._taken = []
+        if self._must or len(self.unwritten) >= IDLE_ENTRIES:
+            self._out.insert(0, Record(tuple(self.unwritten)))
+            self.unwritten, self._must = [], False
         out, self._out = self._out, []
         return out
+
+    def _write(self, entry: Entry) -> None:
+        self.unwritten.append(entry)
+        self._must = True
 
     def _react(self, event: Event) -> None:
         match event:
@@ -137,6 +192,9 @@ class WorkerCore:
 
     def _connected(self, session: int) -> None:
         self.connected = True
+        if self.session is not None and session != self.session and not self.orphaned:
+            self._outlived(session)
+            return
         if session != self.session:
             self._open(session)
             return
@@ -145,27 +203,39 @@ class WorkerCore:
                 self._untold[n] = self._now
         self.outbox.hurry(self._now)
 
+    def _outlived(self, session: int) -> None:
+        """The warden lives, its session does not: the numbers of the next one begin at 1 again."""
+        self._log(f"session {session} replaces session {self.session}, its warden is replaced too")
+        self._abandon()
+        self.orphaned, self.warden = True, False
+        self._out.append(Renew())
+
     def _open(self, session: int) -> None:
         """The session before is over, and in the ledger every attempt of it."""
         if self.session is not None:
             self._log(f"session {session} replaces session {self.session}")
-        for attempt in list(self.attempts.values()):
-            if attempt.stage in WITH_WARDEN:
-                self._end(attempt, "its session ended")
-                self.leftovers.add(attempt.n)
-            self._forget(attempt)
-        for n in self.outbox.numbers():
-            self.outbox.forget(n)
+        self._abandon()
+        self.unwritten.clear()
         self.seen = Seen()
         self.session, self.orphaned, self._revision = session, False, -1
+        self._opened_for = self._instance or ""
+        self._write(Opened(session, self._opened_for, *self._owner))
+
+    def _abandon(self) -> None:
+        for attempt in list(self.attempts.values()):
+            self._forget(attempt)
+        for n in self.outbox.numbers():
+            self._acknowledged(n)
 
     def _assigned(self, event: Assigned) -> None:
         n = event.n
-        if not self._mine(event.session, f"Assign {n}") or n in self.seen:
+        if not self._mine(event.session, f"Assign {n}") or n in self.seen or n in self.attempts:
             return
-        self.seen.add(n)
-        attempt = Attempt(n, event.invocation)
-        self.attempts[n] = attempt
+        work = event.invocation
+        record = Launched(
+            n, event.slots, work.run, work.task, work.attempt, event.shell, work.bundle
+        )
+        attempt = self.attempts[n] = Attempt(record, work)
         if self.stopping:
             error = "the worker was stopped"
             self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
@@ -188,8 +258,7 @@ class WorkerCore:
         elif attempt is not None and attempt.stage is not Stage.READING:
             self._over(attempt, AttemptState.CANCELLED, self._now, error=reason)
         elif n not in self.seen:
-            # Before it is confirmed: its Assign may still be on the way.
-            self.seen.add(n)
+            # Seen before it is confirmed: its Assign may still be on the way.
             self._report(n, AttemptState.CANCELLED, self._now, error=reason)
 
     def _sync_asked(self, event: SyncAsked) -> None:
@@ -208,12 +277,13 @@ class WorkerCore:
                 # It was reported and acknowledged, or so it seemed: say what is true now.
                 self._report(n, AttemptState.LOST, self._now, error="the worker does not know it")
         running = [n for n in sorted(live) if n in self.attempts]
-        missing = [n for n in sorted(live) if n not in self.seen]
+        missing = [n for n in sorted(live) if n not in self.seen and n not in self.attempts]
         self._synced = Synced(event.session, event.revision, running, missing)
 
     def _close(self, next_n: int, live: set[int]) -> None:
         """Of the numbers below `next_n` only the live ones are not over."""
-        self.seen.close_below(next_n, live)
+        if self.seen.close_below(next_n, live):
+            self._write(Closed(next_n, sorted(n for n in live if n < next_n)))
         for attempt in list(self.attempts.values()):
             if attempt.n >= next_n or attempt.n in live:
                 continue
@@ -224,18 +294,24 @@ class WorkerCore:
                 self._forget(attempt)
         for n in self.outbox.numbers():
             if n < next_n and n not in live:
-                self.outbox.forget(n)
+                self._acknowledged(n)
 
     def _acked(self, event: Acked) -> None:
         if event.session != self.session:
             return
         for n in event.done:
-            self.outbox.forget(n)
+            self._acknowledged(n)
         for n in event.stale:
             attempt = self.attempts.get(n)
-            if not self.outbox.forget(n) and attempt is not None and attempt.stage in WITH_WARDEN:
+            if not self._acknowledged(n) and attempt is not None and attempt.stage in WITH_WARDEN:
                 attempt.closed = True
                 self._end(attempt, "the ledger has ended it")
+
+    def _acknowledged(self, n: int) -> bool:
+        if not self.outbox.forget(n):
+            return False
+        self.unwritten.append(Gone([n]))
+        return True
 
     # What the driver did.
 
@@ -243,6 +319,8 @@ class WorkerCore:
         attempt = self.attempts.get(n)
         if attempt is not None and attempt.stage is Stage.PREPARING:
             attempt.stage = Stage.LAUNCHED
+            self.seen.add(n)
+            self._write(attempt.record)
             self._out.append(Launch(n))
 
     def _result_read(self, event: ResultRead) -> None:
@@ -264,16 +342,42 @@ class WorkerCore:
 
     # What the warden says.
 
-    def _warden_ready(self, instance: str, running: tuple[int, ...]) -> None:
-        self.warden = True
-        if self._instance == instance:
+    def _warden_ready(self, instance: str, running: tuple[Running, ...]) -> None:
+        same = self._instance == instance
+        self.warden, self._instance = True, instance
+        if same and self._opened_for == instance:
             self.orphaned = False
-        self._instance = instance
+        found = {known.n: known for known in running}
         for attempt in list(self.attempts.values()):
-            if attempt.stage in WITH_WARDEN and attempt.n not in running:
+            if attempt.stage not in WITH_WARDEN:
+                continue
+            known = found.pop(attempt.n, None)
+            if known is not None:
+                self._adopt(attempt, known)
+            elif same:
+                # Nobody's fault and no loss, see `outcome`.
+                error = "the warden was never told to start it"
+                self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
+            else:
                 self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
-        self.leftovers = {n for n in running if n not in self.attempts}
-        self._out.extend(End(n) for n in sorted(self.leftovers))
+        # The end of what was seen has been reported: it comes again, and is taken.
+        strange = sorted(n for n in found if n not in self.seen)
+        if strange:
+            self._log(f"the warden has attempts that nobody knows: {strange}; it is replaced")
+            self.orphaned, self.warden = self.session is not None, False
+            self._out.append(Renew())
+
+    def _adopt(self, attempt: Attempt, known: Running) -> None:
+        if known.ended:
+            return
+        if attempt.stage is Stage.INHERITED:
+            self.slots.hold(attempt.n, attempt.record.slots)
+            attempt.stage = Stage.LAUNCHED
+        if known.started:
+            self._started(attempt.n, known.started)
+        if attempt.stop is not None:
+            # Whoever wished it may have died before it was said.
+            self._out.append(End(attempt.n))
 
     def _warden_lost(self) -> None:
         """Nothing starts until a new session; what was launched may still have processes."""
@@ -289,16 +393,17 @@ class WorkerCore:
             self._untold[n] = self._now + RUNNING_DELAY
 
     def _ended(self, ended: Ended) -> None:
-        if ended.n in self.leftovers:
-            self.leftovers.discard(ended.n)
-            return
         attempt = self.attempts.get(ended.n)
-        if attempt is None or attempt.stage not in WITH_WARDEN:
+        if attempt is None:
+            self._taken.append(ended.n)
             return
+        if attempt.stage not in WITH_WARDEN:
+            return
+        attempt.ended = ended
         if attempt.closed:
             self._forget(attempt)
         elif ended.cause == "exit" and (ended.output or (ended.exit != 0 and ended.stderr > 0)):
-            attempt.stage, attempt.ended = Stage.READING, ended
+            attempt.stage = Stage.READING
             self.slots.leave(ended.n)
             self._untold.pop(ended.n, None)
             self._out.append(ReadResult(ended.n, ended))
@@ -325,17 +430,26 @@ class WorkerCore:
         """Tells the warden once; it goes on until the containment is empty."""
         if attempt.stop is None:
             attempt.stop = reason
+            self._write(Wish(attempt.n, reason))
             self._out.append(End(attempt.n))
 
     def _never_launch(self, state: AttemptState, why: str) -> None:
         for attempt in list(self.attempts.values()):
-            if attempt.stage in (Stage.WAITING, Stage.PREPARING):
+            if attempt.stage in UNLAUNCHED:
                 self._over(attempt, state, self._now, error=why)
 
     def _forget(self, attempt: Attempt) -> None:
+        """Nobody waits for its report."""
+        if attempt.stage not in UNLAUNCHED:
+            self._write(Gone([attempt.n]))
+        self._remove(attempt)
+
+    def _remove(self, attempt: Attempt) -> None:
         del self.attempts[attempt.n]
         self.slots.leave(attempt.n)
         self._untold.pop(attempt.n, None)
+        if attempt.ended is not None:
+            self._taken.append(attempt.n)
         self._out.append(Drop(attempt.n))
 
     def _over(
@@ -349,7 +463,7 @@ class WorkerCore:
         output: Value | None = None,
         ended: Ended | None = None,
     ) -> None:
-        self._forget(attempt)
+        self._remove(attempt)
         self._report(attempt.n, state, at, error, exception, output, ended)
 
     def _report(
@@ -369,15 +483,18 @@ class WorkerCore:
         report = Report(
             self.session, n, state, at, exit_code, bounded(error), exception, output, stdout, stderr
         )
+        self.seen.add(n)
+        self._write(report)
         self.outbox.add(report, self._now)
 
     # The end of a step.
 
     def _place(self) -> None:
-        if not self.warden or self.leftovers or self.stopping or self.orphaned:
+        if not self.warden or self.stopping or self.orphaned:
             return
         while (n := self.slots.take()) is not None:
             attempt = self.attempts[n]
+            assert attempt.invocation is not None
             attempt.stage = Stage.PREPARING
             self._out.append(Prepare(n, attempt.invocation))
 

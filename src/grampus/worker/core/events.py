@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import Invocation
-from grampus.worker.orders import Ended
+from grampus.worker.orders import Ended, Running
 
 
 class Connected(Struct, frozen=True):
@@ -26,6 +26,8 @@ class Assigned(Struct, frozen=True):
     n: int
     #: Slots that it takes (`Task.slots`).
     slots: int
+    #: Its output file will hold what a shell command wrote.
+    shell: bool
     #: Handed back in Prepare; the core looks at its names only.
     invocation: Invocation
 
@@ -84,8 +86,8 @@ class WardenReady(Struct, frozen=True):
     """A warden holds the lock of the folder: what an earlier one ran is over."""
 
     instance: str
-    #: Numbers that this warden runs already.
-    running: tuple[int, ...] = ()
+    #: What this warden has already.
+    running: tuple[Running, ...] = ()
 
 
 class WardenLost(Struct, frozen=True):

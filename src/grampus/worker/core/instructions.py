@@ -7,7 +7,14 @@ from typing import Literal
 from msgspec import Struct
 
 from grampus.protocol import Invocation, Reports, Synced
+from grampus.worker.core.memory import Entry
 from grampus.worker.orders import Ended
+
+
+class Record(Struct, frozen=True):
+    """Write these down. Always the first of a step: what follows must not happen without it."""
+
+    entries: tuple[Entry, ...]
 
 
 class Prepare(Struct, frozen=True):
@@ -36,6 +43,16 @@ class ReadResult(Struct, frozen=True):
     ended: Ended
 
 
+class Forgo(Struct, frozen=True):
+    """Tell the warden that it may forget the ends of these: Taken."""
+
+    numbers: tuple[int, ...]
+
+
+class Renew(Struct, frozen=True):
+    """End the warden and all that it has, and start another: its numbers were used."""
+
+
 class Send(Struct, frozen=True):
     """To the server, now; lost if the connection is."""
 
@@ -59,4 +76,6 @@ class LogLine(Struct, frozen=True):
     text: str
 
 
-Instruction = Prepare | Launch | End | ReadResult | Send | Drop | SetAlarm | LogLine
+Instruction = (
+    Record | Prepare | Launch | End | ReadResult | Forgo | Renew | Send | Drop | SetAlarm | LogLine
+)

@@ -40,6 +40,9 @@ class Outbox:
     def numbers(self) -> list[int]:
         return list(self._reports)
 
+    def reports(self) -> dict[int, Report]:
+        return dict(self._reports)
+
     def add(self, report: Report, now: int) -> None:
         """Keeps a final report that is due at once."""
         assert report.state in FINAL_ATTEMPT

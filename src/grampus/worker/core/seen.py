@@ -33,8 +33,13 @@ class Seen:
         self._starts[first:last] = [start]
         self._stops[first:last] = [stop]
 
-    def close_below(self, stop: int, but: Iterable[int]) -> None:
-        """Adds every number below `stop` that is not in `but`."""
+    def add_ranges(self, ranges: Iterable[tuple[int, int]]) -> None:
+        for start, stop in ranges:
+            self.add_range(start, stop)
+
+    def close_below(self, stop: int, but: Iterable[int]) -> bool:
+        """Adds every number below `stop` that is not in `but`. True when any of them was new."""
+        before = self._starts.copy(), self._stops.copy()
         at = 0
         for n in sorted(set(but)):
             if n >= stop:
@@ -42,6 +47,7 @@ class Seen:
             self.add_range(at, n)
             at = n + 1
         self.add_range(at, stop)
+        return before != (self._starts, self._stops)
 
     def intervals(self) -> list[tuple[int, int]]:
         """The half-open intervals, ascending."""

@@ -43,9 +43,13 @@ class Slots:
         if not self._line or self._used + self._line[0][1] > self.total:
             return None
         n, slots = self._line.popleft()
+        self.hold(n, slots)
+        return n
+
+    def hold(self, n: int, slots: int) -> None:
+        """`n` has slots already."""
         self._held[n] = slots
         self._used += slots
-        return n
 
     def leave(self, n: int) -> None:
         """`n` gives its slots back, or its place in the line; fine when it has neither."""
