@@ -1,4 +1,4 @@
-"""Random graphs, random failures, random order of everything: a run always ends, and ends right.
+"""Random graphs, failures, pauses, timeouts, rounds, in random order: a run always ends, and right.
 
 The ledger and the scheduler are the real ones, over SQLite in memory; the worker is a bag of
 attempts from which Hypothesis draws what happens next. After every step the invariants are checked.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,12 @@ from grampus.model.workflow import Retry, Shell, Task, Workflow
 from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
+    DeclareLost,
     EndSession,
+    PauseRun,
     Refusal,
+    ResumeRun,
+    RetryRun,
     StartAttempts,
     SubmitRun,
     TakeOffice,
@@ -50,6 +55,7 @@ def workflows(draw: st.DrawFn, name: str = "w") -> Workflow:
         on_failure=draw(st.sampled_from(["stop", "continue"])),
         max_active_runs=draw(st.sampled_from([None, 1, 2])),
         overlap=draw(st.sampled_from(["allow", "queue", "cancel_old"])),
+        timeout=draw(st.sampled_from([None, None, 20, 2_000])),
     )
 
 
@@ -71,6 +77,37 @@ def submit(world: World, run: str, version: int = 1, priority: int = 0) -> Any:
     return answer
 
 
+def rounds(world: World, run: str) -> list[list[tuple[str, Any]]]:
+    """Of each round: what became of attempts, as (task, fact), in order."""
+    found: list[list[tuple[str, Any]]] = [[]]
+    for event in world.queries().events(run, 0, 100_000):
+        fact = msgspec.json.decode(event.data)
+        if event.kind == "run.retried":
+            found.append([])
+        elif event.kind == "attempt.finished":
+            found[-1].append((fact["task"], fact))
+    return found
+
+
+def resume(world: World, run: str) -> Any:
+    (answer,) = world.propose(ResumeRun(world.now, run, "test"))
+    return answer
+
+
+def retry(world: World, run: str, workflow: Workflow, data: Any) -> None:
+    """What may be run again begins again; what is active or cancelled is left alone."""
+    before = world.queries().run(run)
+    assert before is not None
+    task = data.draw(st.sampled_from(["", *(task.name for task in workflow.tasks)]))
+    (answer,) = world.propose(RetryRun(world.now, run, task, "test"))
+    if before.state == RunState.FAILED or (before.state == RunState.SUCCEEDED and task):
+        assert not isinstance(answer, Refusal), answer
+        assert not task or task in answer[1]
+    else:
+        assert isinstance(answer, Refusal)
+        assert answer.code == "conflict"
+
+
 def assert_ended_right(world: World, run: str, workflow: Workflow) -> None:
     queries = world.queries()
     view = queries.run(run)
@@ -80,21 +117,27 @@ def assert_ended_right(world: World, run: str, workflow: Workflow) -> None:
     states = {t.state for t in tasks.values()}
     if view.state == RunState.SUCCEEDED:
         assert states == {TaskState.SUCCEEDED}
-    if view.state == RunState.FAILED:
+    expired = view.reason.startswith("timed out after")
+    if view.state == RunState.FAILED and not expired:
         assert states & {TaskState.FAILED, TaskState.TIMED_OUT}
+    if expired:
+        assert view.state == RunState.FAILED
+    every = rounds(world, run)
     for task in workflow.tasks:
         seen = tasks[task.name]
-        finals = [a for a in seen.attempts if a.state == AttemptState.SUCCEEDED]
-        assert len(finals) == (seen.state == TaskState.SUCCEEDED)
+        for facts in every:
+            mine = [fact["state"] for name, fact in facts if name == task.name]
+            assert mine.count("SUCCEEDED") <= 1, "two accepted results in one round"
+            assert mine.count("FAILED") + mine.count("TIMED_OUT") <= task.retry.max + 1
+        last = [a.state for a in seen.attempts]
+        assert seen.state != TaskState.SUCCEEDED or last[-1] == AttemptState.SUCCEEDED
         assert [a.attempt for a in seen.attempts] == list(range(1, len(seen.attempts) + 1))
-        charged = [a for a in seen.attempts if a.state in ("FAILED", "TIMED_OUT")]
-        assert len(charged) <= task.retry.max + 1
-        if seen.attempts:
+        if seen.started is not None:
             for up in task.after:
                 done = tasks[up]
                 assert done.state == TaskState.SUCCEEDED, (task.name, up)
                 assert done.ended is not None
-                assert done.ended <= seen.attempts[0].started
+                assert done.ended <= seen.started
         if seen.state == TaskState.UPSTREAM_FAILED:
             assert any(tasks[up].state != TaskState.SUCCEEDED for up in task.after)
 
@@ -107,18 +150,40 @@ def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, d
     runs = [f"r{i}" for i in range(data.draw(st.integers(1, 3), label="runs"))]
     for run in runs:
         assert submit(world, run, priority=data.draw(st.integers(-1, 1))) == "created"
+    again = data.draw(st.integers(0, 3), label="rounds more")
     for _ in range(2_000):
         world.turn()
         if not world.attempts:
-            due = world.scheduler.queue.next_due()
-            if due is None:
+            paused = list(world.scheduler.paused)
+            if paused and data.draw(st.booleans()):
+                assert resume(world, data.draw(st.sampled_from(paused))) == "RUNNING"
+                continue
+            dues = (world.scheduler.queue.next_due(), world.scheduler.expiries.next_due())
+            due = min((due for due in dues if due is not None), default=None)
+            if due is None and not paused:
+                if again > 0:
+                    again -= 1
+                    retry(world, data.draw(st.sampled_from(runs)), workflow, data)
+                    continue
                 break
-            world.now = max(world.now + 1, due)
+            world.now = max(world.now + 1, due or 0)
             continue
         world.now += 1
         what = data.draw(st.integers(0, 40))
         if what == 0:
             world.propose(CancelRun(world.now, data.draw(st.sampled_from(runs)), "test"))
+        elif what in (3, 4, 5):
+            world.propose(PauseRun(world.now, data.draw(st.sampled_from(runs)), "test"))
+        elif what in (6, 7):
+            resume(world, data.draw(st.sampled_from(runs)))
+        elif what == 8:
+            retry(world, data.draw(st.sampled_from(runs)), workflow, data)
+        elif what == 9:
+            gone = world.attempts.pop(data.draw(st.sampled_from(sorted(world.attempts))))
+            name = workflow.tasks[gone.index].name
+            (answer,) = world.propose(DeclareLost(world.now, gone.run, name, "test", gone.attempt))
+            assert answer in ("READY", "FAILED", "CANCELLED")
+            assert world.report(gone.session, gone.n, AttemptState.SUCCEEDED) == "stale"
         elif what == 1:
             world.attempts.clear()
             world.worker(3)

@@ -4,6 +4,7 @@ came.
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
     worker w1 slots=2 | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
     submit r1 [priority=N] | cancel r1 | wait 10s | office
+    pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
     report r1/a/1 ok | failed | timeout | lost | cancelled | running
     synced w1 missing r1/a/1
 
@@ -30,9 +31,13 @@ from grampus.runs.change import Graphs
 from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
+    DeclareLost,
     OpenSession,
+    PauseRun,
     Refusal,
     ReportAttempt,
+    ResumeRun,
+    RetryRun,
     SubmitRun,
     TakeOffice,
     pack_definition,
@@ -102,7 +107,15 @@ class Stage(World):
             case facts.RunCancelling():
                 return f"run {fact.run} CANCELLING"
             case facts.RunFinished():
-                return f"run {fact.run} {fact.state}"
+                return f"run {fact.run} {fact.state}{f': {fact.reason}' if fact.reason else ''}"
+            case facts.RunPaused():
+                return f"run {fact.run} PAUSED by {fact.by}"
+            case facts.RunResumed():
+                return f"run {fact.run} resumed by {fact.by}"
+            case facts.RunRetried():
+                return f"run {fact.run} begins round {fact.round}"
+            case facts.TaskReset():
+                return f"task {fact.run}/{fact.task} WAITING"
             case facts.SessionOpened():
                 return f"session of {fact.worker}: {fact.slots} slots"
             case facts.SessionEnded():
@@ -154,6 +167,15 @@ class Stage(World):
                 self.propose(
                     ReportAttempt(self.now, session, n, state, self.now, exit, "", (), None, 0, 0)
                 )
+            case "pause":
+                self.propose(PauseRun(self.now, words[0], "ann"))
+            case "resume":
+                self.propose(ResumeRun(self.now, words[0], "ann"))
+            case "retry":
+                self.propose(RetryRun(self.now, words[0], options.get("from", ""), "ann"))
+            case "declare-lost":
+                run, task, attempt = words[0].split("/")
+                self.propose(DeclareLost(self.now, run, task, "ann", int(attempt)))
             case "synced":
                 missing = tuple(self.numbers[word][1] for word in words[2:])
                 self.pending.append(WorkerSynced(self.session_of(words[0]), missing))
@@ -181,7 +203,11 @@ class Stage(World):
                 )
             )  # fmt: skip
         how = dict(word.split("=", 1) for word in options)
-        workflow = Workflow(name, tuple(tasks), on_failure=how.get("on_failure", "stop"))  # type: ignore[arg-type]
+        workflow = Workflow(
+            name, tuple(tasks), on_failure=how.get("on_failure", "stop"),  # type: ignore[arg-type]
+            timeout=parse_duration(how["timeout"]) if "timeout" in how else None,
+            max_active_runs=int(how["active"]) if "active" in how else None,
+        )  # fmt: skip
         self.flow = name
         self.propose(ApplyWorkflow(self.now, name, pack_definition(workflow.content())))
 
