@@ -34,6 +34,7 @@ from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
 from grampus.master.core.events import Stopping
 from grampus.master.driver import Master
+from grampus.master.firing import ScheduleDriver
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
 from grampus.master.retention import Retention
@@ -116,7 +117,9 @@ class Node:
         self._retention = Retention(
             self._proposer, reads, self._blobs, self._clock, config.retention
         )
+        self._schedules = ScheduleDriver(self._proposer, reads, self._clock)
         replica.subscribe(self._master.committed)
+        replica.subscribe(self._schedules.committed)
         replica.subscribe(self._wake)
         self._worker: Worker | None = None
 
@@ -129,7 +132,7 @@ class Node:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         ledger = Ledger(path)
         stack.callback(ledger.close)
-        replica = await SoloLog.open(config.data / "log", ledger)
+        replica = await SoloLog.open(config.data / "log", ledger, light=ledger.light)
         stack.push_async_callback(replica.close)
         reads = Reads(path)
         stack.callback(reads.close)
@@ -147,6 +150,7 @@ class Node:
             group.create_task(self._replica.wait_failed()),
             group.create_task(self._intake.run()),
             group.create_task(self._master.run(self._in_office)),
+            group.create_task(self._fire()),
             group.create_task(self._retention.run()),
             group.create_task(api.run()),
         ]
@@ -163,6 +167,7 @@ class Node:
             self._stopping = True
             discovery.withdraw(state, url, os.getpid())
             self._master.happened([Stopping()])
+            self._schedules.stop()
             await worker.stop(self._config.kill_grace)
             working.cancel()
             self._wakes.close()
@@ -201,6 +206,10 @@ class Node:
             addresses=[(LOOPBACK, port)], blobs=self._blobs,
             credential=self._credential, cluster=self._cluster, group=config.group,
         )  # fmt: skip
+
+    async def _fire(self) -> None:
+        await self._in_office.wait()
+        await self._schedules.run(self._master.epoch)
 
     def _waiting_for(self) -> str:
         if self._stopping:

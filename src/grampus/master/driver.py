@@ -48,6 +48,8 @@ class Master:
         self._inbox: list[Happening] = []
         self._wake = asyncio.Event()
         self.roster: Roster | None = None
+        #: Set before `in_office` is.
+        self.epoch = 0
 
     def happened(self, events: Iterable[Happening]) -> None:
         self._inbox.extend(events)
@@ -62,6 +64,7 @@ class Master:
         """Takes office, then rounds until cancelled. Raises Deposed."""
         (epoch,) = await self._proposer.propose(TakeOffice(self._clock.now(), self._node))
         assert isinstance(epoch, int)
+        self.epoch = epoch
         scheduler = Scheduler(epoch)
         # Facts up to the loaded revision that are in the inbox too are skipped by the scheduler.
         loaded = await asyncio.to_thread(self._loading.everything)

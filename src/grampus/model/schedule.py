@@ -1,14 +1,24 @@
-"""Whether a schedule makes sense. Which ticks it plans is decided elsewhere, with a clock."""
+"""Whether a schedule makes sense, and which ticks it plans. Pure: the time is an argument.
+
+Rule: a cron line names local times, and each is one tick. A local time that the clock jumps over is
+due at the jump; one that comes twice is due the first time. An interval is counted in real time
+from `start` or the epoch. `start` and `end` are included, a date alone as `end` with its whole day.
+"""
 
 from __future__ import annotations
 
+import bisect
+import collections
 import datetime
+import functools
 import zoneinfo
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 import cronsim
 
 from grampus.errors import Problem
+from grampus.model.cron import read_cron
 from grampus.model.duration import UNITS, format_duration
 from grampus.model.spelling import nearest
 from grampus.model.workflow import Schedule
@@ -16,6 +26,12 @@ from grampus.model.workflow import Schedule
 CRON = "five fields: minute hour day month weekday, such as `0 6 * * 1-5`"
 SHORTEST = UNITS["s"]
 LONGEST = 366 * UNITS["d"]
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MS = datetime.timedelta(milliseconds=1)
+_DAY = datetime.timedelta(days=1)
+#: Ticks are planned from the year 1900 to the year 9000.
+_FIRST = -2_208_988_800_000
+_LAST = 221_845_392_000_000
 
 
 def check_schedule(schedule: Schedule) -> Iterator[Problem]:
@@ -35,7 +51,7 @@ def check_schedule(schedule: Schedule) -> Iterator[Problem]:
         yield Problem(text, field="schedule.tz", found=repr(schedule.tz), allowed=allowed)
     start = yield from _check_time("start", schedule.start)
     end = yield from _check_time("end", schedule.end)
-    if start and end and end <= start:
+    if start and end and schedule.end and _end_of(schedule.end) <= start:
         yield Problem("the end is not after the start", field="schedule.end", found=schedule.end)
 
 
@@ -74,3 +90,139 @@ def _check_time(name: str, text: str | None) -> Generator[Problem, None, datetim
         yield Problem("no local time", field=f"schedule.{name}", found=repr(text), allowed=allowed)
         return None
     return when
+
+
+def next_tick(schedule: Schedule, after_ms: int) -> int | None:
+    """The first tick later than `after_ms`; None when there is none. For a checked schedule."""
+    bounds = _bounds(schedule)
+    after = max(after_ms, bounds.start - 1)
+    if after >= bounds.end:
+        return None
+    if schedule.every is not None:
+        tick: int | None = after + schedule.every - (after - bounds.base) % schedule.every
+    else:
+        tick = _next_cron(schedule, after)
+    return tick if tick is not None and tick <= bounds.end else None
+
+
+def ticks_between(
+    schedule: Schedule, first: int, until: int, limit: int
+) -> tuple[int, tuple[int, ...]]:
+    """How many ticks there are from `first` to `until`, both included, and the newest of them.
+
+    At most `limit` newest, ascending. The effort grows with the days in between, not the ticks.
+    """
+    bounds = _bounds(schedule)
+    first, until = max(first, bounds.start), min(until, bounds.end)
+    if first > until:
+        return 0, ()
+    if schedule.every is not None:
+        every, base = schedule.every, bounds.base
+        low, high = -(-(first - base) // every), (until - base) // every
+        ticks = range(base + max(low, high - limit + 1) * every, base + high * every + 1, every)
+        return max(high - low + 1, 0), tuple(ticks)
+    return _cron_between(schedule, first, until, limit)
+
+
+class _Bounds(NamedTuple):
+    start: int
+    #: Included.
+    end: int
+    #: Intervals are counted from here.
+    base: int
+
+
+@functools.lru_cache(maxsize=4096)
+def _bounds(schedule: Schedule) -> _Bounds:
+    zone = zoneinfo.ZoneInfo(schedule.tz)
+    start, base, end = _FIRST, 0, _LAST
+    if schedule.start is not None:
+        start = base = _instant(datetime.datetime.fromisoformat(schedule.start), zone)
+    if schedule.end is not None:
+        end = min(_instant(_end_of(schedule.end), zone), _LAST)
+    return _Bounds(max(start, _FIRST), end, base)
+
+
+def _end_of(text: str) -> datetime.datetime:
+    """A date alone means all of that day."""
+    when = datetime.datetime.fromisoformat(text)
+    if len(text) <= len("2026-W47-6"):
+        when += datetime.timedelta(days=1, milliseconds=-1)
+    return when
+
+
+def _next_cron(schedule: Schedule, after: int) -> int | None:
+    """Local times in order are instants in order, so those up to the local time of `after` are
+    over; of the rest, those that come a second time are over too."""
+    assert schedule.cron is not None
+    zone = zoneinfo.ZoneInfo(schedule.tz)
+    cron, local = read_cron(schedule.cron), _local(after, zone)
+    for day in cron.days(local.date()):
+        begin = 0
+        if day == local.date():
+            begin = bisect.bisect_right(cron.times, local.time())
+        for time in cron.times[begin:]:
+            tick = _instant(datetime.datetime.combine(day, time), zone)
+            if tick > after:
+                return tick
+    return None
+
+
+def _cron_between(
+    schedule: Schedule, first: int, until: int, limit: int
+) -> tuple[int, tuple[int, ...]]:
+    assert schedule.cron is not None
+    zone = zoneinfo.ZoneInfo(schedule.tz)
+    cron = read_cron(schedule.cron)
+    last_day = _local(until, zone).date() + _DAY
+    count, newest, known = 0, collections.deque[int](maxlen=limit), first - 1
+    uneven: datetime.date | None = None
+    for day in cron.days(_local(first, zone).date() - _DAY):
+        if day > last_day:
+            break
+        begin = _instant(datetime.datetime.combine(day, datetime.time()), zone)
+        end = _instant(datetime.datetime.combine(day + _DAY, datetime.time()), zone)
+        even = end - begin == UNITS["d"] and begin > known and end <= until
+        if even and (uneven is None or day - uneven > _DAY):
+            # A day like most: its ticks need not be looked at to be counted.
+            count += len(cron.times)
+            if limit:
+                newest.extend(
+                    begin + (time.hour * 60 + time.minute) * UNITS["m"]
+                    for time in cron.times[-limit:]
+                )
+            known = end - 1
+            continue
+        if end - begin != UNITS["d"]:
+            uneven = day
+        for time in cron.times:
+            tick = _instant(datetime.datetime.combine(day, time), zone)
+            if known < tick <= until:
+                known = tick
+                count += 1
+                newest.append(tick)
+    return count, tuple(newest)
+
+
+def _local(ms: int, zone: zoneinfo.ZoneInfo) -> datetime.datetime:
+    """What a clock on the wall shows, without its zone."""
+    return (_EPOCH + datetime.timedelta(milliseconds=ms)).astimezone(zone).replace(tzinfo=None)
+
+
+def _instant(local: datetime.datetime, zone: zoneinfo.ZoneInfo) -> int:
+    """When a clock on the wall shows `local`: the first time when it does twice, the shift when it
+    never does."""
+    aware = local.replace(tzinfo=zone, fold=0)
+    ms = (aware - _EPOCH) // _MS
+    if _local(ms, zone) == local:
+        return ms
+    # The clock jumped over it: the shift lies between the readings by its two offsets.
+    low, high = (local.replace(tzinfo=zone, fold=1) - _EPOCH) // _MS, ms
+    before = (_EPOCH + low * _MS).astimezone(zone).utcoffset()
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (_EPOCH + middle * _MS).astimezone(zone).utcoffset() == before:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grampus.runs import apply_attempts, apply_control, apply_runs, apply_sessions, apply_workflows
+from grampus.runs import (
+    apply_attempts,
+    apply_control,
+    apply_runs,
+    apply_schedules,
+    apply_sessions,
+    apply_workflows,
+)
 from grampus.runs.change import Change
 from grampus.runs.commands import (
     ApplyWorkflow,
@@ -20,13 +27,17 @@ from grampus.runs.commands import (
     DeleteWorkflow,
     EndSession,
     ExpireRun,
+    FireTick,
     OpenSession,
     PauseRun,
+    PauseSchedule,
     PauseWorkflow,
+    PlanSchedule,
     ReportAttempt,
     ResumeRun,
     Retain,
     RetryRun,
+    SkipTicks,
     StartAttempts,
     SubmitRun,
     TakeOffice,
@@ -54,6 +65,10 @@ _VERSION_1: dict[type[Any], Handler] = {
     RetryRun: apply_control.retry_run,
     ExpireRun: apply_control.expire_run,
     DeclareLost: apply_control.declare_lost,
+    PlanSchedule: apply_schedules.plan_schedule,
+    FireTick: apply_schedules.fire_tick,
+    SkipTicks: apply_schedules.skip_ticks,
+    PauseSchedule: apply_schedules.pause_schedule,
 }
 
 APPLY: dict[int, dict[type[Any], Handler]] = {1: _VERSION_1}

@@ -17,6 +17,9 @@ from grampus.runs.progress import (
     settle,
 )
 
+#: Rows of ticks that one `Retain` deletes at most.
+TICKS = 1_000
+
 
 def submit_run(change: Change, command: SubmitRun) -> str | Refusal:
     db = change.db
@@ -34,27 +37,38 @@ def submit_run(change: Change, command: SubmitRun) -> str | Refusal:
     waiting = queue_reason(change, command.workflow)
     if waiting.refusal:
         return Refusal("conflict", waiting.refusal)
-    _insert(change, command, graph, waiting.reason)
-    if not waiting.reason:
-        row = read_run(change, command.run)
-        assert row is not None
-        begin(change, command.at, row)
-    elif waiting.cancel_oldest:
+    admit(change, command, graph, waiting.reason)
+    if waiting.reason and waiting.cancel_oldest:
         cancel_oldest(change, command.at, command.workflow, command.run)
     return "created"
 
 
-def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str) -> None:
+def admit(
+    change: Change, command: SubmitRun, graph: Graph, reason: str, *, alone: bool = False
+) -> None:
+    """Makes the run: it begins, unless there is a `reason` why it is QUEUED.
+
+    `alone`: from the queue it starts only when no run of the workflow is active."""
+    _insert(change, command, graph, reason, alone)
+    if not reason:
+        row = read_run(change, command.run)
+        assert row is not None
+        begin(change, command.at, row)
+
+
+def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str, alone: bool) -> None:
     db = change.db
     seq: int = db.value("UPDATE meta SET value = value + 1 WHERE key = 'run_seq' RETURNING value")
     tasks = len(graph.tasks)
     db.execute(
         "INSERT INTO run (id, seq, workflow, version, state, reason, params, request, priority,"
-        " tick, created, started, ended, tasks, remaining, failed, round, expires, expired)"
-        " VALUES (?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, 0, 1, NULL, 0)",
+        " tick, created, started, ended, tasks, remaining, failed, round, expires, expired,"
+        " alone)"
+        " VALUES (?, ?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, NULL, NULL, ?, ?, 0, 1, NULL, 0, ?)",
         (
             command.run, seq, command.workflow, command.version, reason, command.params,
             command.request, command.priority, command.tick, command.at, tasks, tasks,
+            int(alone),
         ),
     )  # fmt: skip
     db.executemany(
@@ -134,6 +148,11 @@ def retain(change: Change, command: Retain) -> list[str]:
     for run in runs:
         _erase(change, command.at, run)
     change.db.execute("DELETE FROM event WHERE run = '' AND at < ?", (command.before,))
+    change.db.execute(
+        "DELETE FROM tick WHERE (workflow, tick) IN"
+        " (SELECT workflow, tick FROM tick WHERE at < ? ORDER BY at, workflow, tick LIMIT ?)",
+        (command.before, TICKS),
+    )
     return runs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grampus.model.workflow import read_workflow
+from grampus.runs.apply_schedules import remove_schedule, renew_schedule
 from grampus.runs.change import Change
 from grampus.runs.commands import (
     ApplyWorkflow,
@@ -18,7 +19,8 @@ from grampus.runs.progress import promote
 def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] | Refusal:
     """Same content as the newest version: that version. A deleted name goes on counting."""
     content = unpack_definition(command.packed)
-    if read_workflow(content).name != command.name:
+    workflow = read_workflow(content)
+    if workflow.name != command.name:
         return Refusal("conflict", f"the definition is not of {command.name!r}")
     db = change.db
     row = db.one("SELECT version, deleted FROM workflow WHERE name = ?", (command.name,))
@@ -42,6 +44,10 @@ def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] |
         "INSERT INTO workflow_version (name, version, content, applied_at) VALUES (?, ?, ?, ?)",
         (command.name, version, content, command.at),
     )
+    if workflow.schedule is None:
+        remove_schedule(change, command.name)
+    else:
+        renew_schedule(change, command.at, command.name, version)
     change.emit(WorkflowApplied, at=command.at, workflow=command.name, version=version)
     promote(change, command.at, command.name)
     return version, True
@@ -76,6 +82,7 @@ def delete_workflow(change: Change, command: DeleteWorkflow) -> str | Refusal:
     if active:
         return Refusal("conflict", f"{active} runs of {command.name} are not finished: cancel them")
     change.db.execute("UPDATE workflow SET deleted = 1, paused = 0 WHERE name = ?", (command.name,))
+    remove_schedule(change, command.name)
     change.emit(WorkflowDeleted, at=command.at, workflow=command.name)
     return "deleted"
 

@@ -108,7 +108,9 @@ class DeleteRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
 
 
 class Retain(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="retain"):
-    """Deletes the oldest runs that ended before `before`, at most `limit`. Accepted: their ids."""
+    """Deletes the oldest runs that ended before `before`, at most `limit`. Accepted: their ids.
+
+    Rows of ticks as old as that go too, the oldest first, a bounded number."""
 
     at: int
     before: int
@@ -223,7 +225,8 @@ class FireTick(Struct, frozen=True, array_like=True, forbid_unknown_fields=True,
     """Compare-and-set: the planned tick becomes a run, or a row that says why not.
 
     Accepted when the schedule's version and next tick are these and it is not paused; the run id is
-    made from (workflow, tick), so that a tick is one run for ever. Accepted: the outcome."""
+    made from (workflow, tick), so that a tick is one run for ever. Accepted: the outcome, or
+    "known" when there was a row of that tick already: then it is only passed."""
 
     at: int
     epoch: int
@@ -323,3 +326,8 @@ def decode_command(data: bytes) -> Command:
     skipped."""
     command: Command = _DECODER.decode(data)
     return command
+
+
+def is_of_attempts(data: bytes) -> bool:
+    """Whether the encoded command is a StartAttempts or a ReportAttempt, by a look at its tag."""
+    return data[1:7] == b"\xa5start" or data[1:8] == b"\xa6report"

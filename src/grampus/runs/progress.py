@@ -219,17 +219,21 @@ def promote(change: Change, at: int, workflow: str) -> None:
     if found is None or found[1]:
         return
     limit = run_limit(change.graph(workflow, found[0]))
-    room = 1_000 if limit is None else limit - active_runs(change, workflow)
+    active = active_runs(change, workflow)
+    room = 1_000 if limit is None else limit - active
     if room <= 0:
         return
-    for (run,) in change.db.query(
-        "SELECT id FROM run WHERE workflow = ? AND state = 'QUEUED'"
-        " ORDER BY priority DESC, seq LIMIT ?",
-        (workflow, room),
+    for run, alone in change.db.query(
+        "SELECT id, alone FROM run WHERE workflow = ? AND state = 'QUEUED'"
+        " AND (alone = 0 OR ? = 0) ORDER BY priority DESC, seq LIMIT ?",
+        (workflow, active, room),
     ):
+        if alone and active:
+            continue
         row = read_run(change, run)
         if row is not None:
             begin(change, at, row)
+            active += 1
 
 
 class Queueing(NamedTuple):

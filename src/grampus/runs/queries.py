@@ -9,6 +9,7 @@ import msgspec
 
 from grampus.database import Database
 from grampus.model.run import AttemptState, RunState, TaskState, Value
+from grampus.runs import schedule_queries
 from grampus.runs.change import Graphs
 from grampus.runs.graph import Graph
 from grampus.runs.views import (
@@ -16,7 +17,9 @@ from grampus.runs.views import (
     EventView,
     OutputView,
     RunView,
+    ScheduleView,
     TaskView,
+    TickView,
     WorkerView,
     WorkflowView,
 )
@@ -211,6 +214,18 @@ class Queries:
             " GROUP BY t.state ORDER BY t.state"
         )
         return dict(runs), dict(tasks)
+
+    def schedule(self, workflow: str) -> ScheduleView | None:
+        return schedule_queries.schedule(self._db, self._graphs, workflow)
+
+    def schedules(self, limit: int, after: str = "") -> list[ScheduleView]:
+        return schedule_queries.schedules(self._db, self._graphs, limit, after)
+
+    def ticks(self, workflow: str, limit: int, before: int | None = None) -> list[TickView]:
+        return schedule_queries.ticks(self._db, workflow, limit, before)
+
+    def has_ticks_before(self, before: int) -> bool:
+        return schedule_queries.has_ticks_before(self._db, before)
 
     def referenced_blobs(self, hashes: list[str]) -> list[str]:
         """Those of `hashes` that an output names. (Bundles are named by workflow versions.)"""

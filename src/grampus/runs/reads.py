@@ -19,7 +19,9 @@ from grampus.runs.views import (
     EventView,
     OutputView,
     RunView,
+    ScheduleView,
     TaskView,
+    TickView,
     WorkerView,
     WorkflowView,
 )
@@ -88,6 +90,18 @@ class Reads:
 
     async def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         return await self._ask(Queries.counts)
+
+    async def schedule(self, workflow: str) -> ScheduleView | None:
+        return await self._ask(Queries.schedule, workflow)
+
+    async def schedules(self, limit: int, after: str) -> list[ScheduleView]:
+        return await self._ask(Queries.schedules, limit, after)
+
+    async def ticks(self, workflow: str, limit: int, before: int | None) -> list[TickView]:
+        return await self._ask(Queries.ticks, workflow, limit, before)
+
+    async def has_ticks_before(self, before: int) -> bool:
+        return await self._ask(Queries.has_ticks_before, before)
 
     async def referenced_blobs(self, hashes: list[str]) -> list[str]:
         return await self._ask(Queries.referenced_blobs, hashes)

@@ -12,14 +12,16 @@ CREATE TABLE workflow_version (
 ) WITHOUT ROWID;
 
 -- remaining: task runs that are not final. failed: a task has ended badly. round: 1, and one more
--- for every retry of the run. expires: when its own timeout passes. expired: it has.
+-- for every retry of the run. expires: when its own timeout passes. expired: it has. alone: it
+-- starts only when no other run of its workflow is active.
 CREATE TABLE run (
     id TEXT PRIMARY KEY, seq INTEGER NOT NULL, workflow TEXT NOT NULL, version INTEGER NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL, params BLOB NOT NULL, request TEXT NOT NULL,
     priority INTEGER NOT NULL, tick INTEGER NOT NULL,
     created INTEGER NOT NULL, started INTEGER, ended INTEGER,
     tasks INTEGER NOT NULL, remaining INTEGER NOT NULL, failed INTEGER NOT NULL,
-    round INTEGER NOT NULL, expires INTEGER, expired INTEGER NOT NULL
+    round INTEGER NOT NULL, expires INTEGER, expired INTEGER NOT NULL,
+    alone INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX run_by_seq ON run (seq);
 CREATE INDEX run_by_state ON run (state, seq);
@@ -65,10 +67,11 @@ CREATE TABLE event (
     PRIMARY KEY (run, revision)
 ) WITHOUT ROWID;
 
--- One row per workflow that has had a schedule. next_tick: planned, NULL when there is none.
+-- One row per workflow with a schedule. next_tick: planned, NULL when there is none. since: ticks
+-- after it are to be planned, NULL once they are.
 CREATE TABLE schedule (
     workflow TEXT PRIMARY KEY, version INTEGER NOT NULL, paused INTEGER NOT NULL, paused_by TEXT NOT
-    NULL, next_tick INTEGER
+    NULL, next_tick INTEGER, since INTEGER
 ) WITHOUT ROWID;
 
 -- What became of planned ticks: one row each, or one row for a range that was missed or paused.
@@ -77,3 +80,4 @@ CREATE TABLE tick (
     outcome TEXT NOT NULL, run TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (workflow, tick)
 ) WITHOUT ROWID;
+CREATE INDEX tick_by_time ON tick (at);

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from grampus.model.run import AttemptState, RunState, TaskState, Value
-from grampus.model.workflow import Workflow
+from grampus.model.workflow import Param, Schedule, Workflow
 
 
 class WorkflowView(Struct, frozen=True, kw_only=True):
@@ -93,6 +93,39 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     #: `LIVE` or `ENDED`
     state: str
     since: int
+
+
+class TickView(Struct, frozen=True, kw_only=True):
+    """What became of a planned tick, or of all from `tick` to `last`."""
+
+    tick: int
+    last: int
+    count: int
+    #: `run`, `skipped`, `missed`, `paused`, `failed`
+    outcome: str
+    #: The run that was made, or "".
+    run: str
+    reason: str
+    #: When that was decided.
+    at: int
+
+
+class ScheduleView(Struct, frozen=True, kw_only=True):
+    workflow: str
+    version: int
+    schedule: Schedule
+    params: tuple[Param, ...]
+    paused: bool
+    paused_by: str
+    workflow_paused: bool
+    #: Planned; None when there is none, or when it is not planned yet.
+    next_tick: int | None
+    #: Ticks after it are to be planned; None once they are.
+    since: int | None
+    #: The newest row of its ticks.
+    last: TickView | None
+    #: Of the ledger when this was read.
+    revision: int
 
 
 class EventView(Struct, frozen=True, kw_only=True):
