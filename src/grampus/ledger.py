@@ -3,7 +3,7 @@
 A batch of commands is one transaction, together with the index of its log entry; so a crash between
 the log and the ledger is mended by applying the same entries again. The file is written with
 synchronous=NORMAL: after a power cut it may be behind its log, never ahead and never broken.
-Everything here but `open_reads` runs on the replica's writer thread.
+Calls come one at a time, from the replica's writer thread or, for what is `light`, its event loop.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
 from grampus.runs.apply import APPLY, APPLY_VERSION, apply_command
 from grampus.runs.change import Change, Graphs
-from grampus.runs.commands import decode_command
+from grampus.runs.commands import decode_command, is_of_attempts
 
+#: A batch of more commands than this is applied on the writer's thread.
+LIGHT_COMMANDS = 64
 #: The script N leads to apply_version N, and runs inside the command that raises it.
 SCRIPTS = ("schema.sql",)
 #: In this order they are hashed, each by its primary key.
@@ -110,6 +112,11 @@ class Ledger:
         self._applied = index
         self._revision = change.revision
         return answers, list(change.facts)
+
+    @staticmethod
+    def light(commands: Sequence[bytes]) -> bool:
+        """Whether applying these takes a few milliseconds at most: starts and reports, not many."""
+        return len(commands) <= LIGHT_COMMANDS and all(map(is_of_attempts, commands))
 
     def checkpoint(self) -> int | None:
         """Makes what was applied durable; the index that is, or None when readers were in the

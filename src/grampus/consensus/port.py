@@ -20,7 +20,7 @@ class OutcomeUnknown(Stopped):
 
 
 class StateMachine(Protocol):
-    """Deterministic. All calls come from one thread, one at a time."""
+    """Deterministic. Calls come one at a time, but not always from the same thread."""
 
     @property
     def applied_index(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grampus.consensus.port import Listener, OutcomeUnknown, StateMachine, Stopped
-from grampus.consensus.writer import Limits, Piece, Proposal, Writer
+from grampus.consensus.writer import Light, Limits, Piece, Proposal, Writer
 from grampus.errors import GrampusError, Overloaded
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 class SoloLog:
     """Made by `open`, ended by `close`. Implements `Replica`, and `Audience` for its writer."""
 
-    def __init__(self, folder: Path, machine: StateMachine, limits: Limits) -> None:
+    def __init__(
+        self, folder: Path, machine: StateMachine, limits: Limits, light: Light | None
+    ) -> None:
         self._folder = folder
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -36,17 +38,24 @@ class SoloLog:
         self._outstanding: set[Proposal] = set()
         self._closing = False
         self._failure: BaseException | None = None
-        self._writer = Writer(folder, machine, limits, self)
+        self._writer = Writer(folder, machine, limits, self, light)
 
     @classmethod
     async def open(
-        cls, folder: Path, machine: StateMachine, *, limits: Limits | None = None
+        cls,
+        folder: Path,
+        machine: StateMachine,
+        *,
+        limits: Limits | None = None,
+        light: Light | None = None,
     ) -> SoloLog:
         """Opens the log in `folder`, applies what the machine lacks, and raises the term by one.
 
+        What `light` says of a batch decides where it is applied: see `writer`.
+
         Events of entries applied here go to nobody: begin with a look at the machine.
         Raises StorageFailed, LogCorrupt, or what `apply` raised."""
-        solo = cls(folder, machine, limits or Limits())
+        solo = cls(folder, machine, limits or Limits(), light)
         solo._writer.start()
         try:
             await asyncio.shield(solo._opened)

@@ -1,8 +1,13 @@
 """The thread that owns the log and the machine of a SoloLog.
 
 It takes all that waits as one batch: one log entry, one sync, one `apply`, one call back to the
-event loop. So load makes batches larger, not queues longer. Everything here but `put` runs on the
-thread; it tells the loop through `Audience`, and only by `call_soon_threadsafe`, so in order.
+event loop. So load makes batches larger, not queues longer. It tells the loop through `Audience`,
+and only by `call_soon_threadsafe`, so in order.
+
+What is light by the word of `light` is applied on the event loop, in its turn: every SQL statement
+leaves the interpreter, and on a thread it would have to fight a busy loop to get back in, dozens of
+times per batch. Log and `apply` of light batches overlap. Everything else, and every checkpoint,
+waits until the loop has caught up, and runs on the thread. So one thread at a time has the machine.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +33,11 @@ log = logging.getLogger(__name__)
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[bytes])
+
+#: Seconds between two looks at whether the loop that is waited for is still there.
+LOOP_LOOK = 1.0
+#: Whether a batch takes so little time to apply that the event loop may do it.
+Light = Callable[[Sequence[bytes]], bool]
 
 
 class Limits(Struct, frozen=True):
@@ -92,8 +102,21 @@ class Writer:
     """`start` it once; `put` pieces, and None to end it when all before is done."""
 
     def __init__(
-        self, folder: Path, machine: StateMachine, limits: Limits, audience: Audience
+        self,
+        folder: Path,
+        machine: StateMachine,
+        limits: Limits,
+        audience: Audience,
+        light: Light | None = None,
     ) -> None:
+        self._light = light
+        #: Batches given to the loop, counted by the thread, and taken, counted by the loop.
+        self._given = 0
+        self._taken = 0
+        self._turn = threading.Condition()
+        #: What `apply` raised on the loop, and what was not applied because of it.
+        self._loop_failure: BaseException | None = None
+        self._unapplied: list[Piece] = []
         self._folder = folder
         self._machine = machine
         self._limits = limits
@@ -130,7 +153,9 @@ class Writer:
                 durable.abandon()
         # The loop may be gone: then nobody is left to be told.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._audience.ended, failure, current)
+            self._loop.call_soon_threadsafe(
+                self._audience.ended, failure, current + self._unapplied
+            )
 
     def _start(self, durable: DurableLog) -> None:
         """Applies what the machine lacks, and begins a term of its own."""
@@ -187,18 +212,52 @@ class Writer:
             size += piece.size
 
     def _commit(self, durable: DurableLog, pieces: list[Piece]) -> None:
+        if self._loop_failure is not None:
+            raise self._loop_failure
         commands = [command for piece in pieces for command in piece.commands]
         index, term = durable.last + 1, self._term
         payload = _ENCODER.encode(commands)
         durable.append([Entry(index, term, payload)])
-        results, events = self._apply(index, term, commands)
-        self._loop.call_soon_threadsafe(self._audience.committed, index, pieces, results, events)
+        if self._light is not None and self._light(commands):
+            self._given += 1
+            self._loop.call_soon_threadsafe(self._apply_on_loop, index, term, commands, pieces)
+        else:
+            self._catch_up()
+            results, events = self._apply(index, term, commands)
+            self._loop.call_soon_threadsafe(
+                self._audience.committed, index, pieces, results, events
+            )
         self._count(len(payload))
         if (
             self._since_entries >= self._limits.checkpoint_entries
             or self._since_bytes >= self._limits.checkpoint_bytes
         ):
             self._checkpoint(durable)
+
+    def _apply_on_loop(
+        self, index: int, term: int, commands: Sequence[bytes], pieces: list[Piece]
+    ) -> None:
+        if self._loop_failure is None:
+            try:
+                results, events = self._apply(index, term, commands)
+                self._audience.committed(index, pieces, results, events)
+            except BaseException as error:
+                self._loop_failure = error
+                self.put(None)
+        if self._loop_failure is not None:
+            self._unapplied += pieces
+        with self._turn:
+            self._taken += 1
+            self._turn.notify()
+
+    def _catch_up(self) -> None:
+        """On the thread: waits until the loop has applied what it was given."""
+        with self._turn:
+            while self._taken != self._given:
+                if not self._turn.wait(LOOP_LOOK) and self._loop.is_closed():
+                    raise RuntimeError("the event loop was closed before its log")
+        if self._loop_failure is not None:
+            raise self._loop_failure
 
     def _apply(
         self, index: int, term: int, commands: Sequence[bytes]
@@ -218,6 +277,7 @@ class Writer:
 
     def _checkpoint(self, durable: DurableLog) -> None:
         """Deletes what the machine no longer needs; put off while readers are in the way."""
+        self._catch_up()
         self._since_entries = self._since_bytes = 0
         durable.mark()
         index = self._machine.checkpoint()
