@@ -64,16 +64,16 @@ LOOPBACK = "127.0.0.1"
 SWITCH_INTERVAL = 0.0005
 
 
-async def run_up(config: Config, ready: Callable[[str], None]) -> None:
+async def run_up(config: Config, ready: Callable[[str], None], *, detach: bool = False) -> None:
     """Runs one node until it is cancelled; then ends it in order and raises CancelledError.
 
-    Raises FolderError, Refused or another GrampusError when it cannot start or go on."""
+    With `detach`, or when it fails, attempts go on and are taken over at the next start. Raises FolderError, Refused or another GrampusError when it cannot start or go on."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     async with contextlib.AsyncExitStack() as stack:
         node = await Node.open(config, stack)
         try:
             async with asyncio.TaskGroup() as group:
-                await node.run(group, ready)
+                await node.run(group, ready, detach)
         except* GrampusError as errors:
             raise _first(errors) from None
 
@@ -140,7 +140,9 @@ class Node:
         stack.callback(readers.close)
         return cls(config, folder, replica, reads, readers)
 
-    async def run(self, group: asyncio.TaskGroup, ready: Callable[[str], None]) -> None:
+    async def run(
+        self, group: asyncio.TaskGroup, ready: Callable[[str], None], detach: bool
+    ) -> None:
         """Until cancelled, or until a part of it fails."""
         api = self._api()
         await api.start()
@@ -168,7 +170,10 @@ class Node:
             discovery.withdraw(state, url, os.getpid())
             self._master.happened([Stopping()])
             self._schedules.stop()
-            await worker.stop(self._config.kill_grace)
+            if detach or any(task.done() for task in (*tasks, working)):
+                worker.leave()
+            else:
+                await worker.stop(self._config.kill_grace)
             working.cancel()
             self._wakes.close()
             await api.stop()

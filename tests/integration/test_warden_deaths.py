@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, is_alive, play, until
+from warden_ground import KINDS, Ground, interpreter, is_alive, play, until
 
-from grampus.worker.orders import Ended, Ready
+from grampus.worker.orders import Ended, Ready, Started, Taken
 from grampus.worker.process_tree import MARK, children, descendants, marked
 from grampus.worker.warden_client import LOG_LIMIT, WardenClient, WardenFailed
 
@@ -155,24 +155,55 @@ def test_kill_9_of_warden_and_shims_together_is_mended_by_the_next_warden(tmp_pa
 
 
 @both
-def test_a_worker_that_vanishes_takes_all_attempts_with_it(kind: str, tmp_path: Path) -> None:
+def test_attempts_outlive_their_worker_and_the_next_one_hears_all_of_it(
+    kind: str, tmp_path: Path
+) -> None:
     async def story(ground: Ground) -> None:
-        ground.sh(1, "trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.02; done")
-        ground.sh(2, "echo up; trap '' TERM; while :; do sleep 0.02; done", grace=300)
-        for n in (1, 2):
-            await ground.written(ground.live(await ground.slot_of(n)), "up")
-        pid, below = ground.client.pid, descendants(ground.client.pid)
-        transport = ground.client._transport
-        assert transport is not None
-        transport.abort()
-        await all_gone([pid, *below])
-        assert ground.file(1, "out").read_text() == "up\nsaved\n"
-        assert not (ground.folder / "warden.sock").exists()
+        go = tmp_path / "go"
+        ground.sh(1, f"echo up; while [ ! -e {go} ]; do sleep 0.02; done; echo done; exit 3")
+        ground.sh(2, "echo short; exit 4")
+        ground.sh(3, "echo up; sleep 600", grace=100)
+        await ground.written(ground.live(await ground.slot_of(1)), "up")
+        at, slot = (await ground.wait(Started, 1)).at, await ground.slot_of(1)
+        assert (await ground.ended(2)).exit == 4
+        ground.client.send(Taken([2]))
+        ground.sh(4, "exit 5")
+        assert (await ground.ended(4)).exit == 5
+        instance, pid = ground.client.instance, ground.client.pid
+        ground.client.leave()
+        ground.said.clear()
+        go.touch()
+        await ground.written(ground.file(1, "out"), "done")
+        await ground.attach()
+        assert (ground.client.instance, ground.client.pid) == (instance, pid)
+        known = {running.n: running for running in ground.client.running}
+        assert sorted(known) == [1, 3, 4]
+        assert [known[n].ended for n in (1, 3, 4)] == [True, False, True]
+        assert known[3].slot is not None
+        assert known[3].started >= at
+        assert known[1].slot is None
+        assert (await ground.ended(1)).exit == 3
+        assert (await ground.ended(4)).exit == 5
+        assert ground.file(1, "out").read_text() == "up\ndone\n"
+        # What was said is said again, until it is taken.
+        ground.client.send(Taken([1]))
+        ground.client.leave()
+        ground.said.clear()
+        await ground.attach()
+        assert sorted(running.n for running in ground.client.running) == [3, 4]
+        ground.end(3)
+        assert (await ground.ended(3)).cause == "end"
+        # Its number stays used, whoever asks.
+        ground.sh(1, "exit 0")
+        assert (await ground.ended(1)).cause == "spawn"
+        ground.sh(5, "exit 6")
+        assert (await ground.ended(5)).exit == 6
+        assert slot in range(4)
 
     play(story, tmp_path, kind)
 
 
-def test_kill_9_of_the_worker_process_ends_its_warden(tmp_path: Path) -> None:
+def test_kill_9_of_the_worker_process_leaves_the_attempt_to_the_next_one(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from grampus.worker.warden_client import WardenClient\n"
@@ -191,12 +222,63 @@ def test_kill_9_of_the_worker_process_ends_its_warden(tmp_path: Path) -> None:
         deadline = time.monotonic() + 10
         while not marked(instance) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert marked(instance)
+        [attempt] = marked(instance)
         worker.kill()
-    while (is_alive(int(pid)) or marked(instance)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not is_alive(int(pid))
-    assert marked(instance) == []
+
+    async def story() -> None:
+        ground = Ground(tmp_path / "worker", "auto", 1, 1 << 20)
+        await ground.attach()
+        assert (ground.client.pid, ground.client.instance) == (int(pid), instance)
+        assert is_alive(attempt)
+        await ground.client.stop(0)
+        assert ground.client._process.is_gone()
+        assert not is_alive(attempt)
+
+    asyncio.run(story())
+
+
+def test_a_warden_alone_with_nothing_to_do_ends_and_with_something_to_tell_it_waits(
+    tmp_path: Path,
+) -> None:
+    python = interpreter(tmp_path, "import grampus.worker.keeper as k\nk.ALONE = 300")
+
+    async def story() -> None:
+        ground = Ground(tmp_path / "worker", "subreaper", 1, 1 << 20)
+        await ground.start(python=python)
+        pid = ground.client.pid
+        ground.sh(1, "sleep 0.5; exit 7")
+        await ground.slot_of(1)
+        ground.client.leave()
+        await asyncio.sleep(1.2)
+        await ground.attach()
+        assert ground.client.pid == pid
+        assert (await ground.ended(1)).exit == 7
+        ground.client.send(Taken([1]))
+        ground.client.leave()
+        await until(lambda: not is_alive(pid), "it has ended")
+        assert await WardenClient.attach(ground.folder, lambda _: None, lambda: None) is None
+
+    asyncio.run(story())
+
+
+def test_a_warden_of_another_language_is_told_to_end(tmp_path: Path) -> None:
+    """Its first word cannot be read: it is from before or after an upgrade."""
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    program = (
+        "import os, socket, sys, time\n"
+        "os.chdir(sys.argv[1])\n"
+        "s = socket.socket(socket.AF_UNIX); s.bind('warden.sock'); s.listen()\n"
+        "print('up', flush=True)\n"
+        "c, _ = s.accept(); c.sendall(b'\\0\\0\\0\\2\\x92\\xa1'); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"up\n"
+        attached = WardenClient.attach(folder, lambda _: None, lambda: None)
+        assert asyncio.run(attached) is None
+        assert stranger.wait(10) == -signal.SIGTERM
 
 
 @both
@@ -254,7 +336,9 @@ def test_only_one_connection_is_served_and_strangers_words_end_only_their_own(
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\3\x92\xa1x"])
-def test_garbage_from_the_worker_is_the_end_of_it(tmp_path: Path, garbage: bytes) -> None:
+def test_garbage_from_the_worker_ends_the_connection_and_nothing_else(
+    tmp_path: Path, garbage: bytes
+) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "echo up; sleep 600")
         await ground.written(ground.live(await ground.slot_of(1)), "up")
@@ -263,7 +347,10 @@ def test_garbage_from_the_worker_is_the_end_of_it(tmp_path: Path, garbage: bytes
         assert transport is not None
         transport.write(garbage)
         await asyncio.wait_for(ground.gone.wait(), 5)
-        await all_gone(below)
+        ground.client.leave()
+        await ground.attach()
+        assert [running.n for running in ground.client.running] == [1]
+        assert all(map(is_alive, below))
 
     play(story, tmp_path, "subreaper")
 

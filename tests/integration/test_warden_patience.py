@@ -13,26 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, insist_on_namespaces, is_alive, play, until
+from warden_ground import KINDS, Ground, insist_on_namespaces, interpreter, is_alive, play, until
 
 from grampus.worker.orders import Ended, Stuck
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.warden_client import WardenFailed
 
 both = pytest.mark.parametrize("kind", KINDS)
-
-
-def interpreter(folder: Path, prelude: str) -> str:
-    """A Python that runs `prelude` before it becomes the warden."""
-    program = f"import sys\n{prelude}\nfrom grampus.worker.warden import main\nsys.exit(main())\n"
-    (folder / "prelude.py").write_text(program)
-    script = folder / "python"
-    # The client's own `-X utf8 -m grampus.worker.warden` makes room for the program.
-    script.write_text(
-        f'#!/bin/sh\nshift 4\nexec "{sys.executable}" -X utf8 "{folder}/prelude.py" "$@"\n'
-    )
-    script.chmod(0o700)
-    return str(script)
 
 
 @both

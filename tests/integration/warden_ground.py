@@ -51,6 +51,11 @@ class Ground:
             ready_timeout=ready_timeout,
         )
 
+    async def attach(self) -> None:
+        self.gone.clear()
+        self._client = await WardenClient.attach(self.folder, self._heard, self.gone.set)
+        assert self._client is not None
+
     def launch(
         self,
         n: int,
@@ -142,6 +147,19 @@ def play(
             await until(lambda: not marked(instance), f"nothing is left of {left}")
 
     asyncio.run(tell())
+
+
+def interpreter(folder: Path, prelude: str) -> str:
+    """A Python that runs `prelude` before it becomes the warden."""
+    program = f"import sys\n{prelude}\nfrom grampus.worker.warden import main\nsys.exit(main())\n"
+    (folder / "prelude.py").write_text(program)
+    script = folder / "python"
+    # The client's own `-X utf8 -m grampus.worker.warden` makes room for the program.
+    script.write_text(
+        f'#!/bin/sh\nshift 4\nexec "{sys.executable}" -X utf8 "{folder}/prelude.py" "$@"\n'
+    )
+    script.chmod(0o700)
+    return str(script)
 
 
 _namespaces: str | None = None

@@ -24,11 +24,15 @@ def up(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The node's name (default: the host's).")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="When stopped, leave tasks to the next start.")
+    ] = False,
 ) -> None:
     """Start a node here.
 
     It has everything in it, and prints `ready URL` on stdout once it takes work. Ctrl-C stops it:
-    tasks get their grace and are ended, and nothing stays behind.
+    tasks get their grace and are ended, and nothing stays behind. With --detach tasks that run go
+    on, and the next start in the same folder takes them over.
     """
     import asyncio
     import logging
@@ -37,10 +41,10 @@ def up(
 
     config = load_config({"data": data, "listen": listen, "slots": slots, "name": name})
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_run(config))
+    asyncio.run(_run(config, detach))
 
 
-async def _run(config: Config) -> None:
+async def _run(config: Config, detach: bool) -> None:
     """Runs the node until SIGINT or SIGTERM; a node that was told to stop has done well."""
     import asyncio
     import signal
@@ -64,14 +68,18 @@ async def _run(config: Config) -> None:
             return
         stopped = True
         cancel()
-        note("stopping: running tasks are told to end")
+        note(
+            "stopping: running tasks go on, and are taken over at the next start"
+            if detach
+            else "stopping: running tasks are told to end"
+        )
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     note(f"starting node {config.name}: data in {config.data}, {config.slots} slots")
     try:
-        await run_up(config, ready)
+        await run_up(config, ready, detach=detach)
     except asyncio.CancelledError:
         if not stopped:
             raise

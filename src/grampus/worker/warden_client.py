@@ -163,6 +163,7 @@ class WardenClient(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         self.closed.set()
+        self._process.release()
 
     def retire(self) -> None:
         """The warden ends all it has, without grace, and itself; then `gone` is called."""
@@ -285,6 +286,7 @@ class _Process(Protocol):
 
     def is_gone(self) -> bool: ...
     def end(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class _Child:
@@ -306,6 +308,11 @@ class _Child:
             self._popen.kill()
             self._popen.wait()
 
+    def release(self) -> None:
+        # It outlives this process: without a return code that would be warned of.
+        if self._popen.poll() is None:
+            self._popen.returncode = 0
+
 
 class _Other:
     """A warden that an earlier process has started. OSError when it is gone already."""
@@ -323,6 +330,9 @@ class _Other:
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+
+    def release(self) -> None:
+        pass
 
     def __del__(self) -> None:
         fd = getattr(self, "_fd", -1)
