@@ -12,6 +12,8 @@ from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.runs import schedule_queries
 from grampus.runs.change import Graphs
 from grampus.runs.graph import Graph
+from grampus.runs.standing import Standing, read_standing
+from grampus.runs.story import StoryPage, read_story
 from grampus.runs.views import (
     AttemptView,
     EventView,
@@ -200,6 +202,23 @@ class Queries:
         )
         return [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows]
 
+    def story(
+        self, run: str, task: str | None, after: tuple[int, int] | None, limit: int
+    ) -> StoryPage | None:
+        """None when there is no such run, or no such task in it."""
+        graph = self._graph_of(run)
+        if graph is None or (task is not None and task not in graph.index):
+            return None
+        return read_story(self._db, graph, run, task, after, limit)
+
+    def standing(self, run: str, task: str | None) -> Standing | None:
+        """What an explanation needs; None when there is no such run, or no such task in it."""
+        with self._db.transaction():
+            view, graph = self.run(run), self._graph_of(run)
+            if view is None or graph is None or (task is not None and task not in graph.index):
+                return None
+            return read_standing(self._db, self._graphs, view, task)
+
     def session_name(self, session: int) -> str | None:
         """The worker whose session that is or was."""
         name: str | None = self._db.value("SELECT name FROM session WHERE id = ?", (session,))
@@ -238,7 +257,7 @@ class Queries:
     def workers(self) -> list[WorkerView]:
         """The newest session of each name."""
         rows = self._db.query(
-            "SELECT id, name, grp, slots, busy, ended, opened FROM session WHERE id IN"
+            "SELECT id, name, grp, slots, min(busy, slots), ended, opened FROM session WHERE id IN"
             " (SELECT max(id) FROM session GROUP BY name) ORDER BY name LIMIT 10000"
         )
         return [

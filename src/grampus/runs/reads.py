@@ -15,6 +15,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from grampus.database import Database
 from grampus.runs.change import Graphs
 from grampus.runs.queries import Queries
+from grampus.runs.standing import Standing
+from grampus.runs.story import StoryPage
 from grampus.runs.views import (
     EventView,
     OutputView,
@@ -84,6 +86,14 @@ class Reads:
 
     async def workers(self) -> list[WorkerView]:
         return await self._ask(Queries.workers)
+
+    async def story(
+        self, run: str, task: str | None, after: tuple[int, int] | None, limit: int
+    ) -> StoryPage | None:
+        return await self._ask(Queries.story, run, task, after, limit)
+
+    async def standing(self, run: str, task: str | None) -> Standing | None:
+        return await self._ask(Queries.standing, run, task)
 
     async def session_name(self, session: int) -> str | None:
         return await self._ask(Queries.session_name, session)

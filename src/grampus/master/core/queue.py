@@ -81,6 +81,25 @@ class ReadyQueue:
         """Groups that may have something to start."""
         return [group for group, heap in self._groups.items() if heap]
 
+    def find(self, run: str, index: int) -> ReadyTask | None:
+        known = self._entries.get((run, index))
+        return None if known is None else known[1]
+
+    def ahead(self, task: ReadyTask) -> tuple[int, int]:
+        """How many stand before the task in its group's line, and how many of these by priority."""
+        order = self._entries[(task.run, task.index)][0]
+        mine = (-task.priority, task.due, order)
+        before = higher = 0
+        for priority, due, other, key in self._groups.get(task.group, ()):
+            if (priority, due, other) < mine and self._is(key, other):
+                before += 1
+                higher += priority < mine[0]
+        return before, higher
+
+    def _is(self, key: Key, order: int) -> bool:
+        known = self._entries.get(key)
+        return known is not None and known[0] == order
+
     def peek(self, group: str) -> ReadyTask | None:
         """The first of the group, left where it is."""
         heap = self._groups.get(group)

@@ -1,0 +1,265 @@
+"""Why something waits, from what the scheduler knows and where the ledger says that the run stands.
+
+Rule: it asks what `place_group` and the guard in `apply` ask, in their order, and tells the answer;
+a reason is told by what would have to change. Pure, and bounded: lists are cut, positions in line
+are counted for the first tasks only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from grampus.master.core.events import ReadyTask
+from grampus.master.core.placement import Place
+from grampus.master.core.scheduler import Scheduler
+from grampus.model.run import FINAL_RUN, FINAL_TASK, AttemptState, RunState, TaskState
+from grampus.runs.explanation import Explanation, Reason, TaskExplanation
+from grampus.runs.standing import Standing, TaskStanding
+from grampus.runs.story import listed, span
+
+#: Names in a list.
+MOST_NAMES = 10
+#: Tasks whose place in line is counted.
+MOST_COUNTED = 5
+
+
+def explain(scheduler: Scheduler | None, standing: Standing, now: int) -> Explanation:
+    """`scheduler` is None where no master is in office."""
+    run = standing.run
+    tasks = []
+    for position, task in enumerate(standing.tasks):
+        reasons = tuple(_task(scheduler, standing, task, now, position < MOST_COUNTED))
+        tasks.append(TaskExplanation(task=task.name, state=task.state, reasons=reasons))
+    return Explanation(
+        run=run.id,
+        workflow=run.workflow,
+        state=run.state,
+        reasons=tuple(_run(scheduler, standing, now)),
+        tasks=tuple(tasks),
+        tasks_left=standing.tasks_left,
+    )
+
+
+# -- the run ------------------------------------------------------------------------------------
+
+
+def _run(scheduler: Scheduler | None, standing: Standing, now: int) -> Iterator[Reason]:
+    run = standing.run
+    if run.state == RunState.QUEUED:
+        yield _queued(standing)
+    elif run.state == RunState.PAUSED:
+        yield Reason(code="run-paused", text=f"the run is {run.reason or 'paused'}")
+    elif run.state == RunState.CANCELLING:
+        yield _cancelling(standing)
+    elif run.state in FINAL_RUN:
+        yield _finished(standing)
+    if run.state in FINAL_RUN:
+        return
+    if scheduler is None:
+        yield Reason(code="no-master", text="no master is in office here: nothing starts now")
+    elif scheduler.stopping:
+        yield Reason(code="stopping", text="the server is being stopped: it starts nothing more")
+    if standing.expires is not None and run.state != RunState.CANCELLING:
+        left = max(standing.expires - now, 0)
+        text = f"the run's own timeout passes in {span(left)}"
+        yield Reason(code="run-timeout", text=text, until=standing.expires)
+
+
+def _queued(standing: Standing) -> Reason:
+    run = standing.run
+    if standing.workflow_paused:
+        text = f"the run is queued: workflow {run.workflow} is paused"
+        return Reason(code="workflow-paused", text=text, names=(run.workflow,))
+    names = tuple(id for id, _ in standing.active)
+    active = [f"{id} ({state})" for id, state in standing.active]
+    behind = standing.queued_before
+    before = f"; {_count(behind, 'queued run')} before it" if behind else ""
+    if run.reason.startswith("overlap"):
+        told = f"one run at a time, now {listed(active)}" if active else run.reason
+        text = f"the run is queued: its schedule's overlap lets {told}{before}"
+        return Reason(code="overlap", text=text, names=names)
+    text = f"the run is queued: {run.reason}"
+    if active:
+        text += f": {'run' if standing.active_count == 1 else 'runs'} {listed(active)}"
+    return Reason(code="queue-limit", text=text + before, names=names)
+
+
+def _cancelling(standing: Standing) -> Reason:
+    run = standing.run
+    mine = [o for o in standing.occupants if o.run == run.id]
+    names = tuple(f"{o.task}/{o.attempt}" for o in mine[:MOST_NAMES])
+    what = listed(list(names)) if names else "its attempts"
+    text = f"{run.reason}: waits until its workers say that nothing is left of {what}"
+    return Reason(code="cancelling", text=text, names=names)
+
+
+def _finished(standing: Standing) -> Reason:
+    run = standing.run
+    text = f"the run has {run.state}" if run.state == RunState.SUCCEEDED else f"it is {run.state}"
+    bad = {state: count for state, count in run.counts.items() if state != TaskState.SUCCEEDED}
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(bad.items()))
+    why = ": ".join(part for part in (run.reason, counted) if part)
+    told = f"{text}: {why}" if why else text
+    return Reason(code="run-finished", text=told, since=run.ended)
+
+
+# -- a task -------------------------------------------------------------------------------------
+
+
+def _task(
+    scheduler: Scheduler | None, standing: Standing, task: TaskStanding, now: int, count: bool
+) -> Iterator[Reason]:
+    if task.state in FINAL_TASK:
+        text = f"{task.name} is {task.state}{f': {task.reason}' if task.reason else ''}"
+        yield Reason(code="task-finished", text=text, since=task.ended)
+    elif task.state == TaskState.RUNNING:
+        yield from _live(scheduler, task, now)
+    else:
+        if task.state == TaskState.WAITING and task.waits:
+            yield _upstream(task)
+        elif task.due is not None and task.due > now:
+            yield _retry(task, now)
+        if standing.run.state in (RunState.QUEUED, RunState.PAUSED):
+            text = f"the run is {standing.run.state}: it starts nothing"
+            yield Reason(code="run-waits", text=text)
+        elif scheduler is None:
+            yield Reason(code="no-master", text="no master is in office here: nothing starts now")
+        elif task.state != TaskState.WAITING:
+            yield from _placement(scheduler, standing, task, now, count)
+
+
+def _upstream(task: TaskStanding) -> Reason:
+    ups = [f"{up.task} ({up.state})" for up in task.ups]
+    more = task.waits - len(ups)
+    if more > 0:
+        ups.append(f"{more} more")
+    names = tuple(up.task for up in task.ups)
+    return Reason(code="upstream", text=f"waits for {listed(ups, MOST_NAMES)}", names=names)
+
+
+def _retry(task: TaskStanding, now: int) -> Reason:
+    assert task.due is not None
+    why = f" ({task.reason})" if task.reason else ""
+    text = f"attempt {task.attempt} is due in {span(task.due - now)}{why}"
+    return Reason(code="retry-due", text=text, until=task.due)
+
+
+def _live(scheduler: Scheduler | None, task: TaskStanding, now: int) -> Iterator[Reason]:
+    last = task.last
+    assert last is not None
+    place = None if scheduler is None else scheduler.places.get(last.session)
+    if scheduler is not None and (place is None or not place.connected):
+        since = None if place is None else place.silent_since
+        for_long = "" if since is None else f" for {span(now - since)}"
+        text = (
+            f"{task.name}/{last.attempt} may run on: its worker {last.worker} is silent{for_long}. "
+            "It is adopted when the worker is back; if that never comes, declare it lost"
+        )
+        yield Reason(code="worker-silent", text=text, since=since, names=(last.worker,))
+    if last.state == AttemptState.STARTING:
+        ago = span(max(now - last.started, 0))
+        text = f"{task.name}/{last.attempt} was given to {last.worker} {ago} ago"
+        yield Reason(code="starting", text=text, since=last.started, names=(last.worker,))
+        return
+    since = last.running or last.started
+    text = f"{task.name}/{last.attempt} runs on {last.worker} for {span(max(now - since, 0))}"
+    yield Reason(code="running", text=text, since=since, names=(last.worker,))
+
+
+def _placement(
+    scheduler: Scheduler, standing: Standing, task: TaskStanding, now: int, count: bool
+) -> Iterator[Reason]:
+    """As the task would be placed once it is due."""
+    if (standing.run.id, task.index, task.attempt) in scheduler.proposed:
+        text = f"{task.name}/{task.attempt} is about to start: its start is being committed"
+        yield Reason(code="starting", text=text)
+        return
+    if scheduler.stopping:
+        yield Reason(code="stopping", text="the server is being stopped: it starts nothing more")
+        return
+    group = [place for place in scheduler.places.values() if place.group == task.group]
+    there = [place for place in group if place.connected]
+    if not group:
+        yield _no_worker(scheduler, task)
+    elif not there:
+        yield _silent(group, task, now)
+    elif task.slots > max(place.slots for place in there):
+        yield _too_big(group, there, task)
+    elif task.due is None or task.due <= now:
+        yield from _busy(scheduler, standing, there, task, count)
+
+
+def _no_worker(scheduler: Scheduler, task: TaskStanding) -> Reason:
+    groups = sorted({place.group for place in scheduler.places.values()})
+    those = f"groups that exist: {listed(groups, MOST_NAMES)}" if groups else "there is no worker"
+    text = f"no worker in group {task.group} ({those})"
+    return Reason(code="no-worker", text=text, names=tuple(groups[:MOST_NAMES]))
+
+
+def _silent(group: list[Place], task: TaskStanding, now: int) -> Reason:
+    ways = []
+    for place in sorted(group, key=lambda place: place.worker):
+        since = place.silent_since
+        ways.append(place.worker if since is None else f"{place.worker} for {span(now - since)}")
+    times = [place.silent_since for place in group if place.silent_since is not None]
+    what = "its worker is" if len(group) == 1 else "all its workers are"
+    text = f"group {task.group}: {what} silent: {listed(ways, MOST_NAMES)}"
+    names = tuple(sorted(place.worker for place in group)[:MOST_NAMES])
+    return Reason(code="worker-silent", text=text, since=max(times, default=None), names=names)
+
+
+def _too_big(group: list[Place], there: list[Place], task: TaskStanding) -> Reason:
+    largest = max(there, key=lambda place: place.slots)
+    text = (
+        f"needs {_count(task.slots, 'slot')}, the largest worker of group {task.group} has "
+        f"{largest.slots}"
+    )
+    silent = sorted(p.worker for p in group if not p.connected and p.slots >= task.slots)
+    if silent:
+        text += f"; {listed(silent)} would do, but does not answer"
+    return Reason(code="too-big", text=text, names=(largest.worker,))
+
+
+def _busy(
+    scheduler: Scheduler, standing: Standing, there: list[Place], task: TaskStanding, count: bool
+) -> Iterator[Reason]:
+    entry = scheduler.queue.find(standing.run.id, task.index)
+    room = any(place.slots - place.busy >= task.slots for place in there)
+    if not room:
+        yield _no_slot(standing, there, task)
+    if count and entry is not None:
+        ahead, higher = scheduler.queue.ahead(entry)
+        if ahead:
+            yield _behind(task, entry, ahead, higher)
+            return
+    if room:
+        text = f"{task.name}/{task.attempt} starts as soon as the scheduler comes to it"
+        yield Reason(code="starting", text=text)
+
+
+def _no_slot(standing: Standing, there: list[Place], task: TaskStanding) -> Reason:
+    sessions = {place.session for place in there}
+    slots, busy = sum(p.slots for p in there), sum(min(p.busy, p.slots) for p in there)
+    holders = [f"{o.run}/{o.task}" for o in standing.occupants if o.session in sessions]
+    names = tuple(holders[:MOST_NAMES])
+    by = f" with {listed(holders, MOST_NAMES)}" if holders else ""
+    need = f"; it needs {task.slots} on one worker" if task.slots > 1 else ""
+    text = f"no free slot in group {task.group}: {busy} of {slots} busy{by}{need}"
+    return Reason(code="no-free-slot", text=text, names=names)
+
+
+def _behind(task: TaskStanding, entry: ReadyTask, ahead: int, higher: int) -> Reason:
+    parts = []
+    if higher:
+        parts.append(f"{higher} of higher priority")
+    if ahead > higher:
+        parts.append(f"{ahead - higher} that came before it")
+    text = (
+        f"behind {_count(ahead, 'other')} in group {task.group}, {' and '.join(parts)} "
+        f"(its own priority is {entry.priority})"
+    )
+    return Reason(code="behind-others", text=text)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
