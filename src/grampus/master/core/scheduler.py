@@ -72,7 +72,7 @@ class Scheduler:
         self._messages: list[Order] = []
         self._reload: dict[str, None] = {}
         self._deposed = False
-        self._stopping = False
+        self.stopping = False
 
     def step(self, now: int, events: Iterable[Happening]) -> Turn:
         for event in events:
@@ -84,7 +84,7 @@ class Scheduler:
         commands: tuple[StartAttempts | ExpireRun, ...] = ()
         if not self._deposed:
             commands = self._expire(now)
-            if not self._stopping:
+            if not self.stopping:
                 commands += self._place(now)
         turn = Turn(
             tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
@@ -157,7 +157,7 @@ class Scheduler:
             case Loaded():
                 self._load(now, event)
             case Stopping():
-                self._stopping = True
+                self.stopping = True
             case _:
                 pass  # facts that placement does not depend on
 
