@@ -193,12 +193,18 @@ def test_a_retry_is_not_started_before_it_is_due() -> None:
     assert book.start("r1", attempt=2, at=5_020) == [n + 1]
 
 
-def test_no_more_attempts_than_slots() -> None:
-    book = Book(*(Task(f"t{i}", Shell("x"), slots=2) for i in range(3)))
+def test_a_worker_is_given_its_slots_twice_and_no_more() -> None:
+    book = Book(*(Task(f"t{i}", Shell("x"), slots=2) for i in range(5)))
     book.submit("r1")
-    book.start("r1", 0)
-    book.start("r1", 1)
-    assert "0 free slots" in refused(book.start("r1", 2), "no-slot")
+    for index in range(4):
+        book.start("r1", index)
+    assert "room for 0 slots" in refused(book.start("r1", 4), "no-slot")
+
+
+def test_a_task_that_needs_more_slots_than_there_are_never_starts() -> None:
+    book = Book(Task("a", Shell("x"), slots=5))
+    book.submit("r1")
+    assert "only 4 slots" in refused(book.start("r1"), "no-slot")
 
 
 def test_an_attempt_number_is_never_skipped_or_repeated() -> None:

@@ -21,6 +21,10 @@ from grampus.runs.progress import (
     settle,
 )
 
+#: A worker may be given so many times its slots: what does not fit waits there, in order, and
+#: starts without another round trip. Part of the rules of `apply`; the scheduler may use less.
+AHEAD = 2
+
 
 class TaskRow(NamedTuple):
     state: TaskState
@@ -64,9 +68,12 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
             return Refusal("not-due", f"{command.run} task {index} attempt {attempt}: not due")
         if graph.tasks[index].group != group:
             return Refusal("no-slot", f"{worker} is not in group {graph.tasks[index].group}")
+        if graph.tasks[index].slots > slots:
+            return Refusal("no-slot", f"{worker} has only {slots} slots")
         needed += graph.tasks[index].slots
-    if busy + needed > slots:
-        return Refusal("no-slot", f"{worker} has {slots - busy} free slots, {needed} are needed")
+    free = slots * AHEAD - busy
+    if needed > free:
+        return Refusal("no-slot", f"{worker} has room for {free} slots, {needed} are needed")
     numbers = []
     for index, attempt in command.tasks:
         _start(change, command, graph.tasks[index], index, attempt, n, worker)

@@ -7,9 +7,15 @@ from collections.abc import Iterable
 from grampus.master.core.events import ReadyTask
 from grampus.master.core.queue import ReadyQueue
 
+#: Attempts that take less, in ms, are short: beside them the way of a start to its worker counts.
+SHORT = 100
+
 
 class Place:
-    """A worker as placement sees it: its slots, and what is taken of them or about to be."""
+    """A worker as placement sees it: its slots, and what is taken of them or about to be.
+
+    While its attempts are short, it is given as many again, to wait there for a slot. One attempt
+    that is not short ends that: whoever waits behind it would be better off elsewhere."""
 
     def __init__(self, session: int, worker: str, group: str, slots: int, next_n: int) -> None:
         self.session = session
@@ -21,17 +27,33 @@ class Place:
         self.connected = False
         #: Since when it is not connected, as far as this master knows.
         self.silent_since: int | None = None
+        #: When its live attempts were started, oldest first.
+        self._born: dict[int, int] = {}
+        #: How long attempts took, in ms, on a moving average; long until it is known to be short.
+        self._span = 10 * SHORT
 
-    @property
-    def free(self) -> int:
-        return self.slots - self.busy
+    def born(self, n: int, at: int) -> None:
+        self._born[n] = at
+
+    def ended(self, n: int, at: int) -> None:
+        born = self._born.pop(n, None)
+        if born is not None:
+            self._span += (min(at - born, 10 * SHORT) - self._span) // 8
+
+    def ahead(self, now: int) -> int:
+        """Slots that it may be given beyond its own."""
+        oldest = next(iter(self._born.values()), now)
+        return self.slots if self._span < SHORT and now - oldest < 2 * SHORT else 0
+
+    def free(self, now: int) -> int:
+        return self.slots + self.ahead(now) - self.busy
 
 
-def pick(places: Iterable[Place], slots: int) -> Place | None:
+def pick(places: Iterable[Place], slots: int, now: int) -> Place | None:
     """The place with the smallest share of its slots in use that has `slots` free."""
     best: Place | None = None
     for place in places:
-        if place.free < slots:
+        if place.slots < slots or place.free(now) < slots:
             continue
         if best is None or place.busy * best.slots < best.busy * place.slots:
             best = place
@@ -39,7 +61,7 @@ def pick(places: Iterable[Place], slots: int) -> Place | None:
 
 
 def place_group(
-    queue: ReadyQueue, group: str, places: list[Place], limit: int
+    queue: ReadyQueue, group: str, places: list[Place], limit: int, now: int
 ) -> list[tuple[Place, ReadyTask]]:
     """Takes tasks from the head of the group's line while they fit, at most `limit`.
 
@@ -53,7 +75,7 @@ def place_group(
         if task.slots > largest:
             too_big.append(queue.set_aside(group))
             continue
-        place = pick(places, task.slots)
+        place = pick(places, task.slots, now)
         if place is None:
             break
         queue.remove(task.run, task.index)

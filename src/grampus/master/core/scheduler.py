@@ -111,7 +111,7 @@ class Scheduler:
             case AttemptStarted():
                 self._started(event)
             case AttemptFinished():
-                self._finished(event.session, event.n)
+                self._finished(event)
             case TaskFinished():
                 self.queue.remove(event.run, event.index)
             case RunStarted():
@@ -196,6 +196,7 @@ class Scheduler:
         if reserved is not None:
             place.busy -= reserved[1]
         place.next_n = max(place.next_n, event.n + 1)
+        place.born(event.n, event.at)
         self._add_live(
             LiveAttempt(
                 event.session, event.n, event.run, event.index, event.attempt, event.slots,
@@ -210,12 +211,14 @@ class Scheduler:
         if place := self.places.get(attempt.session):
             place.busy += attempt.slots
 
-    def _finished(self, session: int, n: int) -> None:
+    def _finished(self, event: AttemptFinished) -> None:
+        session, n = event.session, event.n
         attempt = self.live.get(session, {}).pop(n, None)
         if attempt is None:
             return
         if place := self.places.get(session):
             place.busy -= attempt.slots
+            place.ended(n, event.at)
         attempts = self.by_run[attempt.run]
         del attempts[(session, n)]
         if not attempts:
@@ -274,7 +277,7 @@ class Scheduler:
         chosen: dict[tuple[int, str], list[tuple[int, int]]] = {}
         for group in self.queue.groups():
             places = [p for p in self.places.values() if p.connected and p.group == group]
-            for place, task in place_group(self.queue, group, places, STARTS_PER_TURN):
+            for place, task in place_group(self.queue, group, places, STARTS_PER_TURN, now):
                 chosen.setdefault((place.session, task.run), []).append((task.index, task.attempt))
                 key = (task.run, task.index, task.attempt)
                 self.proposed[key] = (place.session, task.slots)
