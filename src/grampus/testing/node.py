@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,10 @@ from grampus.blobs import Blobs
 from grampus.master import driver as master_driver
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
-from grampus.master.core.check import check
 from grampus.master.core.events import Stopping
-from grampus.master.core.scheduler import Scheduler
 from grampus.master.driver import Master
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
-from grampus.master.roster import Roster
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.rpc import server as rpc_server
 from grampus.rpc.codec import Codec
@@ -26,39 +23,17 @@ from grampus.rpc.server import Server
 from grampus.runs.change import Graphs
 from grampus.runs.proposer import Proposer
 from grampus.runs.queries import Queries
+from grampus.testing.checked import CheckedCore, CheckedScheduler, NoisyLink, NoisyRoster
 from grampus.testing.log import Disk, SimLog
 from grampus.testing.warden import Machine, SimWardenClient
 from grampus.testing.wire import Port
 from grampus.testing.world import ProcessLoop, World
 from grampus.worker import driver as worker_driver
 from grampus.worker import link as worker_link
-from grampus.worker.core.check import Watch as CoreWatch
-from grampus.worker.core.core import WorkerCore
-from grampus.worker.core.events import Event
-from grampus.worker.core.instructions import Instruction
 from grampus.worker.driver import Worker
 
 SLOTS = 3
 NODE_PORT = 8471
-
-
-class CheckedScheduler(Scheduler):
-    def step(self, now: int, events: Any) -> Any:
-        turn = super().step(now, events)
-        check(self)
-        return turn
-
-
-class CheckedCore(WorkerCore):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._watch = CoreWatch()
-
-    def step(self, now: int, events: Any) -> list[Instruction]:
-        happened: Sequence[Event] = list(events)
-        out = super().step(now, happened)
-        self._watch.look(self, out)
-        return out
 
 
 class _NoLoad:
@@ -79,13 +54,24 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
 
     class Client(SimWardenClient):
         @classmethod
-        async def start(cls, _folder: Any, *args: Any, **_: Any) -> SimWardenClient:  # type: ignore[override]
+        async def attach(cls, _: Any, *args: Any) -> SimWardenClient | None:  # type: ignore[override]
+            return await SimWardenClient.attach(machine, *args)
+
+        @classmethod
+        async def start(cls, _: Any, *args: Any) -> SimWardenClient:  # type: ignore[override]
             return await SimWardenClient.start(machine, *args)
+
+    class Core(CheckedCore):
+        told = machine.watch
+
+    class Noise(NoisyLink):
+        over = world
 
     swaps: list[tuple[Any, str, Any]] = [
         (worker_driver, "SystemClock", Clock),
         (worker_driver, "WardenClient", Client),
-        (worker_driver, "WorkerCore", CheckedCore),
+        (worker_driver, "WorkerCore", Core),
+        (worker_driver, "Link", Noise),
         (worker_driver, "LoadAverage", _NoLoad),
         (worker_driver, "boot_id", machine.boot_id),
         (worker_driver, "machine_id", lambda: "machine"),
@@ -116,8 +102,8 @@ class SimServer:
         briefs = Briefs(Queries(db, graphs), blobs.put)
         self._intake = Intake(self.proposer, world)
         self._master = Master("n1", self.proposer, Loading(db, graphs), briefs, world)
-        self._roster = self._master.roster = Roster(
-            "n1", "sim", "secret", self.proposer, self._intake, BlobDesk(blobs), world,
+        self._roster = self._master.roster = NoisyRoster(
+            world, "n1", "sim", "secret", self.proposer, self._intake, BlobDesk(blobs), world,
             self._master.happened,
         )  # fmt: skip
         self._log.subscribe(self._master.committed)
@@ -163,3 +149,6 @@ class SimWorker:
 
     async def stop(self, grace: int) -> None:
         await self._worker.stop(grace)
+
+    def leave(self) -> None:
+        self._worker.leave()

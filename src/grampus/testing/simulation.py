@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tempfile
 import traceback
@@ -17,7 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from grampus.runs.apply import APPLY, APPLY_VERSION
-from grampus.runs.commands import PauseRun, RetryRun
+from grampus.runs.commands import DeclareLost, PauseRun, RetryRun
 from grampus.testing.log import Disk
 from grampus.testing.node import SimServer, SimWorker, simulated
 from grampus.testing.user import User
@@ -27,7 +28,18 @@ from grampus.testing.world import ProcessLoop, World
 
 #: Virtual seconds of faults, and after which everything must be over.
 FAULTS, PATIENCE = 40.0, 900.0
-FAULT_KINDS = ("break", "node", "server", "worker", "warden", "both", "reboot", "stop", "hold")
+FAULT_KINDS = (
+    "break",
+    "node",
+    "server",
+    "worker",
+    "warden",
+    "both",
+    "reboot",
+    "stop",
+    "hold",
+    "leave",
+)
 
 
 class Outcome(Struct):
@@ -114,9 +126,6 @@ class Simulation:
         for loop in dead:
             self.world.kill(loop)
         self._stopping = False
-        if worker:
-            for warden in self.machine.wardens:
-                warden.worker_gone()
         if server:
             self.disk.crash(power)
         self._start_soon()
@@ -131,14 +140,22 @@ class Simulation:
             kinds += ["pause", "resume"]
         if RetryRun in known:
             kinds += ["retry"]
+        if DeclareLost in known:
+            kinds += ["declare-lost"]
+        world.noise = rng.choice([0.0, 0.0, 0.05, 0.3])
         at = 0.5
-        for _ in range(rng.randint(4, 25)):
+        for _ in range(rng.randint(4, 30)):
             world.after(at, lambda: self.user.act(kinds))
-            at += rng.uniform(0, FAULTS / 20)
+            at += rng.uniform(0, FAULTS / 25)
         chosen = rng.sample(FAULT_KINDS, rng.randint(1, 4))
-        for _ in range(rng.randint(0, 12)):
+        at = rng.uniform(1, 10)
+        for _ in range(rng.randint(0, 15)):
             kind = rng.choice(chosen)
-            world.after(rng.uniform(1, FAULTS), lambda kind=kind: self.fault(kind))  # type: ignore[misc]
+            world.after(at, lambda kind=kind: self.fault(kind))  # type: ignore[misc]
+            # Some come together: in the middle of what mends the one before.
+            at += rng.uniform(0, rng.choice([0.01, 0.5, 8.0]))
+            if at >= FAULTS:
+                break
 
     def fault(self, kind: str) -> None:
         world, rng = self.world, self.world.rng
@@ -162,8 +179,11 @@ class Simulation:
             case "reboot":
                 self.machine.reboot()
                 self._kill(True, True, power=True)
+                self._tear(self.folder / "worker" / "journal.db")
             case "stop":
-                self._stop()
+                self._stop(leave=False)
+            case "leave":
+                self._stop(leave=True)
             case "hold":
                 if world.loops:
                     rng.choice(world.loops).held_until = world.time + rng.choice([0.1, 2.0, 15.0])
@@ -172,8 +192,14 @@ class Simulation:
         for warden in self.machine.wardens:
             warden.kill()
 
-    def _stop(self) -> None:
-        """SIGTERM: the server admits nothing more, the worker ends its attempts, both go."""
+    def _tear(self, path: Path) -> None:
+        """It was never synced."""
+        if path.exists():
+            os.truncate(path, self.world.rng.randint(0, path.stat().st_size))
+
+    def _stop(self, leave: bool) -> None:
+        """SIGTERM: the server admits nothing more, the worker ends its attempts or leaves them to
+        the warden, both go."""
         server, worker = self._server, self._worker
         if self._stopping or worker is None or server is None or not self._one:
             return
@@ -181,7 +207,10 @@ class Simulation:
         server.admit_no_more()
 
         async def stop() -> None:
-            await worker.stop(5_000)
+            if leave:
+                worker.leave()
+            else:
+                await worker.stop(5_000)
             server.stop()
             self.world.say("stopped")
             self.world.after(0.5, lambda: self._stopped(server))
@@ -195,6 +224,7 @@ class Simulation:
     # -- the end ----------------------------------------------------------------------------------
 
     def _mend(self) -> None:
+        self.world.noise = 0.0
         for loop in self.world.loops:
             loop.held_until = 0.0
         self.user.let_all_end()

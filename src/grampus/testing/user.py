@@ -14,6 +14,7 @@ from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
     Command,
+    DeclareLost,
     DeleteRun,
     PauseRun,
     PauseWorkflow,
@@ -91,6 +92,9 @@ class User:
             self._ask(PauseRun(self._world.now(), run, "ann"), _nothing)
         elif kind == "resume":
             self._ask(ResumeRun(self._world.now(), run, "ann"), _nothing)
+        elif kind == "declare-lost":
+            task = f"t{rng.randint(0, 5)}"
+            self._ask(DeclareLost(self._world.now(), run, task, "ann", rng.randint(1, 2)), _nothing)
         elif kind == "retry":
             self._ask(RetryRun(self._world.now(), run, "", "ann"), _nothing)
 

@@ -1,7 +1,8 @@
 """Models of the machine, its wardens and their attempts.
 
-As in `worker.keeper`: an attempt is over when nothing of it is left, a warden without a worker ends
-what it runs, and the next one is ready only when nothing of an earlier one lives.
+As in `worker.keeper`: an attempt is over when nothing of it is left; without a worker attempts go
+on, and their ends are kept until one has taken them; a new warden is ready only when nothing of an
+earlier one lives.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from grampus.worker import orders
 from grampus.worker.warden_client import WardenFailed
 
 Cause = Literal["exit", "timeout", "end", "spawn", "lost"]
-#: Grace when the worker is gone, in ms.
-LAST_GRACE = 10_000
+#: Seconds that a warden waits for a worker when it has nothing to do and nothing to tell.
+ALONE = 30.0
 
 
 class Machine:
@@ -59,11 +60,13 @@ class Attempt:
         self.slot = slot
         self.name = Execution.of(launch.stem)
         self.over = False
+        self.started = 0
+        #: The worker's process that asked for it.
+        self.asker: ProcessLoop | None = None
         self.halted: Cause | None = None
         kind = chance.random()
         self.exit = 0 if kind < 0.8 else chance.choice([1, 2, -9])
-        long = 60.0 if kind > 0.97 else 3.0
-        self.seconds = chance.choice([0.001, chance.uniform(0, 0.2), chance.uniform(0, long)])
+        self.seconds = chance.uniform(0, chance.choice([0.002, 0.2, 2.0, 15.0]))
         #: How long it takes to obey TERM; longer than its grace is never.
         self.obeys = chance.choice([0.002, chance.uniform(0, 12)])
         self.output = b"size=%d\n" % chance.randrange(9) if chance.random() < 0.5 else b""
@@ -71,23 +74,42 @@ class Attempt:
 
 
 class Warden:
-    def __init__(self, machine: Machine, slots: int, client: SimWardenClient) -> None:
+    def __init__(self, machine: Machine, slots: int) -> None:
         self.machine = machine
         self.world = machine.world
         self.instance = machine.instance()
         self.alive = True
         self.stopping = False
         self.attempts: dict[int, Attempt] = {}
-        self._slots = slots
+        self.slots = slots
+        #: Ends that no worker has taken.
+        self._kept: dict[int, orders.Ended] = {}
+        self._alone_since = 0.0
         self._queue: list[orders.Launch] = []
         self._seen: set[int] = set()
-        self._client: SimWardenClient | None = client
+        self._client: SimWardenClient | None = None
         machine.wardens.append(self)
 
     # -- its worker -------------------------------------------------------------------------------
 
-    def hear(self, order: orders.Order) -> None:
-        if not self.alive:
+    @property
+    def taken(self) -> bool:
+        """It has a worker, or has not seen yet that it is gone."""
+        return self._client is not None
+
+    def accept(self, client: SimWardenClient) -> orders.Ready:
+        self._client = client
+        running = [orders.Running(n, a.slot, a.started, False) for n, a in self.attempts.items()]
+        running += [orders.Running(launch.n, None, 0, False) for launch in self._queue]
+        running += [orders.Running(n, None, 0, True) for n in self._kept]
+        ready = orders.Ready(self.instance, client.containment, self.slots, running)
+        self._say(ready)
+        for ended in self._kept.values():
+            self._say(ended)
+        return ready
+
+    def hear(self, client: SimWardenClient, order: orders.Order) -> None:
+        if not self.alive or client is not self._client:
             return
         match order:
             case orders.Launch(n):
@@ -98,17 +120,36 @@ class Warden:
                     self._refuse(n, "end", "ended before it was started")
                 if n in self.attempts:
                     self._halt(self.attempts[n], "end", self.attempts[n].launch.grace)
+            case orders.Taken(numbers):
+                for n in numbers:
+                    self._kept.pop(n, None)
             case orders.Shutdown(grace):
                 self._stop(grace)
 
-    def worker_gone(self) -> None:
-        if self.alive:
+    def worker_gone(self, client: SimWardenClient) -> None:
+        if self.alive and client is self._client:
             self._client = None
-            self._stop(LAST_GRACE)
+            self._be_alone()
+
+    def _be_alone(self) -> None:
+        self._alone_since = self.world.time
+        self.world.after(ALONE, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        if self._client or self.stopping or self.attempts or self._queue or self._kept:
+            return
+        if self.alive and self.world.time - self._alone_since >= ALONE - 0.001:
+            self._stop(0)
 
     def _say(self, notice: orders.Notice) -> None:
         if self._client is not None:
             self._client.come(notice)
+
+    def _tell_end(self, ended: orders.Ended) -> None:
+        self._kept[ended.n] = ended
+        if self._client is None:
+            self._be_alone()
+        self._say(ended)
 
     def _launch(self, launch: orders.Launch, n: int) -> None:
         if n in self.attempts or any(n == queued.n for queued in self._queue):
@@ -124,14 +165,16 @@ class Warden:
             self._serve()
 
     def _serve(self) -> None:
-        while self._queue and len(self.attempts) < self._slots:
+        while self._queue and len(self.attempts) < self.slots:
             launch = self._queue.pop(0)
             chance = random.Random(f"{self.world.seed}/{launch.stem}")
-            free = min(set(range(self._slots)) - {a.slot for a in self.attempts.values()})
+            free = min(set(range(self.slots)) - {a.slot for a in self.attempts.values()})
             attempt = self.attempts[launch.n] = Attempt(launch, free, chance)
             self.world.say(f"{self.instance} starts {launch.stem} as {launch.n}")
-            self.machine.watch.begins(attempt.name)
-            self._say(orders.Started(launch.n, free, self.world.now()))
+            self.machine.watch.begins(attempt.name, self.goes_on)
+            attempt.started = self.world.now()
+            attempt.asker = None if self._client is None else self._client.loop
+            self._say(orders.Started(launch.n, free, attempt.started))
             self.world.after(attempt.seconds, partial(self._exits, attempt))
             if launch.timeout is not None:
                 self.world.after(
@@ -139,7 +182,11 @@ class Warden:
                 )
 
     def _refuse(self, n: int, cause: Cause, error: str) -> None:
-        self._say(orders.Ended(n, self.world.now(), cause, None, error, 0, 0, False))
+        self._tell_end(orders.Ended(n, self.world.now(), cause, None, error, 0, 0, False))
+
+    def goes_on(self) -> bool:
+        """Whoever is lost while this is so should not be."""
+        return self.alive and not self.stopping
 
     def _stop(self, grace: int) -> None:
         self.stopping = True
@@ -181,7 +228,9 @@ class Warden:
                 path = self.machine.folder / "attempts" / f"{launch.stem}.{suffix}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-        self._say(
+        if attempt.asker is not None and not attempt.asker.alive:
+            self.machine.watch.seen["outlived its worker"] += 1
+        self._tell_end(
             orders.Ended(
                 launch.n, self.world.now(), cause, code, "", 0, len(attempt.stderr),
                 bool(attempt.output),
@@ -223,19 +272,42 @@ class SimWardenClient:
 
     def __init__(
         self,
-        loop: ProcessLoop,
+        warden: Warden,
         notice: Callable[[list[orders.Notice]], None],
         gone: Callable[[], None],
     ) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ProcessLoop)
         self.loop = loop
-        self.world = loop.world
-        self.instance = ""
-        self.warden: Warden | None = None
+        self.warden = warden
+        self.instance = warden.instance
+        self.slots = warden.slots
         self.closed = asyncio.Event()
         self._notice = notice
         self._gone = gone
         self._asked = False
-        self._order = 0.0
+        self._left = False
+        #: Nothing that was said earlier may be heard later, either way.
+        self._there = self._here = 0.0
+        self.running = warden.accept(self).running
+        loop.dying.append(self._vanish)
+
+    @classmethod
+    async def attach(
+        cls,
+        machine: Machine,
+        notice: Callable[[list[orders.Notice]], None],
+        gone: Callable[[], None],
+    ) -> SimWardenClient | None:
+        await asyncio.sleep(machine.world.rng.uniform(0.0005, 0.01))
+        for _ in range(100):
+            found = [w for w in machine.wardens if w.goes_on()]
+            if not found:
+                return None
+            if not found[-1].taken:
+                return cls(found[-1], notice, gone)
+            await asyncio.sleep(0.05)
+        return None
 
     @classmethod
     async def start(
@@ -245,49 +317,27 @@ class SimWardenClient:
         notice: Callable[[list[orders.Notice]], None],
         gone: Callable[[], None],
     ) -> SimWardenClient:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, ProcessLoop)
-        client = cls(loop, notice, gone)
-        await asyncio.sleep(loop.world.rng.uniform(0.05, 0.3))
+        await asyncio.sleep(machine.world.rng.uniform(0.05, 0.3))
         for _ in range(3_000):
             if machine.quiet:
-                break
+                return cls(Warden(machine, slots), notice, gone)
             await asyncio.sleep(0.01)
-        else:
-            raise WardenFailed("another warden still has attempts in this folder")
-        client.warden = Warden(machine, slots, client)
-        client.instance = client.warden.instance
-        client.come(orders.Ready(client.instance, cls.containment, []))
-        return client
+        raise WardenFailed("another warden still has attempts in this folder")
+
+    # -- to the warden ----------------------------------------------------------------------------
 
     def send(self, order: orders.Order) -> None:
-        warden = self.warden
-        if warden is not None and self.loop.alive and not self.closed.is_set():
-            self._later(lambda: warden.hear(order))
+        if self.loop.alive and not self.closed.is_set():
+            self._to(lambda: self.warden.hear(self, order))
 
-    def come(self, notice: orders.Notice) -> None:
-        self._later(lambda: self._hear(notice))
-
-    def end(self) -> None:
-        self._later(self._over)
-
-    def _hear(self, notice: orders.Notice) -> None:
-        if self.loop.alive:
-            self.loop.call_soon(self._notice, [notice])
-
-    def _over(self) -> None:
-        if self.loop.alive:
-            self.loop.call_soon(self._closed)
-
-    def _closed(self) -> None:
+    def leave(self) -> None:
+        self._left = self._asked = True
         self.closed.set()
-        if not self._asked:
-            self._gone()
+        if self.loop.alive:
+            self._vanish()
 
-    def _later(self, do: Callable[[], None]) -> None:
-        """In order, as on a socket; both ways share one order, which is stricter than it is."""
-        self._order = max(self._order, self.world.time + self.world.rng.uniform(0.00002, 0.001))
-        self.world.after(self._order - self.world.time, do)
+    def retire(self) -> None:
+        self.send(orders.Shutdown(0))
 
     async def stop(self, grace: int) -> None:
         self._asked = True
@@ -297,3 +347,37 @@ class SimWardenClient:
                 await self.closed.wait()
         except TimeoutError:
             raise WardenFailed("the warden cannot end all its attempts") from None
+
+    def _vanish(self) -> None:
+        self._to(lambda: self.warden.worker_gone(self))
+
+    def _to(self, do: Callable[[], None]) -> None:
+        world = self.warden.world
+        self._there = max(self._there, world.time + world.rng.uniform(0.00002, 0.001))
+        world.after(self._there - world.time, do)
+
+    # -- from the warden --------------------------------------------------------------------------
+
+    def come(self, notice: orders.Notice) -> None:
+        self._from(lambda: self._hear(notice))
+
+    def end(self) -> None:
+        self._from(self._closed)
+
+    def _from(self, do: Callable[[], None]) -> None:
+        world = self.warden.world
+        self._here = max(self._here, world.time + world.rng.uniform(0.00002, 0.001))
+        world.after(self._here - world.time, lambda: self._call(do))
+
+    def _call(self, do: Callable[[], None]) -> None:
+        if self.loop.alive:
+            self.loop.call_soon(do)
+
+    def _hear(self, notice: orders.Notice) -> None:
+        if not self._left:
+            self._notice([notice])
+
+    def _closed(self) -> None:
+        self.closed.set()
+        if not self._asked:
+            self._gone()

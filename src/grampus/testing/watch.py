@@ -4,6 +4,7 @@ execution of an attempt when it starts and when nothing of it is left."""
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 from grampus.ledger import Ledger
@@ -39,7 +40,13 @@ class Watch:
         self._successes: Counter[tuple[str, int, str]] = Counter()
         self._final: set[str] = set()
         self.running: dict[Task, Execution] = {}
-        self.executed: set[Execution] = set()
+        #: Whether the warden that runs it goes on.
+        self.executed: dict[Execution, Callable[[], bool]] = {}
+        #: (session, n) of attempts that are final.
+        self.finals: set[tuple[int, int]] = set()
+        self._paused: set[str] = set()
+        #: A person said that nothing is left of them.
+        self._declared: set[Execution] = set()
         #: What happened, for the reader of a test.
         self.seen: Counter[str] = Counter()
 
@@ -60,12 +67,14 @@ class Watch:
         match fact:
             case facts.AttemptStarted(task=task, attempt=attempt):
                 assert run not in self._cancelled, f"{run} is cancelled and starts {task}"
+                assert run not in self._paused, f"{run} is paused and starts {task}"
                 assert (run, task) not in self._live, f"two live attempts of {run}/{task}"
                 self._live[run, task] = attempt
                 self._started.add(Execution(run, task, attempt))
             case facts.AttemptFinished(task=task, attempt=attempt, state=state):
                 assert self._live.pop((run, task), None) == attempt, f"{run}/{task} was not live"
-                self._over(Execution(run, task, attempt))
+                self.finals.add((fact.session, fact.n))
+                self._over(Execution(run, task, attempt), state, fact.error)
                 if state == AttemptState.SUCCEEDED:
                     key = (run, self._rounds[run], task)
                     self._successes[key] += 1
@@ -73,6 +82,11 @@ class Watch:
                 self.seen[state] += 1
             case facts.RunCancelling():
                 self._cancelled.add(run)
+                self._paused.discard(run)
+            case facts.RunPaused():
+                self._paused.add(run)
+            case facts.RunResumed():
+                self._paused.discard(run)
             case facts.RunRetried():
                 assert run not in self._cancelled, f"{run} is cancelled and runs again"
                 self._rounds[run] += 1
@@ -80,25 +94,35 @@ class Watch:
             case facts.RunFinished():
                 assert run not in self._final, f"{run} has ended twice"
                 self._final.add(run)
+                self._paused.discard(run)
                 left = [task for (other, task) in self._live if other == run]
                 assert not left, f"{run} is over, but {left} live"
 
-    def _over(self, attempt: Execution) -> None:
+    def _over(self, attempt: Execution, state: AttemptState, error: str) -> None:
+        if error.startswith("declared lost"):
+            self._declared.add(attempt)
+            return
         runs = self.running.get((attempt.run, attempt.task))
         assert runs != attempt, f"{attempt} is over in the ledger, but its processes live"
+        goes_on = self.executed.get(attempt)
+        if state == AttemptState.LOST and goes_on is not None:
+            assert not goes_on(), f"{attempt} is lost although its warden lives: {error}"
 
     # -- processes --------------------------------------------------------------------------------
 
-    def begins(self, attempt: Execution) -> None:
+    def begins(self, attempt: Execution, goes_on: Callable[[], bool]) -> None:
         other = self.running.get((attempt.run, attempt.task))
-        assert other is None, f"{attempt} starts beside {other}"
+        assert other is None or other in self._declared, f"{attempt} starts beside {other}"
         assert attempt not in self.executed, f"{attempt} is started again"
         assert attempt in self._started, f"{attempt} runs, and the ledger does not know it"
         self.running[attempt.run, attempt.task] = attempt
-        self.executed.add(attempt)
+        self.executed[attempt] = goes_on
 
     def ends(self, attempt: Execution) -> None:
-        assert self.running.pop((attempt.run, attempt.task)) == attempt
+        if self.running.get((attempt.run, attempt.task)) == attempt:
+            del self.running[attempt.run, attempt.task]
+        else:
+            assert attempt in self._declared, f"{attempt} ends and was not there"
 
 
 def at_rest(ledger: Ledger) -> str:

@@ -30,6 +30,8 @@ class World:
         self.rng = random.Random(seed)
         #: Seconds since the start.
         self.time = 0.0
+        #: Share of messages that are lost, doubled or late.
+        self.noise = 0.0
         self.trace: list[str] = []
         self.listeners: dict[int, Listener] = {}
         self.wires: list[Wire] = []
@@ -52,6 +54,12 @@ class World:
         self._order += 1
         heapq.heappush(self._events, (self.time + delay, self._order, do))
 
+    def current(self) -> ProcessLoop:
+        """The process that runs now."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, ProcessLoop)
+        return loop
+
     def process(self, name: str) -> ProcessLoop:
         loop = ProcessLoop(self, name)
         self.loops.append(loop)
@@ -69,6 +77,8 @@ class World:
                 listener.close()
         for wire in [wire for wire in self.wires if wire.loop is loop]:
             wire.vanish()
+        for last in loop.dying:
+            last()
 
     def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
         while not done():
@@ -120,6 +130,8 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self.held_until = 0.0
         #: What left a task or a callback by an exception.
         self.broken: BaseException | None = None
+        #: Called when it is killed: what its kernel does for it.
+        self.dying: list[Callable[[], None]] = []
         self._wait: float | None = None
         self._turns = 0
         self._muted = False
