@@ -50,8 +50,12 @@ def write_spec(path: str, spec: Spec) -> None:
         file.write(data)
 
 
+_DECODE = msgspec.json.Decoder(Spec).decode
+
+
 def read_spec(path: str) -> Spec:
-    return msgspec.json.decode(Path(path).read_bytes(), type=Spec)
+    with open(path, "rb", buffering=0) as file:
+        return _DECODE(file.read())
 
 
 def load_inputs(spec: Spec) -> dict[str, Any]:

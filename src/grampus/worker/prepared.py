@@ -8,11 +8,15 @@ within it. It never calls the user's function and never sees an attempt's inputs
 share honestly it declines, and attempts start cold: a module that says `GRAMPUS_WARM = False`, that
 fails, that has started Python threads or opened files and sockets, or that is too large.
 
+Every page that a fork touches costs a copy: what runs in one before the user's function is chosen
+for touching little (`_signal` instead of the enums of `signal`, no `pathlib`).
+
 The conversation with the warden (`stock`) is one datagram per message, on an inherited socket.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import atexit
 import contextlib
 import gc
@@ -43,8 +47,10 @@ from grampus.worker.stock import Declined, Prepared, Rise
 MEMORY_LIMIT = 512 << 20
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
 #: What the module has made of each signal.
-Handlers = list[tuple[int, Callable[[int, FrameType | None], object] | int | None]]
-_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+Handlers = list[tuple[int, Callable[[int, FrameType | None], object] | int]]
+_ALL = [int(number) for number in signal.valid_signals()]
+#: What a shim changes for itself.
+_CHANGED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def main() -> None:
@@ -93,7 +99,7 @@ def _unfit(name: str, before: set[int]) -> str:
 def _serve(control: socket.socket) -> None:
     """Until the warden is gone."""
     decode = msgspec.msgpack.Decoder(Rise).decode
-    handlers: Handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
+    handlers = _handlers()
     # Loads what it would otherwise load in every attempt.
     python.find("grampus.tasks.value:decode")
     gc.collect()
@@ -155,14 +161,14 @@ class WarmShim(Shim):
 
     def _spawn(self, launch: Launch) -> int:
         # A TERM that comes at once waits until the attempt would hear it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
         try:
             pid = _fork()
             if pid == 0:
                 self._become_attempt(launch)
             return pid
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
     def _become_attempt(self, launch: Launch) -> NoReturn:
         code = 70
@@ -175,14 +181,14 @@ class WarmShim(Shim):
             for fd in _descriptors() - self._shared:
                 with contextlib.suppress(OSError):
                     os.close(fd)
-            os.environ.clear()
-            os.environ.update(launch.env)
-            os.environ.update(self._added)
-            signal.set_wakeup_fd(-1)
+            # The rest is what the module was imported with, and what it has made of it.
+            for name, text in (*launch.env.items(), *self._added.items()):
+                if name.startswith("GRAMPUS_"):
+                    os.environ[name] = text
+            _signal.set_wakeup_fd(-1)
             for number, handler in self._handlers:
-                if signal.getsignal(number) is not handler and handler is not None:
-                    signal.signal(number, handler)
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                _signal.signal(number, handler)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             _reseed()
             code = runner.main()
             code = _finish(code)
@@ -202,6 +208,12 @@ def _finish(code: int) -> int:
     atexit._run_exitfuncs()
     gc.collect()
     return code
+
+
+def _handlers() -> Handlers:
+    """Without those that were not installed from Python: nothing can be said about them."""
+    found = ((int(number), _signal.getsignal(number)) for number in _CHANGED)
+    return [(number, handler) for number, handler in found if handler is not None]
 
 
 def _reseed() -> None:

@@ -195,7 +195,9 @@ class Stock:
         oven.idle.append(slot)
         oven.crashes = oven.crashes + 1 if exit in _CRASHED else 0
         if oven.crashes >= CRASHES and not oven.busy:
-            self._retire(oven, "its attempts crash", decline=True)
+            why = "its attempts crash"
+            # Not now: the slot's connection is being read.
+            self._loop.after(0, lambda: self._retire(oven, why, decline=True))
 
     def lost(self, slot: WarmSlot) -> None:
         """Its shim is gone, and all below it."""
@@ -289,7 +291,7 @@ class Stock:
     def _hear(self, oven: Oven) -> None:
         try:
             data = oven.control.recv(65536)
-            message = _DECODE(data) if data else Declined("it ended")
+            message = _DECODE(data) if data else Declined("it died")
         except (OSError, msgspec.DecodeError) as error:
             message = Declined(str(error))
         if isinstance(message, Declined):

@@ -73,7 +73,7 @@ def _serve(folder: str, count: int, cap: int, kind: str) -> None:
     containment = _choose(kind, Slot(0, attempts, cap, instance), lock)
     slots = [Slot(k, attempts, cap, instance) for k in range(count)]
     address = os.path.join(folder, SOCKET)
-    keeper = Keeper(slots, instance, lock, containment, address)
+    keeper = Keeper(slots, instance, lock, containment, address, attempts, cap)
     keeper.run(_listen(folder), signals)
 
 
