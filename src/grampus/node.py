@@ -67,7 +67,8 @@ SWITCH_INTERVAL = 0.0005
 async def run_up(config: Config, ready: Callable[[str], None], *, detach: bool = False) -> None:
     """Runs one node until it is cancelled; then ends it in order and raises CancelledError.
 
-    With `detach`, or when it fails, attempts go on and are taken over at the next start. Raises FolderError, Refused or another GrampusError when it cannot start or go on."""
+    With `detach`, or when it fails, attempts go on and are taken over at the next start. Raises
+    FolderError, Refused or another GrampusError when it cannot start or go on."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     async with contextlib.AsyncExitStack() as stack:
         node = await Node.open(config, stack)

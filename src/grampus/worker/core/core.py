@@ -62,8 +62,6 @@ from grampus.worker.orders import Ended, Running
 RUNNING_DELAY = 50
 #: Attempts that may wait for slots.
 LINE_LIMIT = 1_000
-#: Acknowledgements wait for company: one that is forgotten only makes its report come again.
-IDLE_ENTRIES = 64
 
 
 class WorkerCore:
@@ -94,9 +92,8 @@ class WorkerCore:
         self._synced: Synced | None = None
         self._now = 0
         self._out: list[Instruction] = []
-        #: To be written down; while `_must` is unset they may wait for company.
-        self.unwritten: list[Entry] = []
-        self._must = False
+        #: To be written down by the Record of this step.
+        self._entries: list[Entry] = []
         self._taken: list[int] = []
         self._owner = name, group
         if memory is not None and memory.session is not None:
@@ -113,7 +110,7 @@ class WorkerCore:
             self.outbox.add(report, 0)
 
     def memory(self) -> Memory:
-        """What a successor has to know: the sum of all entries, `unwritten` ones included."""
+        """What a successor has to know: the sum of all entries."""
         memory = Memory()
         if self.session is None:
             return memory
@@ -139,15 +136,14 @@ class WorkerCore:
         if self._taken:
             self._out.append(Forgo(tuple(self._taken)))
             self._taken = []
-        if self._must or len(self.unwritten) >= IDLE_ENTRIES:
-            self._out.insert(0, Record(tuple(self.unwritten)))
-            self.unwritten, self._must = [], False
+        if self._entries:
+            self._out.insert(0, Record(tuple(self._entries)))
+            self._entries = []
         out, self._out = self._out, []
         return out
 
     def _write(self, entry: Entry) -> None:
-        self.unwritten.append(entry)
-        self._must = True
+        self._entries.append(entry)
 
     def _react(self, event: Event) -> None:
         match event:
@@ -215,7 +211,7 @@ class WorkerCore:
         if self.session is not None:
             self._log(f"session {session} replaces session {self.session}")
         self._abandon()
-        self.unwritten.clear()
+        self._entries.clear()
         self.seen = Seen()
         self.session, self.orphaned, self._revision = session, False, -1
         self._opened_for = self._instance or ""
@@ -310,7 +306,7 @@ class WorkerCore:
     def _acknowledged(self, n: int) -> bool:
         if not self.outbox.forget(n):
             return False
-        self.unwritten.append(Gone([n]))
+        self._write(Gone([n]))
         return True
 
     # What the driver did.
