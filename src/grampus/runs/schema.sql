@@ -25,7 +25,9 @@ CREATE TABLE run (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX run_by_seq ON run (seq);
 CREATE INDEX run_by_state ON run (state, seq);
-CREATE INDEX run_by_workflow ON run (workflow, state, seq);
+CREATE INDEX run_by_workflow ON run (workflow, seq);
+CREATE INDEX run_by_workflow_state ON run (workflow, state, seq);
+CREATE INDEX run_queued ON run (workflow, priority DESC, seq) WHERE state = 'QUEUED';
 CREATE INDEX run_by_end ON run (ended) WHERE ended IS NOT NULL;
 
 -- waits: upstream tasks that have not succeeded yet. failures and lost: attempts that ended so.
