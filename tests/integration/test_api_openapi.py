@@ -33,6 +33,9 @@ EXPECTED = {
     "GET /api/v1/runs/{id}/tasks/{task}/result", "GET /api/v1/runs/{id}/logs",
     "GET /api/v1/runs/{id}/events", "GET /api/v1/workers", "GET /api/v1/openapi.json",
     "GET /healthz", "GET /readyz", "GET /metrics",
+    "GET /api/v1/schedules", "GET /api/v1/schedules/{name}", "GET /api/v1/schedules/{name}/next",
+    "GET /api/v1/schedules/{name}/ticks", "POST /api/v1/schedules/{name}/pause",
+    "POST /api/v1/schedules/{name}/resume",
 }  # fmt: skip
 
 
@@ -109,6 +112,7 @@ async def furnish(node: Node) -> None:
     node.shelf.write("greet", "hi\n")
     node.shelf.end("greet")
     await node.start("hello", id="bbbbbbbbbbbb")
+    await node.apply(shell("nightly", "greet", schedule={"cron": "0 2 * * *"}))
 
 
 @pytest.fixture(scope="module")

@@ -47,14 +47,6 @@ def test_mentioned_tasks_become_upstream_whatever_the_client_forgot(tmp_path: Pa
     play(tmp_path, scenario)
 
 
-def test_a_schedule_is_stored_with_a_word_that_it_does_not_fire(tmp_path: Path) -> None:
-    async def scenario(node: Node) -> None:
-        applied = await node.apply(shell("nightly", schedule={"cron": "0 2 * * *"}))
-        assert applied["note"] == "stored; schedules do not fire yet in this version"
-
-    play(tmp_path, scenario)
-
-
 def test_all_that_is_wrong_is_told_at_once_and_nothing_is_stored(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         definition = shell("bad name!", "a", "a")

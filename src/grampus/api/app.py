@@ -14,11 +14,22 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from grampus.api import control, problems, runs, stream, workers, workflows
+from grampus.api import (
+    batch,
+    control,
+    problems,
+    runs,
+    schedules,
+    story,
+    stream,
+    workers,
+    workflows,
+)
 from grampus.api.auth import OPEN, Gate, hosts_of
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
 from grampus.api.schemas import (
+    BatchRequest,
     EventAnswer,
     LogEntry,
     ProblemDocument,
@@ -31,17 +42,21 @@ from grampus.model.workflow import Workflow
 
 OPENAPI = "/api/v1/openapi.json"
 DESCRIPTION = (
-    "Workflows, runs, workers. Every write answers only after its commit. Errors are problem "
-    "documents (RFC 9457). Times are RFC 3339 in UTC."
+    "Workflows, runs, schedules, workers. Every write answers only after its commit. Errors are "
+    "problem documents (RFC 9457). Times are RFC 3339 in UTC."
 )
 TAGS = [
     {"name": "workflows", "description": "What was declared, by version, and its files."},
     {"name": "runs", "description": "What happens: runs, tasks, results, events, logs."},
+    {
+        "name": "schedules",
+        "description": "When workflows start by themselves, and what became of it.",
+    },
     {"name": "workers", "description": "Who runs attempts."},
     {"name": "node", "description": "Health and numbers of this server."},
 ]
 #: Models that are named in the document by hand.
-_NAMED = (WorkflowRequest, RunRequest, ProblemDocument, LogEntry, EventAnswer)
+_NAMED = (WorkflowRequest, RunRequest, BatchRequest, ProblemDocument, LogEntry, EventAnswer)
 _REF = "#/components/schemas/{model}"
 
 
@@ -61,7 +76,7 @@ def create_app(
         dependencies=[Depends(only_known_parameters)],
     )
     app.state.shared = Shared(ports, wakes, Metrics())
-    for module in (workflows, runs, control, stream, workers):
+    for module in (workflows, batch, runs, control, story, schedules, stream, workers):
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []

@@ -14,7 +14,18 @@ from msgspec import Struct
 from grampus.clock import Clock
 from grampus.protocol import LogChunk
 from grampus.runs.commands import Command
-from grampus.runs.views import EventView, OutputView, RunView, TaskView, WorkerView, WorkflowView
+from grampus.runs.explanation import Explanation
+from grampus.runs.story import StoryPage
+from grampus.runs.views import (
+    EventView,
+    OutputView,
+    RunView,
+    ScheduleView,
+    TaskView,
+    TickView,
+    WorkerView,
+    WorkflowView,
+)
 
 
 class Propose(Protocol):
@@ -54,12 +65,28 @@ class Reads(Protocol):
         """One of them; None when there is no such task."""
         ...
 
+    async def story(
+        self, run: str, task: str | None, after: tuple[int, int] | None, limit: int
+    ) -> StoryPage | None:
+        """A page of it; None when there is no such run or task."""
+        ...
+
     async def output(self, run: str, task: str) -> OutputView | None:
         """None when there is no such task."""
         ...
 
     async def events(self, run: str, after_revision: int, limit: int) -> list[EventView]:
         """In order of revision."""
+        ...
+
+    async def schedule(self, workflow: str) -> ScheduleView | None: ...
+
+    async def schedules(self, limit: int, after: str) -> list[ScheduleView]:
+        """By name, those beyond `after`."""
+        ...
+
+    async def ticks(self, workflow: str, limit: int, before: int | None) -> list[TickView]:
+        """Newest first, those planned before `before`."""
         ...
 
     async def workers(self) -> list[WorkerView]: ...
@@ -104,6 +131,12 @@ class ReadLog(Protocol):
         ...
 
 
+class Explain(Protocol):
+    async def __call__(self, run: str, task: str | None) -> Explanation | None:
+        """From what the scheduler knows now; None when there is no such run or task."""
+        ...
+
+
 class WorkerLoad(Struct, frozen=True):
     """What a connected worker said of itself last; None before it did."""
 
@@ -138,6 +171,7 @@ class Ports:
     blobs: BlobStore
     read_log: ReadLog
     status: Status
+    explain: Explain
     clock: Clock
     #: So many random bytes.
     entropy: Callable[[int], bytes]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from grampus.ids import RUN_ID
 from grampus.model.run import AttemptState, RunState, TaskState
+from grampus.runs.explanation import Code
 
 Time = Annotated[
     str,
@@ -26,6 +27,8 @@ RunIdText = Annotated[str, Field(pattern=f"^{RUN_ID.pattern[:-2]}$", examples=["
 PRIORITY = 1000
 PAGE = 100
 PAGE_LIMIT = 1000
+#: Runs in one batch.
+BATCH = 500
 #: Of workflows, which come with their definitions.
 WORKFLOW_PAGE_LIMIT = 100
 #: A JSON result up to this many bytes is decoded into `value`.
@@ -140,6 +143,42 @@ class RunAccepted(Answer):
     created: bool = Field(description="False when the same request had made that run before.")
 
 
+class BatchRequest(Request):
+    """Starts several workflows, or one several times."""
+
+    runs: list[RunRequest] = Field(min_length=1, max_length=BATCH)
+
+
+class BatchItem(Answer):
+    id: RunIdText
+    created: bool = Field(description="False when there was a problem, or when it was there.")
+    problem: ProblemDocument | None = Field(description="Why this one was not started.")
+
+
+class BatchAnswer(Answer):
+    """One item for each run that was asked for, in their order."""
+
+    items: list[BatchItem]
+
+
+class BatchRequest(Request):
+    """Starts many runs."""
+
+    items: list[RunRequest] = Field(min_length=1, max_length=BATCH_LIMIT)
+
+
+class BatchItem(Answer):
+    id: RunIdText
+    created: bool = Field(description="False when it was there already, or was refused.")
+    problem: str | None = Field(description="Why the run was refused; null when it was not.")
+
+
+class BatchAccepted(Answer):
+    """In the order of the request."""
+
+    items: list[BatchItem]
+
+
 class RunAnswer(Answer):
     id: RunIdText
     seq: int = Field(description="Grows with every submitted run.")
@@ -248,6 +287,51 @@ class LogEntry(Answer):
     note: str = Field(description="For people: why there is nothing to show. Mostly empty.")
 
 
+class StoryLineAnswer(Answer):
+    revision: int
+    at: Time
+    since: int | None = Field(description="Milliseconds since the line before.")
+    type: str = Field(description="As in the run's events.", examples=["attempt.finished"])
+    task: str = Field(description="Empty for what happened to the run itself.")
+    attempt: int = Field(description="0 for what happened to no attempt.")
+    state: str = Field(description="That it has now; empty when it is no change of state.")
+    took: int | None = Field(description="Milliseconds that lasted what ended.")
+    text: str = Field(examples=["b/2 FAILED on vm after 3.2s: exit code 75"])
+
+
+class StoryPage(Answer):
+    """What happened, oldest first."""
+
+    items: list[StoryLineAnswer]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class ReasonAnswer(Answer):
+    code: Code = Field(description="Stays the same from version to version.")
+    text: str = Field(examples=["no free slot in group etl: 4 of 4 busy with k3v9x2m4q7ab/load"])
+    until: Time | None = Field(description="When it is over by itself, if that is known.")
+    since: Time | None = Field(description="Since when it is so, if that is known.")
+    names: list[str] = Field(description="What it names: tasks, workers, groups, runs.")
+
+
+class TaskExplanationAnswer(Answer):
+    task: str
+    state: TaskState
+    reasons: list[ReasonAnswer] = Field(description="The first is the one that decides.")
+    written: int | None = Field(
+        description="Bytes that its live attempt wrote so far; null when that is not known."
+    )
+
+
+class ExplanationAnswer(Answer):
+    run: RunIdText
+    workflow: str
+    state: RunState
+    reasons: list[ReasonAnswer] = Field(description="Of the run as a whole.")
+    tasks: list[TaskExplanationAnswer]
+    tasks_left: int = Field(description="Tasks that are not over and not in `tasks`.")
+
+
 class EventAnswer(Answer):
     """`data` of one server-sent event: the fact; more fields by `type`."""
 
@@ -257,6 +341,68 @@ class EventAnswer(Answer):
     revision: int
     at: Time
     run: str
+
+
+# Schedules
+
+
+class TickAnswer(Answer):
+    """What became of a planned tick, or of all from `tick` to `last`."""
+
+    tick: Time
+    local: str = Field(
+        description="`tick` on the clock of the schedule's zone.",
+        examples=["2026-11-21T06:00:00+01:00"],
+    )
+    last: Time
+    count: int = Field(description="Ticks from `tick` to `last`.")
+    outcome: Literal["run", "skipped", "missed", "paused", "failed"] = Field(
+        description="`skipped`: by the overlap policy. `failed`: its params could not be resolved."
+    )
+    run: RunIdText | None = Field(description="The run that was made.")
+    reason: str
+    at: Time = Field(description="When that was decided.")
+
+
+class TickPage(Answer):
+    """Ticks, newest first."""
+
+    items: list[TickAnswer]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class PlannedTick(Answer):
+    tick: Time
+    local: str = Field(examples=["2026-11-21T06:00:00+01:00"])
+
+
+class TickList(Answer):
+    items: list[PlannedTick]
+
+
+class ScheduleAnswer(Answer):
+    name: str = Field(description="Of the workflow.", examples=["hello"])
+    version: int
+    schedule: dict[str, Any] = Field(examples=[{"cron": "0 6 * * *", "tz": "Europe/Paris"}])
+    tz: str = Field(examples=["Europe/Paris"])
+    paused: bool
+    paused_by: str
+    workflow_paused: bool = Field(description="Then ticks pass without a run too.")
+    next: Time | None = Field(description="Null when there is none, or when it is not known yet.")
+    next_local: str | None = Field(description="`next` on the clock of the schedule's zone.")
+    last: TickAnswer | None = Field(description="The newest tick that came.")
+
+
+class SchedulePage(Answer):
+    """Schedules by name of their workflow."""
+
+    items: list[ScheduleAnswer]
+    next: str | None = Field(description="`cursor` of the next page; null on the last.")
+
+
+class SchedulePaused(Answer):
+    name: str
+    paused: bool
 
 
 # Workers

@@ -40,7 +40,6 @@ router = APIRouter(prefix="/api/v1")
 
 #: A definition's canonical bytes leave room in a command for the rest of it.
 DEFINITION_LIMIT = COMMAND_LIMIT - 1024
-NOT_YET = "stored; schedules do not fire yet in this version"
 _STRUCTS = (
     *(model.Workflow, model.Task, model.Param, model.Retry, model.Schedule),
     *(model.Shell, model.Python, model.Http, model.Sql, model.Sleep),
@@ -117,8 +116,7 @@ async def apply_workflow(
         )
     command = ApplyWorkflow(ports.clock.now(), workflow.name, packed)
     version, created = msgspec.convert(accepted(await ports.propose(command)), tuple[int, bool])
-    note = NOT_YET if workflow.schedule else ""
-    return respond(WorkflowApplied(name=workflow.name, version=version, created=created, note=note))
+    return respond(WorkflowApplied(name=workflow.name, version=version, created=created, note=""))
 
 
 @router.get(

@@ -49,7 +49,7 @@ class Retention:
             (runs,) = await self._proposer.propose(Retain(now, now - self._keep, RUNS))
             assert isinstance(runs, list)
             deleted += len(runs)
-            if len(runs) < RUNS:
+            if len(runs) < RUNS and not await self._reads.has_ticks_before(now - self._keep):
                 break
         await self._sweep(now)
         return deleted

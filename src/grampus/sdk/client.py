@@ -35,12 +35,15 @@ from grampus.model.run import FINAL_TASK
 from grampus.sdk.answers import (
     Applied,
     LogPiece,
+    PlannedTick,
     Retried,
     Run,
     RunEvent,
+    ScheduleInfo,
     Started,
     TaskResult,
     TaskRun,
+    Tick,
     Worker,
     WorkflowInfo,
 )
@@ -313,6 +316,32 @@ class Client:
         path = f"{API}/runs/{run}/events"
         return follow_events(self._transport, path, after, lambda: self.run(run).final)
 
+    # Schedules
+
+    def schedules(self) -> Iterator[ScheduleInfo]:
+        """All of them, by name of their workflow."""
+        return self._pages("/schedules", ScheduleInfo, {}, None)
+
+    def schedule(self, name: str) -> ScheduleInfo:
+        """Raises NotFound."""
+        return self._do("GET", f"/schedules/{_safe(name)}", ScheduleInfo)
+
+    def next_ticks(self, name: str, count: int = 5) -> list[PlannedTick]:
+        """The next `count` ticks, at most 100; fewer when the schedule ends before."""
+        path = f"/schedules/{_safe(name)}/next"
+        return self._do("GET", path, _PlannedTicks, {"count": count}).items
+
+    def ticks(self, name: str, limit: int | None = None) -> Iterator[Tick]:
+        """What became of planned ticks, newest first."""
+        return self._pages(f"/schedules/{_safe(name)}/ticks", Tick, {}, limit)
+
+    def pause_schedule(self, name: str) -> None:
+        """Its ticks pass without a run, and are recorded."""
+        self._transport.ask("POST", f"{API}/schedules/{_safe(name)}/pause")
+
+    def resume_schedule(self, name: str) -> None:
+        self._transport.ask("POST", f"{API}/schedules/{_safe(name)}/resume")
+
     # Workers
 
     def workers(self) -> list[Worker]:
@@ -369,6 +398,10 @@ class _State(msgspec.Struct):
 
 class _Tasks(msgspec.Struct):
     items: list[TaskRun]
+
+
+class _PlannedTicks(msgspec.Struct):
+    items: list[PlannedTick]
 
 
 class _Workers(msgspec.Struct):
