@@ -53,7 +53,10 @@ class House:
             bundle=None,
         )
         path = "/usr/local/bin:/usr/bin:/bin"
-        place = Place({"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, "/", str(self.specs))
+        env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        if "PYTHONPATH" in os.environ:  # The packages of an interpreter without them.
+            env["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        place = Place(env, "/", str(self.specs))
         return prepare(work, place, str(self.bundle), str)
 
     def start(
