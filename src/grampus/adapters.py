@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
+from grampus.api.ports import ReadLog as ReadLogPort
 from grampus.api.ports import WorkerLoad
+from grampus.clock import Clock
 from grampus.consensus.port import Replica
-from grampus.errors import NotFound, ProtocolError
+from grampus.errors import GrampusError, NotFound, ProtocolError
+from grampus.master.core.explain import explain
+from grampus.master.core.scheduler import Scheduler
 from grampus.master.roster import Roster
+from grampus.model.run import TaskState
 from grampus.protocol import LogChunk, ReadLog
+from grampus.runs.explanation import Explanation
 from grampus.runs.reads import Reads
+from grampus.runs.standing import TaskStanding
 
 #: How long a worker may take to answer with a piece of a log, in seconds.
 LOG_TIMEOUT = 10.0
+#: And with how much an attempt wrote.
+SIZE_TIMEOUT = 2.0
 
 
 class LogReader:
@@ -43,6 +55,49 @@ class LogReader:
         if not isinstance(answer, LogChunk):
             raise ProtocolError(f"{type(answer).__name__} is no answer to ReadLog")
         return answer
+
+
+class Explainer:
+    """What the ledger says of the run, what the scheduler knows, and what its worker can see."""
+
+    def __init__(
+        self,
+        reads: Reads,
+        scheduler: Callable[[], Scheduler | None],
+        read_log: ReadLogPort,
+        clock: Clock,
+    ) -> None:
+        self._reads = reads
+        self._scheduler = scheduler
+        self._read_log = read_log
+        self._clock = clock
+
+    async def __call__(self, run: str, task: str | None) -> Explanation | None:
+        standing = await self._reads.standing(run, task)
+        if standing is None:
+            return None
+        found = explain(self._scheduler(), standing, self._clock.now())
+        if task is None or found.tasks[0].state != TaskState.RUNNING:
+            return found
+        (one,) = found.tasks
+        written = await self._written(run, standing.tasks[0])
+        return replace(found, tasks=(replace(one, written=written),))
+
+    async def _written(self, run: str, task: TaskStanding) -> int | None:
+        """None when the worker does not say so in time."""
+        last, total = task.last, 0
+        if last is None:
+            return None
+        try:
+            async with asyncio.timeout(SIZE_TIMEOUT):
+                for stream in ("stdout", "stderr"):
+                    chunk = await self._read_log(
+                        last.session, last.n, run, task.name, last.attempt, stream, 0, 0
+                    )
+                    total += chunk.size
+        except (GrampusError, TimeoutError):
+            return None
+        return total
 
 
 class NodeStatus:

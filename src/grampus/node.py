@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.adapters import LogReader, NodeStatus
+from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.api.app import create_app
 from grampus.api.blob_files import BlobFiles
 from grampus.api.ports import Ports
@@ -184,11 +184,13 @@ class Node:
 
     def _api(self) -> ApiServer:
         listen = self._config.listen
+        read_log = LogReader(self._reads, self._roster)
         ports = Ports(
             propose=self._proposer.propose,
             reads=self._reads,
             blobs=BlobFiles(self._blobs),
-            read_log=LogReader(self._reads, self._roster),
+            read_log=read_log,
+            explain=Explainer(self._reads, lambda: self._master.scheduler, read_log, self._clock),
             status=NodeStatus(self._replica, self._roster, self._waiting_for),
             clock=self._clock,
             entropy=os.urandom,
@@ -211,6 +213,7 @@ class Node:
             config.data / "worker", name=config.name, slots=config.slots,
             addresses=[(LOOPBACK, port)], blobs=self._blobs,
             credential=self._credential, cluster=self._cluster, group=config.group,
+            warm=config.warm,
         )  # fmt: skip
 
     async def _fire(self) -> None:

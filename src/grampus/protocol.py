@@ -194,6 +194,8 @@ class LogChunk(Struct, frozen=True, array_like=True, tag="log-chunk"):
     end: bool
     #: Bytes left out before `data` because the stream passed its cap.
     skipped: int = 0
+    #: Bytes written to the stream so far.
+    size: int = 0
 
 
 class HasBlob(Struct, frozen=True, array_like=True, tag="has-blob"):

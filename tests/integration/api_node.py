@@ -13,6 +13,7 @@ import httpx
 import msgspec
 from fastapi import FastAPI
 
+from grampus.adapters import Explainer
 from grampus.api.app import create_app
 from grampus.api.blob_files import BlobFiles
 from grampus.api.ports import Ports, WorkerLoad
@@ -177,13 +178,15 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
 
     log.subscribe(wake)
     shelf, status, blobs = Shelf(), Standing(log), Blobs(folder / "blobs")
+    clock = SystemClock()
     ports = Ports(
+        explain=Explainer(reads, lambda: None, shelf.read, clock),
         propose=proposer.propose,
         reads=reads,
         blobs=BlobFiles(blobs),
         read_log=shelf.read,
         status=status,
-        clock=SystemClock(),
+        clock=clock,
         entropy=Entropy(),
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from grampus.adapters import Explainer
 from grampus.api.app import create_app
 from grampus.api.ports import Ports, WorkerLoad
 from grampus.api.server import ApiServer
@@ -120,6 +121,7 @@ class Node:
             reads=self.reads,
             blobs=BlobPort(self.blobs),
             read_log=self._read_log,
+            explain=Explainer(self.reads, lambda: None, self._read_log, self._clock),
             status=NodeStatus(),
             clock=self._clock,
             entropy=os.urandom,

@@ -36,6 +36,20 @@ def read_seq(cursor: str | None) -> int | None:
     return int(text)
 
 
+def of_moment(revision: int, at: int) -> str:
+    return _spell(f"m{revision}.{at}")
+
+
+def read_moment(cursor: str | None) -> tuple[int, int] | None:
+    """(revision, wall ms) of the last line before the page."""
+    if cursor is None:
+        return None
+    revision, _, at = _read(cursor, "m").partition(".")
+    if not all(n.isascii() and n.isdecimal() and len(n) <= 18 for n in (revision, at)):
+        raise _no_cursor(cursor)
+    return int(revision), int(at)
+
+
 def _spell(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 

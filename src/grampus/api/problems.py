@@ -83,8 +83,16 @@ def problem(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The answer that says so."""
+    document = _document(kind, detail, instance, problems)
+    content = document.model_dump_json(exclude_none=True)
+    return Response(content, status_code=document.status, media_type=MEDIA, headers=headers)
+
+
+def _document(
+    kind: str, detail: str, instance: str, problems: Sequence[Problem] | None
+) -> ProblemDocument:
     status, title = KINDS[kind]
-    document = ProblemDocument(
+    return ProblemDocument(
         type=URN + kind,
         title=title,
         status=status,
@@ -92,8 +100,12 @@ def problem(
         instance=instance,
         problems=None if problems is None else [_field_problem(p) for p in problems],
     )
-    content = document.model_dump_json(exclude_none=True)
-    return Response(content, status_code=status, media_type=MEDIA, headers=headers)
+
+
+def document_of(error: GrampusError, instance: str) -> ProblemDocument:
+    """For an answer that has room for several."""
+    problems = error.problems if isinstance(error, InvalidInput) else None
+    return _document(kind_of(error), str(error), instance, problems)
 
 
 def address(scope: Scope) -> str:

@@ -146,31 +146,13 @@ class RunAccepted(Answer):
 class BatchRequest(Request):
     """Starts several workflows, or one several times."""
 
-    runs: list[RunRequest] = Field(min_length=1, max_length=BATCH)
+    items: list[RunRequest] = Field(min_length=1, max_length=BATCH)
 
 
 class BatchItem(Answer):
     id: RunIdText
     created: bool = Field(description="False when there was a problem, or when it was there.")
     problem: ProblemDocument | None = Field(description="Why this one was not started.")
-
-
-class BatchAnswer(Answer):
-    """One item for each run that was asked for, in their order."""
-
-    items: list[BatchItem]
-
-
-class BatchRequest(Request):
-    """Starts many runs."""
-
-    items: list[RunRequest] = Field(min_length=1, max_length=BATCH_LIMIT)
-
-
-class BatchItem(Answer):
-    id: RunIdText
-    created: bool = Field(description="False when it was there already, or was refused.")
-    problem: str | None = Field(description="Why the run was refused; null when it was not.")
 
 
 class BatchAccepted(Answer):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grampus.cli import control, logs
+from grampus.cli import answers, control, logs
 from grampus.cli.options import (
     Format,
     Output,
@@ -216,6 +216,8 @@ app.command("retry")(control.retry)
 app.command("pause")(control.pause)
 app.command("resume")(control.resume)
 app.command("declare-lost")(control.declare_lost)
+app.command("story")(answers.story)
+app.command("explain")(answers.explain)
 app.command("logs")(logs.logs)
 app.command("result")(logs.result)
 

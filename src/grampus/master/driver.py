@@ -50,6 +50,8 @@ class Master:
         self.roster: Roster | None = None
         #: Set before `in_office` is.
         self.epoch = 0
+        #: Of this office, for those who ask why something waits; they change nothing in it.
+        self.scheduler: Scheduler | None = None
 
     def happened(self, events: Iterable[Happening]) -> None:
         self._inbox.extend(events)
@@ -73,6 +75,7 @@ class Master:
             "in office with epoch %d: %d live attempts, %d tasks ready",
             epoch, len(loaded.live), len(loaded.ready),
         )  # fmt: skip
+        self.scheduler = scheduler
         in_office.set()
         while True:
             events, self._inbox = self._inbox, []

@@ -51,6 +51,8 @@ class TaskExplanation(Struct, frozen=True, kw_only=True):
     state: str
     #: The first one is the one that decides; more may stand behind it.
     reasons: tuple[Reason, ...]
+    #: Bytes that its live attempt wrote so far; None when that is not known.
+    written: int | None = None
 
 
 class Explanation(Struct, frozen=True, kw_only=True):

@@ -75,6 +75,69 @@ class Retried(Struct, frozen=True, kw_only=True):
     tasks: tuple[str, ...] = ()
 
 
+class StoryLine(Struct, frozen=True, kw_only=True):
+    """One thing that happened to a run; `text` tells it."""
+
+    revision: int
+    at: datetime
+    #: Milliseconds since the line before.
+    since: int | None = None
+    #: As in `RunEvent`.
+    type: str
+    task: str = ""
+    attempt: int = 0
+    state: str = ""
+    #: Milliseconds that lasted what ended.
+    took: int | None = None
+    text: str
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """Why something waits: `code` stays the same, `text` is for people."""
+
+    code: str
+    text: str
+    until: datetime | None = None
+    since: datetime | None = None
+    #: What it names: tasks, workers, groups, runs.
+    names: tuple[str, ...] = ()
+
+
+class TaskExplanation(Struct, frozen=True, kw_only=True):
+    task: str
+    state: TaskState
+    #: The first is the one that decides.
+    reasons: tuple[Reason, ...] = ()
+    #: Bytes that its live attempt wrote so far; None when that is not known.
+    written: int | None = None
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    run: str
+    workflow: str
+    state: RunState
+    #: Of the run as a whole.
+    reasons: tuple[Reason, ...] = ()
+    tasks: tuple[TaskExplanation, ...] = ()
+    #: Tasks that are not over and not in `tasks`.
+    tasks_left: int = 0
+
+
+class BatchProblem(Struct, frozen=True, kw_only=True):
+    """Why one run of a batch was not started."""
+
+    type: str
+    detail: str
+
+
+class Submitted(Struct, frozen=True, kw_only=True):
+    """What became of one run of a batch."""
+
+    id: str
+    created: bool = False
+    problem: BatchProblem | None = None
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     task: str
     attempt: int

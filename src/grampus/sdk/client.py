@@ -34,6 +34,7 @@ from grampus.errors import (
 from grampus.model.run import FINAL_TASK
 from grampus.sdk.answers import (
     Applied,
+    Explanation,
     LogPiece,
     PlannedTick,
     Retried,
@@ -41,6 +42,8 @@ from grampus.sdk.answers import (
     RunEvent,
     ScheduleInfo,
     Started,
+    StoryLine,
+    Submitted,
     TaskResult,
     TaskRun,
     Tick,
@@ -59,6 +62,9 @@ API = "/api/v1"
 #: Seconds. A server that does not answer within this time is not there.
 TIMEOUT = 5.0
 PAGE = 100
+STORY_PAGE = 500
+#: Runs in one request.
+BATCH = 500
 SHORTEST_PREFIX = 4
 _ID = re.compile(r"[a-z2-7]{1,12}\Z")
 
@@ -184,6 +190,18 @@ class Client:
         headers = {} if key is None else {"Idempotency-Key": _key(key)}
         return self._do("POST", "/runs", Started, body=body, headers=headers)
 
+    def submit_many(self, runs: Sequence[Mapping[str, Any]]) -> list[Submitted]:
+        """Starts many: each is `{"workflow": ..., "params": ..., "priority": ..., "version": ...}`.
+
+        What becomes of each is in the answer, in their order; none raises for another. A run
+        without `id` gets one here, so that sending again is safe."""
+        asked = [{"id": ids.run_id(os.urandom(8)), **run} for run in runs]
+        done: list[Submitted] = []
+        for start in range(0, len(asked), BATCH):
+            body = {"items": asked[start : start + BATCH]}
+            done += self._do("POST", "/runs:batch", _Batch, body=body).items
+        return done
+
     def wait(self, run: str, timeout: float | None = None) -> Run:
         """Returns when the run is final. Raises TimeoutError after `timeout` seconds.
 
@@ -246,6 +264,16 @@ class Client:
         """Gives up the task's live attempt; its worker must be silent. The task's new state."""
         path = f"/runs/{_named(run)}/tasks/{_safe(task)}/declare-lost"
         return self._do("POST", path, _State, repeat=False).state
+
+    def story(self, run: str, task: str | None = None) -> Iterator[StoryLine]:
+        """Everything that happened, in order; with `task`, to it and to the whole run."""
+        return self._pages(
+            f"/runs/{self._id(run)}/story", StoryLine, {"task": task}, None, size=STORY_PAGE
+        )
+
+    def explain(self, run: str, task: str | None = None) -> Explanation:
+        """Why the run or the task waits, as the scheduler knows it now."""
+        return self._do("GET", f"/runs/{_named(run)}/explain", Explanation, {"task": task})
 
     def delete(self, run: str) -> None:
         """Raises Refused unless the run is final."""
@@ -372,13 +400,18 @@ class Client:
             raise ProtocolError(f"the answer to {where} is not understood: {error}") from error
 
     def _pages(
-        self, path: str, item: type[T], query: dict[str, Any], limit: int | None
+        self,
+        path: str,
+        item: type[T],
+        query: dict[str, Any],
+        limit: int | None,
+        size: int = PAGE,
     ) -> Iterator[T]:
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
-            size = PAGE if left is None else min(left, PAGE)
-            page = self._do("GET", path, _Page, {**query, "limit": size, "cursor": cursor})
+            most = size if left is None else min(left, size)
+            page = self._do("GET", path, _Page, {**query, "limit": most, "cursor": cursor})
             items = page.items if left is None else page.items[:left]
             for raw in items:
                 yield _item(raw, item)
@@ -390,6 +423,10 @@ class Client:
 
 class _Named(msgspec.Struct):
     id: str
+
+
+class _Batch(msgspec.Struct):
+    items: list[Submitted]
 
 
 class _State(msgspec.Struct):

@@ -79,8 +79,9 @@ class Logs:
                 shutil.rmtree(self._attempts / run, ignore_errors=True)
 
     def _live(self, name: str, offset: int, limit: int) -> LogChunk:
-        begin, data, skipped = read_stream(str(self._attempts / name), offset, limit)
-        return LogChunk(begin, data, False, skipped)
+        path = self._attempts / name
+        begin, data, skipped = read_stream(str(path), offset, limit)
+        return LogChunk(begin, data, False, skipped, path.stat().st_size)
 
     def _finished(self, name: str, offset: int, limit: int) -> LogChunk:
         """Behind the head of a cut file, places in the file and in the stream differ by `shift`."""
@@ -90,12 +91,13 @@ class Logs:
             written, head = self._cuts.get(name, size), head_of(self._cap)
             shift = max(0, written - size)
             if shift and offset < head:
-                return LogChunk(offset, os.pread(fd, min(limit, head - offset), offset), False)
+                data = os.pread(fd, min(limit, head - offset), offset)
+                return LogChunk(offset, data, False, 0, written)
             place = offset
             if shift:
                 place = head if offset == head else position_after_cut(offset, written, size, head)
             data = os.pread(fd, limit, place)
             end = place + len(data) >= size
-            return LogChunk(place + shift, data, end, max(0, place + shift - offset))
+            return LogChunk(place + shift, data, end, max(0, place + shift - offset), written)
         finally:
             os.close(fd)
