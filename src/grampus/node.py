@@ -116,8 +116,9 @@ class Node:
             BlobDesk(self._blobs), self._clock, self._master.happened,
         )  # fmt: skip
         self._retention = Retention(
-            self._proposer, reads, self._blobs, self._clock, config.retention
-        )
+            self._proposer, reads, self._blobs, self._clock, config.retention,
+            readers.value("SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"),
+        )  # fmt: skip
         self._schedules = ScheduleDriver(self._proposer, reads, self._clock)
         replica.subscribe(self._master.committed)
         replica.subscribe(self._schedules.committed)

@@ -21,6 +21,10 @@ class Steadiness:
         #: By how much the newest look found the clock off, in ms; 0 when it was not.
         self.jump = 0
 
+    def doubt(self) -> None:
+        """Holds back from now on, as after a jump."""
+        self._until = self._ticks + self._hold
+
     def look(self, now: int, ticks: int) -> bool:
         """Whether to go on. `now` is wall time, `ticks` the time since boot.
 

@@ -118,7 +118,13 @@ class Triggers:
     def _wake_at(self, now: int) -> int | None:
         if self._unplanned:
             return now
+        while self._due and self._is_stale(*self._due[0]):
+            heapq.heappop(self._due)
         return max(now, self._due[0][0]) if self._due else None
+
+    def _is_stale(self, tick: int, workflow: str) -> bool:
+        entry = self._entries.get(workflow)
+        return entry is None or entry.next_tick != tick or entry.expected is not None
 
     # -- reactions ------------------------------------------------------------------------------
 
@@ -132,6 +138,8 @@ class Triggers:
             case WorkflowApplied() | WorkflowDeleted():
                 entry = self._entries.get(event.workflow)
                 if entry is None or event.revision > entry.revision:
+                    # What was known of it is of an older version.
+                    self._forget(event.workflow)
                     self._reload[event.workflow] = None
             case SchedulePlanned():
                 self._planned(event)
@@ -141,8 +149,7 @@ class Triggers:
     def _loaded(self, event: ScheduleLoaded) -> None:
         view = event.view
         if view is None:
-            self._entries.pop(event.workflow, None)
-            self._unplanned.pop(event.workflow, None)
+            self._forget(event.workflow)
             return
         known = self._entries.get(event.workflow)
         if known is not None and known.revision > view.revision:
@@ -155,6 +162,10 @@ class Triggers:
             self._wait_for(event.workflow, entry)
         else:
             self._unplanned[event.workflow] = None
+
+    def _forget(self, workflow: str) -> None:
+        self._entries.pop(workflow, None)
+        self._unplanned.pop(workflow, None)
 
     def _planned(self, event: SchedulePlanned) -> None:
         entry = self._entries.get(event.workflow)
@@ -186,11 +197,9 @@ class Triggers:
     def _fire(self, now: int, commands: list[ScheduleCommand]) -> None:
         while self._due and self._due[0][0] <= now and len(commands) < COMMANDS_PER_TURN:
             tick, workflow = heapq.heappop(self._due)
-            entry = self._entries.get(workflow)
-            if entry is None or entry.next_tick != tick or entry.expected is not None:
+            if self._is_stale(tick, workflow):
                 continue
-            if workflow in self._unplanned:
-                continue
+            entry = self._entries[workflow]
             made = self._decide(now, workflow, entry, tick)
             commands += made
             # With None the schedule is read anew when the fact comes.
@@ -218,7 +227,7 @@ class Triggers:
             commands.append(
                 self._skip(now, workflow, entry, first, last, left_out, following, "missed")
             )
-        for tick, following in zip(ticks, (*ticks[1:], after), strict=True):
+        for tick, following in zip(ticks, (*ticks[1:], after), strict=False):
             params, reason = self._calendar.params(entry.view, tick)
             run = run_id_of_key(f"schedule:{workflow}:{tick}")
             commands.append(
