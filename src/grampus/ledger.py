@@ -17,9 +17,9 @@ from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
 from grampus.runs.apply import APPLY, APPLY_VERSION, apply_command
 from grampus.runs.change import Change, Graphs
-from grampus.runs.commands import decode_command, is_of_attempts
+from grampus.runs.commands import SubmitRun, decode_command, is_of_attempts, is_submit
 
-#: A batch of more commands than this is applied on the writer's thread.
+#: A batch of more commands and submitted tasks than this is applied on the writer's thread.
 LIGHT_COMMANDS = 64
 #: The script N leads to apply_version N, and runs inside the command that raises it.
 SCRIPTS = ("schema.sql",)
@@ -113,10 +113,21 @@ class Ledger:
         self._revision = change.revision
         return answers, list(change.facts)
 
-    @staticmethod
-    def light(commands: Sequence[bytes]) -> bool:
-        """Whether applying these takes a few milliseconds at most: starts and reports, not many."""
-        return len(commands) <= LIGHT_COMMANDS and all(map(is_of_attempts, commands))
+    def light(self, commands: Sequence[bytes]) -> bool:
+        """Whether applying these takes a few milliseconds at most: starts, reports, and submits of
+        workflows that are known to be small; not many of them. May be called on any thread."""
+        room = LIGHT_COMMANDS - len(commands)
+        for data in commands:
+            if is_submit(data):
+                command = decode_command(data)
+                assert isinstance(command, SubmitRun)
+                graph = self._graphs.peek(command.workflow, command.version)
+                room -= LIGHT_COMMANDS if graph is None else len(graph.tasks)
+            elif not is_of_attempts(data):
+                return False
+            if room < 0:
+                return False
+        return True
 
     def checkpoint(self) -> int | None:
         """Makes what was applied durable; the index that is, or None when readers were in the

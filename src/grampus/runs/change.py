@@ -44,6 +44,10 @@ class Graphs:
                 self._known.popitem(last=False)
         return graph
 
+    def peek(self, name: str, version: int) -> Graph | None:
+        """Only if it is decoded already. May be called on any thread."""
+        return self._known.get((name, version))
+
     def drop(self, name: str, version: int) -> None:
         """For a version that was never committed or is deleted: its number may come back."""
         self._known.pop((name, version), None)

@@ -331,3 +331,8 @@ def decode_command(data: bytes) -> Command:
 def is_of_attempts(data: bytes) -> bool:
     """Whether the encoded command is a StartAttempts or a ReportAttempt, by a look at its tag."""
     return data[1:7] == b"\xa5start" or data[1:8] == b"\xa6report"
+
+
+def is_submit(data: bytes) -> bool:
+    """Whether the encoded command is a SubmitRun, by a look at its tag."""
+    return data[1:8] == b"\xa6submit"
