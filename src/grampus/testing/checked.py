@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from grampus.master.core.check import check
@@ -10,7 +11,7 @@ from grampus.master.core.scheduler import Scheduler
 from grampus.master.roster import Roster
 from grampus.protocol import Message
 from grampus.testing.watch import Watch
-from grampus.testing.world import World
+from grampus.testing.world import World, current
 from grampus.worker.core.check import Watch as CoreWatch
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.events import Acked, Event, KillAsked, SyncAsked
@@ -19,11 +20,22 @@ from grampus.worker.core.memory import Memory
 from grampus.worker.link import Link
 
 
+@contextlib.contextmanager
+def _fatal() -> Iterator[None]:
+    """What fails ends the simulation, even where the product would log it and go on."""
+    try:
+        yield
+    except Exception as error:
+        current().fail(error)
+        raise
+
+
 class CheckedScheduler(Scheduler):
     def step(self, now: int, events: Any) -> Any:
-        turn = super().step(now, events)
-        check(self)
-        return turn
+        with _fatal():
+            turn = super().step(now, events)
+            check(self)
+            return turn
 
 
 class CheckedCore(WorkerCore):
@@ -41,7 +53,10 @@ class CheckedCore(WorkerCore):
         self._synced_at = -1
 
     def step(self, now: int, events: Any) -> list[Instruction]:
-        happened: list[Event] = list(events)
+        with _fatal():
+            return self._step(now, list(events))
+
+    def _step(self, now: int, happened: list[Event]) -> list[Instruction]:
         for event in happened:
             if isinstance(event, Acked):
                 for n in (*event.done, *event.stale):
@@ -94,7 +109,7 @@ class NoisyRoster(Roster):
 
     def send(self, session: int, message: Message) -> None:
         said = super().send
-        loop = self._world.current()
+        loop = current()
         disturb(self._world, loop.call_later, lambda: said(session, message))
 
 
@@ -105,7 +120,7 @@ class NoisyLink(Link):
 
     def send(self, message: Message) -> None:
         connection = self._control
-        loop = self.over.current()
+        loop = current()
 
         def send() -> None:
             if connection is not None:

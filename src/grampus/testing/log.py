@@ -66,6 +66,8 @@ class SimLog:
         self._busy = False
         self._stopped = False
         self._in_flight = 0
+        #: It takes half of what is proposed until then, as if too much waited.
+        self.refuse_until = 0.0
         self._quiet = asyncio.Event()
         while disk.ledger.applied_index < len(disk.entries):
             disk.apply_next()
@@ -79,7 +81,10 @@ class SimLog:
             raise Stopped("the log is closed")
         if not commands:
             return []
-        if self._in_flight + len(commands) > IN_FLIGHT:
+        full = self._in_flight + len(commands) > IN_FLIGHT
+        if self._world.time < self.refuse_until:
+            full = full or self._world.rng.random() < 0.5
+        if full:
             raise Overloaded(f"{self._in_flight} commands wait for the log")
         self._in_flight += len(commands)
         future: asyncio.Future[list[object]] = self._loop.create_future()

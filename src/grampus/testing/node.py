@@ -54,11 +54,11 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
 
     class Client(SimWardenClient):
         @classmethod
-        async def attach(cls, _: Any, *args: Any) -> SimWardenClient | None:  # type: ignore[override]
+        async def attach(cls, _: Any, *args: Any) -> SimWardenClient | None:
             return await SimWardenClient.attach(machine, *args)
 
         @classmethod
-        async def start(cls, _: Any, *args: Any) -> SimWardenClient:  # type: ignore[override]
+        async def start(cls, _: Any, *args: Any) -> SimWardenClient:
             return await SimWardenClient.start(machine, *args)
 
     class Core(CheckedCore):
@@ -126,6 +126,9 @@ class SimServer:
             for task in tasks:
                 task.cancel()
         await self._log.close()
+
+    def overload(self, seconds: float) -> None:
+        self._log.refuse_until = self.loop.world.time + seconds
 
     def admit_no_more(self) -> None:
         self._master.happened([Stopping()])

@@ -29,17 +29,9 @@ from grampus.testing.world import ProcessLoop, World
 #: Virtual seconds of faults, and after which everything must be over.
 FAULTS, PATIENCE = 40.0, 900.0
 FAULT_KINDS = (
-    "break",
-    "node",
-    "server",
-    "worker",
-    "warden",
-    "both",
-    "reboot",
-    "stop",
-    "hold",
-    "leave",
-)
+    "break", "node", "server", "worker", "warden", "both", "reboot", "stop", "leave", "hold",
+    "overload",
+)  # fmt: skip
 
 
 class Outcome(Struct):
@@ -60,7 +52,7 @@ class Simulation:
         self.folder = folder
         self.machine = Machine(self.world, self.watch, folder / "worker")
         self.disk = Disk(self.world, self.watch)
-        self.user = User(self.world, self._answering)
+        self.user = User(self.world, self._answering, self.watch.live)
         #: Server and worker are one process, as in `grampus up`.
         self._one = self.world.rng.random() < 0.6
         self._server: SimServer | None = None
@@ -184,6 +176,9 @@ class Simulation:
                 self._stop(leave=False)
             case "leave":
                 self._stop(leave=True)
+            case "overload":
+                if self._server is not None:
+                    self._server.overload(rng.uniform(0, 8))
             case "hold":
                 if world.loops:
                     rng.choice(world.loops).held_until = world.time + rng.choice([0.1, 2.0, 15.0])
@@ -252,8 +247,9 @@ class Simulation:
         check_end(ledger)
         states = dict(ledger.database.query("SELECT id, state FROM run ORDER BY seq"))
         for run in self.user.submitted:
-            assert run in states or run in self.user.deleted, f"{run} was answered and is lost"
-        for run in self.user.cancelled - self.user.deleted:
+            gone = run in self.watch.deleted and run in self.user.deleted
+            assert run in states or gone, f"{run} was answered and is lost"
+        for run in self.user.cancelled:
             assert states.get(run, "CANCELLED") == "CANCELLED", (
                 f"{run} was cancelled: {states[run]}"
             )
@@ -310,7 +306,7 @@ def main(argv: list[str] | None = None) -> int:
         total += outcome.seen
         if outcome.error:
             failed += 1
-            print(tell(outcome))
+            print(tell(outcome, 10_000 if options.count == 1 else 60))
         elif options.count == 1:
             print("\n".join(outcome.trace))
     print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))

@@ -124,6 +124,8 @@ class Warden:
                 for n in numbers:
                     self._kept.pop(n, None)
             case orders.Shutdown(grace):
+                # With the grace of a stop it is a user's wish.
+                assert grace or not self.attempts, "a worker ends a warden that has attempts"
                 self._stop(grace)
 
     def worker_gone(self, client: SimWardenClient) -> None:

@@ -33,12 +33,14 @@ class Watch:
 
     def __init__(self) -> None:
         self.revision = 0
-        self._live: dict[Task, int] = {}
+        #: Attempts of the ledger that are not final.
+        self.live: dict[Task, int] = {}
         self._started: set[Execution] = set()
         self._cancelled: set[str] = set()
         self._rounds: Counter[str] = Counter()
         self._successes: Counter[tuple[str, int, str]] = Counter()
         self._final: set[str] = set()
+        self.deleted: set[str] = set()
         self.running: dict[Task, Execution] = {}
         #: Whether the warden that runs it goes on.
         self.executed: dict[Execution, Callable[[], bool]] = {}
@@ -68,11 +70,11 @@ class Watch:
             case facts.AttemptStarted(task=task, attempt=attempt):
                 assert run not in self._cancelled, f"{run} is cancelled and starts {task}"
                 assert run not in self._paused, f"{run} is paused and starts {task}"
-                assert (run, task) not in self._live, f"two live attempts of {run}/{task}"
-                self._live[run, task] = attempt
+                assert (run, task) not in self.live, f"two live attempts of {run}/{task}"
+                self.live[run, task] = attempt
                 self._started.add(Execution(run, task, attempt))
             case facts.AttemptFinished(task=task, attempt=attempt, state=state):
-                assert self._live.pop((run, task), None) == attempt, f"{run}/{task} was not live"
+                assert self.live.pop((run, task), None) == attempt, f"{run}/{task} was not live"
                 self.finals.add((fact.session, fact.n))
                 self._over(Execution(run, task, attempt), state, fact.error)
                 if state == AttemptState.SUCCEEDED:
@@ -91,11 +93,14 @@ class Watch:
                 assert run not in self._cancelled, f"{run} is cancelled and runs again"
                 self._rounds[run] += 1
                 self._final.discard(run)
+            case facts.RunDeleted():
+                assert run in self._final, f"{run} is deleted before its end"
+                self.deleted.add(run)
             case facts.RunFinished():
                 assert run not in self._final, f"{run} has ended twice"
                 self._final.add(run)
                 self._paused.discard(run)
-                left = [task for (other, task) in self._live if other == run]
+                left = [task for (other, task) in self.live if other == run]
                 assert not left, f"{run} is over, but {left} live"
 
     def _over(self, attempt: Execution, state: AttemptState, error: str) -> None:

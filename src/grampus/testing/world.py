@@ -21,7 +21,7 @@ from grampus.testing.wire import Listener, Wire
 #: Wall time at the start, in ms.
 EPOCH = 1_800_000_000_000
 #: Turns that a loop may take without time going on.
-_LIVELOCK = 20_000
+_LIVELOCK = 5_000
 
 
 class World:
@@ -53,12 +53,6 @@ class World:
     def after(self, delay: float, do: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._events, (self.time + delay, self._order, do))
-
-    def current(self) -> ProcessLoop:
-        """The process that runs now."""
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, ProcessLoop)
-        return loop
 
     def process(self, name: str) -> ProcessLoop:
         loop = ProcessLoop(self, name)
@@ -105,6 +99,13 @@ class World:
         for loop in self._graves:
             loop.bury()
         self._graves.clear()
+
+
+def current() -> ProcessLoop:
+    """The process that runs now."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ProcessLoop)
+    return loop
 
 
 class _Idle(selectors.SelectSelector):
@@ -173,12 +174,15 @@ class ProcessLoop(asyncio.SelectorEventLoop):
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._main.discard(task)
-        if not task.cancelled() and task.exception() is not None and self.broken is None:
-            self.broken = task.exception()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error)
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.fail(context.get("exception") or AssertionError(context["message"]))
+
+    def fail(self, error: BaseException) -> None:
         if not self._muted and self.broken is None:
-            self.broken = context.get("exception") or AssertionError(context["message"])
+            self.broken = error
 
     def bury(self) -> None:
         self._muted = True

@@ -1,0 +1,299 @@
+"""Deliberate bugs, each a line or two of the product: some seed must catch each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.intake import Intake
+from grampus.model.run import FINAL_ATTEMPT, AttemptState, RunState
+from grampus.protocol import Ack
+from grampus.runs import apply_attempts, apply_control, apply_sessions
+from grampus.runs.apply import APPLY, APPLY_VERSION
+from grampus.runs.commands import CancelRun
+from grampus.testing.simulation import run_seed
+from grampus.worker.core.attempt import WITH_WARDEN
+from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.memory import Memory
+from grampus.worker.core.outbox import Outbox
+from grampus.worker.core.seen import Seen
+from grampus.worker.journal import Journal
+
+#: Seeds that a bug has to hide from.
+SEEDS = 80
+
+Patch = pytest.MonkeyPatch
+BUGS: dict[str, Callable[[Patch], None]] = {}
+
+
+def bug(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
+    BUGS[make.__name__] = make
+    return make
+
+
+# -- master -------------------------------------------------------------------------------------
+
+
+@bug
+def acknowledges_before_the_commit(patch: Patch) -> None:
+    put = Intake.put
+
+    def early(self: Intake, connection: Any, reports: list[Any]) -> None:
+        for report in reports:
+            if report.state in FINAL_ATTEMPT:
+                connection.send(Ack(report.session, [report.n], []))
+        put(self, connection, reports)
+
+    patch.setattr(Intake, "put", early)
+
+
+@bug
+def never_syncs(patch: Patch) -> None:
+    patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
+
+
+@bug
+def does_not_assign_again_what_is_missing(patch: Patch) -> None:
+    patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
+
+
+@bug
+def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
+    def declined(self: Scheduler, event: Any) -> None:
+        for index, attempt in event.command.tasks:
+            session, slots = self.proposed.pop((event.command.run, index, attempt))
+            if place := self.places.get(session):
+                place.busy -= slots
+
+    patch.setattr(Scheduler, "_declined", declined)
+
+
+@bug
+def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
+    load = Scheduler._load
+    patch.setattr(
+        Scheduler, "_load", lambda self, now, loaded: load(self, now, _replace(loaded, live=()))
+    )
+
+
+@bug
+def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
+    load = Scheduler._load
+    patch.setattr(
+        Scheduler, "_load", lambda self, now, loaded: load(self, now, _replace(loaded, ready=()))
+    )
+
+
+# -- ledger -------------------------------------------------------------------------------------
+
+
+@bug
+def starts_attempts_of_paused_runs(patch: Patch) -> None:
+    read = apply_attempts.read_run
+
+    def blind(change: Any, run: str) -> Any:
+        row = read(change, run)
+        paused = row is not None and row.state == RunState.PAUSED
+        return row._replace(state=RunState.RUNNING) if paused else row
+
+    patch.setattr(apply_attempts, "read_run", blind)
+
+
+@bug
+def accepts_a_repeated_final_report_again(patch: Patch) -> None:
+    ranks = {state: -1 for state in AttemptState}
+
+    class Ranks:
+        def __getitem__(self, state: AttemptState) -> int:
+            ranks[state] += 1
+            return ranks[state]
+
+    patch.setattr(apply_attempts, "ATTEMPT_RANK", Ranks())
+
+
+@bug
+def lets_the_attempts_of_an_ended_session_live(patch: Patch) -> None:
+    patch.setattr(apply_sessions, "report_attempt", lambda change, report: "done")
+
+
+@bug
+def gives_a_new_warden_the_session_of_the_old_one(patch: Patch) -> None:
+    original = apply_sessions.open_session
+
+    def same(change: Any, command: Any) -> Any:
+        old = change.db.one(
+            "SELECT id FROM session WHERE name = ? AND ended IS NULL", (command.name,)
+        )
+        return original(change, command) if old is None else old[0]
+
+    _handler(patch, "open_session", same)
+
+
+@bug
+def throws_dice_in_apply(patch: Patch) -> None:
+    delay = apply_attempts.retry_delay
+    dice = random.Random(1)
+    patch.setattr(apply_attempts, "retry_delay", lambda *args: delay(*args) + dice.randrange(100))
+
+
+@bug
+def cancels_only_what_runs(patch: Patch) -> None:
+    """A cancel is answered, and what had not started goes on."""
+    handlers = dict(APPLY[APPLY_VERSION])
+    handlers[CancelRun] = lambda change, command: RunState.CANCELLING
+    patch.setitem(APPLY, APPLY_VERSION, handlers)
+
+
+@bug
+def runs_a_cancelled_run_again(patch: Patch) -> None:
+    patch.setattr(apply_control, "_may_run_again", lambda *args: None)
+
+
+@bug
+def frees_the_slots_of_nobody(patch: Patch) -> None:
+    finish = apply_attempts._finish
+
+    def twice(change: Any, command: Any, *rest: Any) -> None:
+        finish(change, command, *rest)
+        change.db.execute("UPDATE session SET busy = busy - 1 WHERE id = ?", (command.session,))
+
+    patch.setattr(apply_attempts, "_finish", twice)
+
+
+# -- worker -------------------------------------------------------------------------------------
+
+
+@bug
+def forgets_the_numbers_that_it_has_seen(patch: Patch) -> None:
+    patch.setattr(Seen, "__contains__", lambda self, n: False)
+
+
+@bug
+def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
+    kill = WorkerCore._kill
+
+    def careless(self: WorkerCore, n: int, reason: str) -> None:
+        if n in self.attempts:
+            kill(self, n, reason)
+
+    patch.setattr(WorkerCore, "_kill", careless)
+
+
+@bug
+def ignores_next_n_of_a_sync(patch: Patch) -> None:
+    patch.setattr(WorkerCore, "_close", lambda self, next_n, live: None)
+
+
+@bug
+def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
+    kill = WorkerCore._kill
+
+    def hasty(self: WorkerCore, n: int, reason: str) -> None:
+        attempt = self.attempts.get(n)
+        kill(self, n, reason)
+        if attempt is not None and n in self.attempts and attempt.stage in WITH_WARDEN:
+            self._over(attempt, AttemptState.CANCELLED, self._now, error=reason)
+
+    patch.setattr(WorkerCore, "_kill", hasty)
+
+
+@bug
+def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
+    lost = WorkerCore._warden_lost
+
+    def hasty(self: WorkerCore) -> None:
+        lost(self)
+        for attempt in list(self.attempts.values()):
+            self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
+
+    patch.setattr(WorkerCore, "_warden_lost", hasty)
+
+
+@bug
+def forgets_a_report_once_it_is_sent(patch: Patch) -> None:
+    take = Outbox.take_due
+
+    def once(self: Outbox, now: int) -> list[Any]:
+        due = take(self, now)
+        for report in due:
+            self.forget(report.n)
+        return due
+
+    patch.setattr(Outbox, "take_due", once)
+
+
+@bug
+def repeats_no_report(patch: Patch) -> None:
+    patch.setattr(Outbox, "hurry", lambda self, now: None)
+    patch.setattr(Outbox, "next_due", lambda self, now: None)
+    take = Outbox.take_due
+
+    def once(self: Outbox, now: int) -> list[Any]:
+        due = take(self, now)
+        for n in self._due:
+            self._due[n] = 2**60
+        return due
+
+    patch.setattr(Outbox, "take_due", once)
+
+
+@bug
+def loses_its_reports_with_its_process(patch: Patch) -> None:
+    _journal(patch, lambda memory: memory.outbox.clear())
+
+
+@bug
+def loses_its_attempts_with_its_process(patch: Patch) -> None:
+    _journal(patch, lambda memory: memory.launched.clear())
+
+
+@bug
+def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
+    def forget(memory: Memory) -> None:
+        memory.seen = Seen()
+
+    _journal(patch, forget)
+
+
+@bug
+def launches_before_it_is_written_down(patch: Patch) -> None:
+    patch.setattr(Journal, "write", lambda self, entries: None)
+
+
+# -- how it is tested ---------------------------------------------------------------------------
+
+
+def _journal(patch: Patch, lose: Callable[[Memory], None]) -> None:
+    opened = Journal.open
+
+    def forgetful(path: Any) -> Journal:
+        journal = opened(path)
+        lose(journal.memory)
+        return journal
+
+    patch.setattr(Journal, "open", staticmethod(forgetful))
+
+
+def _handler(patch: Patch, name: str, handler: Callable[[Any, Any], Any]) -> None:
+    handlers = {
+        kind: handler if known.__name__ == name else known
+        for kind, known in APPLY[APPLY_VERSION].items()
+    }
+    patch.setitem(APPLY, APPLY_VERSION, handlers)
+
+
+def _replace(loaded: Any, **fields: Any) -> Any:
+    return type(loaded)(**{n: getattr(loaded, n) for n in loaded.__struct_fields__} | fields)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_some_seed_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS[name](monkeypatch)
+    for seed in range(1, SEEDS + 1):
+        if run_seed(seed).error:
+            return
+    raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
