@@ -240,7 +240,7 @@ def _try_again_or_fail(
     else:
         final = TaskState.TIMED_OUT if state == AttemptState.TIMED_OUT else TaskState.FAILED
         reason = command.error
-        if not charged:
+        if lost > task.max_lost:
             reason = f"lost {lost} times (max_lost {task.max_lost}): {command.error}"
         row = finish_tasks(change, at, row, graph, [(index, TaskState.RUNNING, final)], reason)
         row = fail_downstream(change, at, row, graph, index)

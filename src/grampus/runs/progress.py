@@ -194,6 +194,7 @@ def settle(change: Change, at: int, row: RunRow) -> None:
         state, reason = RunState.FAILED, f"timed out after {format_duration(limit)}"
     elif row.state == RunState.CANCELLING:
         state = RunState.CANCELLED
+        reason = change.db.value("SELECT reason FROM run WHERE id = ?", (row.id,))
     else:
         state = RunState.FAILED if row.failed else RunState.SUCCEEDED
     set_run_state(change, row, state, reason=reason, ended=at)

@@ -1,7 +1,8 @@
 """Where a run stands, as the ledger has it: what `master.core.explain` starts from.
 
 Rule: one consistent, bounded picture, read within one transaction. Tasks that are named are at most
-MOST_TASKS, what lives first; `tasks_left` counts the others that are not final.
+MOST_TASKS, what lives first; `tasks_left` counts the others that are not final. Of a run that is
+over, those are named that failed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from grampus.database import Database
-from grampus.model.run import AttemptState, RunState, TaskState
+from grampus.model.run import FINAL_RUN, AttemptState, RunState, TaskState
 from grampus.runs.change import Graphs
 from grampus.runs.graph import Graph
 from grampus.runs.views import RunView
@@ -118,6 +119,7 @@ def read_standing(db: Database, graphs: Graphs, view: RunView, task: str | None)
 _TASKS = """
 SELECT idx, state, reason, attempt, due, started, ended, waits FROM task_run WHERE run = ?
 """
+_FAILED = " AND state IN ('FAILED', 'TIMED_OUT') ORDER BY ended, idx LIMIT ?"
 _UNFINISHED = """
  AND state IN ('RUNNING', 'RETRYING', 'READY', 'WAITING') ORDER BY CASE state WHEN 'RUNNING' THEN 0
  WHEN 'RETRYING' THEN 1 WHEN 'READY' THEN 2 ELSE 3 END, idx LIMIT ?
@@ -129,6 +131,9 @@ def _tasks(
 ) -> tuple[tuple[TaskStanding, ...], int]:
     if task is not None:
         rows = db.query(_TASKS + " AND idx = ?", (view.id, graph.index[task]))
+        return tuple(_standing(db, graph, view, row) for row in rows), 0
+    if view.state in FINAL_RUN:
+        rows = db.query(_TASKS + _FAILED, (view.id, MOST_TASKS))
         return tuple(_standing(db, graph, view, row) for row in rows), 0
     rows = db.query(_TASKS + _UNFINISHED, (view.id, MOST_TASKS))
     unfinished = db.value(

@@ -88,7 +88,12 @@ def read_story(
         return found
 
     events = [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows[:limit]]
-    lines = tell(events, graph, before, begun, run_began)
+    resumed: int | None = db.value(
+        "SELECT at FROM event WHERE run = ? AND revision <= ? AND kind = 'run.resumed'"
+        " ORDER BY revision DESC LIMIT 1",
+        (run, revision),
+    )
+    lines = tell(events, graph, before, begun, run_began, resumed)
     more = (lines[-1].revision, lines[-1].at) if len(rows) > limit else None
     return StoryPage(lines=tuple(lines), after=more)
 
@@ -99,11 +104,12 @@ def tell(
     before: int | None,
     begun: Callable[[int, int], int | None],
     run_began: Callable[[int], int | None],
+    resumed: int | None = None,
 ) -> list[StoryLine]:
     """`before`: when the line before the first one was. `begun`: when (task, attempt) started;
-    `run_began`: when the round began that ended with a revision."""
+    `run_began`: when the round began that ended with a revision. `resumed`: when the run last was,
+    before the first event."""
     lines = []
-    resumed: int | None = None
     for event in events:
         fact: Fact = _DECODER.decode(event.data)
         took = _took(fact, begun, run_began)
@@ -210,7 +216,7 @@ def _ready(fact: facts.TaskReady, graph: Graph, again: bool) -> str:
         soon = f"in {span(wait)}" if wait > 0 else "at once"
         return _with(f"{fact.task} RETRYING {soon} as attempt {fact.attempt}", fact.reason)
     if fact.reason:
-        return f"{fact.task} READY again: {fact.reason}"
+        return _with(f"{fact.task} READY again", fact.reason)
     ups = [graph.tasks[up].name for up in graph.ups[fact.index]]
     if not ups:
         return f"{fact.task} READY: it waits for nothing"
@@ -228,6 +234,7 @@ def _ending(fact: facts.AttemptFinished) -> str:
 
 
 def _with(what: str, why: str) -> str:
+    why = why.rstrip(": ")
     return f"{what}: {why}" if why else what
 
 

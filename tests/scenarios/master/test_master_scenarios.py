@@ -2,8 +2,9 @@
 came.
 
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
-    worker w1 slots=2 | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
+    worker w1 slots=2 [group=g] | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
     submit r1 [priority=N] | cancel r1 | wait 10s | office
+    explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
     report r1/a/1 ok | failed | timeout | lost | cancelled | running
     synced w1 missing r1/a/1
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from grampus.master.core.events import WorkerConnected, WorkerGone, WorkerSynced
+from grampus.master.core.explain import explain
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import SendAssign
 from grampus.master.loading import Loading
@@ -34,6 +36,7 @@ from grampus.runs.commands import (
     DeclareLost,
     OpenSession,
     PauseRun,
+    PauseWorkflow,
     Refusal,
     ReportAttempt,
     ResumeRun,
@@ -148,7 +151,7 @@ class Stage(World):
             case "workflow":
                 self.declare(rest)
             case "worker" | "worker-anew":
-                self.open(words[0], int(options["slots"]))
+                self.open(words[0], int(options["slots"]), options.get("group", "default"))
             case "worker-gone":
                 self.pending.append(WorkerGone(self.session_of(words[0])))
             case "worker-back":
@@ -176,6 +179,12 @@ class Stage(World):
             case "declare-lost":
                 run, task, attempt = words[0].split("/")
                 self.propose(DeclareLost(self.now, run, task, "ann", int(attempt)))
+            case "pause-workflow" | "resume-workflow":
+                self.propose(PauseWorkflow(self.now, words[0], verb == "pause-workflow"))
+            case "explain":
+                self.explain(*words)
+            case "story":
+                self.story(*words)
             case "synced":
                 missing = tuple(self.numbers[word][1] for word in words[2:])
                 self.pending.append(WorkerSynced(self.session_of(words[0]), missing))
@@ -185,6 +194,29 @@ class Stage(World):
                 self.take_office()
             case _:
                 raise AssertionError(f"no such verb: {line}")
+
+    def explain(self, run: str, task: str | None = None) -> None:
+        standing = self.queries().standing(run, task)
+        assert standing is not None
+        found = explain(self.scheduler, standing, self.now)
+        self.lines.append(f"run {run} {found.state}")
+        self.lines += [f"  {reason.code}: {reason.text}" for reason in found.reasons]
+        for each in found.tasks:
+            self.lines.append(f"{each.task} {each.state}")
+            self.lines += [f"  {reason.code}: {reason.text}" for reason in each.reasons]
+
+    def story(self, run: str, task: str | None = None) -> None:
+        """By pages of three lines: what the pages say together is the story."""
+        after: tuple[int, int] | None = None
+        while True:
+            page = self.queries().story(run, task, after, 3)
+            assert page is not None
+            for line in page.lines:
+                since = "" if line.since is None else f"+{line.since}"
+                self.lines.append(f"  {line.at:>7} {since:>7}  {line.text}")
+            after = page.after
+            if after is None:
+                return
 
     def declare(self, text: str) -> None:
         name, _, rest = text.partition(":")
@@ -211,10 +243,10 @@ class Stage(World):
         self.flow = name
         self.propose(ApplyWorkflow(self.now, name, pack_definition(workflow.content())))
 
-    def open(self, name: str, slots: int) -> None:
+    def open(self, name: str, slots: int, group: str = "default") -> None:
         instance = f"i{len(self.log)}"
         (session,) = self.propose(
-            OpenSession(self.now, name, instance, "m", "b", True, "default", slots)
+            OpenSession(self.now, name, instance, "m", "b", True, group, slots)
         )
         self.names[session] = name
         self.pending.append(WorkerConnected(session))

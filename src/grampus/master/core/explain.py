@@ -139,7 +139,7 @@ def _upstream(task: TaskStanding) -> Reason:
 
 def _retry(task: TaskStanding, now: int) -> Reason:
     assert task.due is not None
-    why = f" ({task.reason})" if task.reason else ""
+    why = f" ({task.reason.rstrip(': ')})" if task.reason else ""
     text = f"attempt {task.attempt} is due in {span(task.due - now)}{why}"
     return Reason(code="retry-due", text=text, until=task.due)
 
