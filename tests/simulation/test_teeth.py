@@ -27,18 +27,21 @@ from grampus.worker.journal import Journal
 SEEDS = 80
 
 Patch = pytest.MonkeyPatch
-BUGS: dict[str, Callable[[Patch], None]] = {}
+#: By name: the bug, and a seed that is likely to catch it.
+BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
 
 
-def bug(make: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    BUGS[make.__name__] = make
-    return make
+def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
+    def add(make: Callable[[Patch], None]) -> None:
+        BUGS[make.__name__] = make, likely
+
+    return add
 
 
 # -- master -------------------------------------------------------------------------------------
 
 
-@bug
+@bug(1)
 def acknowledges_before_the_commit(patch: Patch) -> None:
     put = Intake.put
 
@@ -51,17 +54,17 @@ def acknowledges_before_the_commit(patch: Patch) -> None:
     patch.setattr(Intake, "put", early)
 
 
-@bug
+@bug(9)
 def never_syncs(patch: Patch) -> None:
     patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
 
 
-@bug
+@bug(17)
 def does_not_assign_again_what_is_missing(patch: Patch) -> None:
     patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
 
 
-@bug
+@bug(18)
 def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     def declined(self: Scheduler, event: Any) -> None:
         for index, attempt in event.command.tasks:
@@ -72,7 +75,7 @@ def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     patch.setattr(Scheduler, "_declined", declined)
 
 
-@bug
+@bug(9)
 def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -80,7 +83,7 @@ def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     )
 
 
-@bug
+@bug(4)
 def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -91,19 +94,19 @@ def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
 # -- ledger -------------------------------------------------------------------------------------
 
 
-@bug
-def starts_attempts_of_paused_runs(patch: Patch) -> None:
-    read = apply_attempts.read_run
+@bug(1)
+def pauses_in_name_only(patch: Patch) -> None:
+    def pause(change: Any, command: Any) -> Any:
+        answer = apply_control.pause_run(change, command)
+        change.db.execute(
+            "UPDATE run SET state = 'RUNNING' WHERE id = ? AND state = 'PAUSED'", (command.run,)
+        )
+        return answer
 
-    def blind(change: Any, run: str) -> Any:
-        row = read(change, run)
-        paused = row is not None and row.state == RunState.PAUSED
-        return row._replace(state=RunState.RUNNING) if paused else row
-
-    patch.setattr(apply_attempts, "read_run", blind)
+    _handler(patch, "pause_run", pause)
 
 
-@bug
+@bug(1)
 def accepts_a_repeated_final_report_again(patch: Patch) -> None:
     ranks = {state: -1 for state in AttemptState}
 
@@ -115,12 +118,12 @@ def accepts_a_repeated_final_report_again(patch: Patch) -> None:
     patch.setattr(apply_attempts, "ATTEMPT_RANK", Ranks())
 
 
-@bug
+@bug(4)
 def lets_the_attempts_of_an_ended_session_live(patch: Patch) -> None:
     patch.setattr(apply_sessions, "report_attempt", lambda change, report: "done")
 
 
-@bug
+@bug(4)
 def gives_a_new_warden_the_session_of_the_old_one(patch: Patch) -> None:
     original = apply_sessions.open_session
 
@@ -133,14 +136,14 @@ def gives_a_new_warden_the_session_of_the_old_one(patch: Patch) -> None:
     _handler(patch, "open_session", same)
 
 
-@bug
+@bug(2)
 def throws_dice_in_apply(patch: Patch) -> None:
     delay = apply_attempts.retry_delay
     dice = random.Random(1)
     patch.setattr(apply_attempts, "retry_delay", lambda *args: delay(*args) + dice.randrange(100))
 
 
-@bug
+@bug(1)
 def cancels_only_what_runs(patch: Patch) -> None:
     """A cancel is answered, and what had not started goes on."""
     handlers = dict(APPLY[APPLY_VERSION])
@@ -148,12 +151,12 @@ def cancels_only_what_runs(patch: Patch) -> None:
     patch.setitem(APPLY, APPLY_VERSION, handlers)
 
 
-@bug
+@bug(4)
 def runs_a_cancelled_run_again(patch: Patch) -> None:
     patch.setattr(apply_control, "_may_run_again", lambda *args: None)
 
 
-@bug
+@bug(1)
 def frees_the_slots_of_nobody(patch: Patch) -> None:
     finish = apply_attempts._finish
 
@@ -167,12 +170,12 @@ def frees_the_slots_of_nobody(patch: Patch) -> None:
 # -- worker -------------------------------------------------------------------------------------
 
 
-@bug
+@bug(1)
 def forgets_the_numbers_that_it_has_seen(patch: Patch) -> None:
     patch.setattr(Seen, "__contains__", lambda self, n: False)
 
 
-@bug
+@bug(39)
 def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -183,12 +186,12 @@ def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_kill", careless)
 
 
-@bug
+@bug(15)
 def ignores_next_n_of_a_sync(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_close", lambda self, next_n, live: None)
 
 
-@bug
+@bug(13)
 def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -201,7 +204,7 @@ def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_kill", hasty)
 
 
-@bug
+@bug(38)
 def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
     lost = WorkerCore._warden_lost
 
@@ -213,7 +216,7 @@ def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_warden_lost", hasty)
 
 
-@bug
+@bug(1)
 def forgets_a_report_once_it_is_sent(patch: Patch) -> None:
     take = Outbox.take_due
 
@@ -226,7 +229,7 @@ def forgets_a_report_once_it_is_sent(patch: Patch) -> None:
     patch.setattr(Outbox, "take_due", once)
 
 
-@bug
+@bug(1)
 def repeats_no_report(patch: Patch) -> None:
     patch.setattr(Outbox, "hurry", lambda self, now: None)
     patch.setattr(Outbox, "next_due", lambda self, now: None)
@@ -241,17 +244,17 @@ def repeats_no_report(patch: Patch) -> None:
     patch.setattr(Outbox, "take_due", once)
 
 
-@bug
+@bug(10)
 def loses_its_reports_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.outbox.clear())
 
 
-@bug
+@bug(4)
 def loses_its_attempts_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.launched.clear())
 
 
-@bug
+@bug(4)
 def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     def forget(memory: Memory) -> None:
         memory.seen = Seen()
@@ -259,7 +262,7 @@ def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     _journal(patch, forget)
 
 
-@bug
+@bug(7)
 def launches_before_it_is_written_down(patch: Patch) -> None:
     patch.setattr(Journal, "write", lambda self, entries: None)
 
@@ -292,8 +295,7 @@ def _replace(loaded: Any, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_some_seed_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    BUGS[name](monkeypatch)
-    for seed in range(1, SEEDS + 1):
-        if run_seed(seed).error:
-            return
-    raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
+    make, likely = BUGS[name]
+    make(monkeypatch)
+    if not any(run_seed(seed).error for seed in (likely, *range(1, SEEDS + 1))):
+        raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
