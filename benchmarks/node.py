@@ -27,10 +27,11 @@ class Running:
 
 
 @contextmanager
-def running(slots: int = 4) -> Iterator[Running]:
-    """A node in a folder of its own, on free ports, stopped at the end."""
-    with tempfile.TemporaryDirectory(prefix="grampus-bench-") as folder:
-        env = {**os.environ, "XDG_STATE_HOME": f"{folder}/state"}
+def running(slots: int = 4, warm: bool = True, folder: Path | None = None) -> Iterator[Running]:
+    """A node on free ports, stopped at the end; in a folder of its own, or in one that is kept."""
+    with tempfile.TemporaryDirectory(prefix="grampus-bench-") as own:
+        folder = folder or Path(own)
+        env = {**os.environ, "XDG_STATE_HOME": f"{folder}/state", "GRAMPUS_WARM": str(warm)}
         began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "grampus.cli.main", "up", "--data", f"{folder}/data",
