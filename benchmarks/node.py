@@ -24,6 +24,8 @@ class Running:
     #: From exec to the ready line, in seconds.
     ready_after: float
     data: Path
+    url: str
+    token: str
 
 
 @contextmanager
@@ -47,7 +49,7 @@ def running(slots: int = 4, warm: bool = True, folder: Path | None = None) -> It
             url = line.split()[1]
             token = Path(folder, "data", "token").read_text().strip()
             with Client(url, token=token) as client:
-                yield Running(client, process, ready_after, Path(folder, "data"))
+                yield Running(client, process, ready_after, Path(folder, "data"), url, token)
         finally:
             process.terminate()
             process.wait(30)

@@ -6,6 +6,7 @@ Rule: an own registry per app, so that two nodes in one process do not mix.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -14,8 +15,10 @@ from grampus.api.ports import Status
 from grampus.clock import Clock
 from grampus.model.run import RunState, TaskState
 
-#: Seconds between two looks at the event loop.
-LOOK = 0.1
+#: Seconds between two looks at the event loop: often while something is committed, else seldom.
+LOOK, IDLE_LOOK = 0.01, 0.25
+#: Looks without a commit after which the node is idle.
+PATIENCE = 100
 _BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -41,6 +44,10 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._longest = self._gauge(
+            "grampus_event_loop_stall_max_seconds", "The longest that it was late, since the start."
+        )
+        self._longest_stall = 0.0
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self._registry)
@@ -61,9 +68,17 @@ class Metrics:
         self._ready.set(0 if status.waiting_for() else 1)
         return generate_latest(self._registry)
 
-    async def watch_loop(self, clock: Clock) -> None:
+    async def watch_loop(self, clock: Clock, applied: Callable[[], int]) -> None:
         """Runs for ever: sleeps a little, and observes by how much it overslept."""
+        index, quiet = applied(), PATIENCE
         while True:
+            look = LOOK if quiet < PATIENCE else IDLE_LOOK
             before = clock.ticks()
-            await asyncio.sleep(LOOK)
-            self._stalls.observe(max(0.0, (clock.ticks() - before) / 1000 - LOOK))
+            await asyncio.sleep(look)
+            late = max(0.0, (clock.ticks() - before) / 1000 - look)
+            self._stalls.observe(late)
+            if late > self._longest_stall:
+                self._longest_stall = late
+                self._longest.set(late)
+            quiet = quiet + 1 if applied() == index else 0
+            index = applied()

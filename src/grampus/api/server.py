@@ -100,7 +100,8 @@ class ApiServer:
         self._over.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
-                metrics = self._shared.metrics.watch_loop(self._shared.ports.clock)
+                ports = self._shared.ports
+                metrics = self._shared.metrics.watch_loop(ports.clock, ports.status.applied_index)
                 watching = tasks.create_task(metrics)
                 await self._server.serve(sockets=[self._socket])
                 watching.cancel()
