@@ -56,6 +56,8 @@ class Config(Struct, frozen=True, kw_only=True):
     group: str
     #: Attempts that the node's worker runs at once.
     slots: int
+    #: Python tasks may start from a process that has imported their module already.
+    warm: bool
     #: Finished runs and their logs are kept for this long.
     retention: int
     #: Between TERM and KILL when a node stops and a task says nothing else.
@@ -73,7 +75,7 @@ class Row(Struct, frozen=True):
 
     name: str
     #: As it could be written in the file.
-    value: str | int | list[str] | None
+    value: str | int | bool | list[str] | None
     source: str
 
 
@@ -98,6 +100,14 @@ def _slots(value: object) -> int:
         if 1 <= int(text) <= 10_000:
             return int(text)
     raise ValueError("a whole number from 1 to 10000")
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise ValueError("true or false")
 
 
 def _name(value: object) -> str:
@@ -131,6 +141,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "name": _name,
     "group": _name,
     "slots": _slots,
+    "warm": _flag,
     "retention": _duration,
     "kill_grace": _duration,
     "server": _servers,
@@ -211,6 +222,7 @@ def _defaults(env: Mapping[str, str]) -> dict[str, Any]:
         "name": node or "node",
         "group": "default",
         "slots": len(os.sched_getaffinity(0)),
+        "warm": True,
         "retention": 30 * _UNITS["d"],
         "kill_grace": 10 * _UNITS["s"],
         "server": (),

@@ -29,5 +29,6 @@ def show(ctx: typer.Context, data: DataFolder = None, output: Output = Format.te
     shown = []
     for row in rows:
         value = ",".join(row.value) if isinstance(row.value, list) else row.value
+        value = str(value).lower() if isinstance(value, bool) else value
         shown.append((row.name, "" if value is None else str(value), row.source))
     table(("SETTING", "VALUE", "SOURCE"), shown)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from grampus.cli import config, run, schedule, up, worker, workflow
+from grampus.cli import config, doctor, run, schedule, up, worker, workflow
 from grampus.cli.errors import guarded
 from grampus.cli.options import Globals, Server, TokenFile
 from grampus.errors import UsageError
@@ -23,6 +23,7 @@ app = typer.Typer(
     epilog="Start a node: grampus up. Run a workflow: grampus run start hello.py --wait",
 )
 app.command(name="up")(up.up)
+app.command(name="doctor")(doctor.doctor)
 for part in (workflow, run, schedule, worker, config):
     app.add_typer(part.app)
 

@@ -112,6 +112,7 @@ class Worker:
         credential: str,
         cluster: str = "",
         group: str = "default",
+        warm: bool = True,
     ) -> None:
         self.name, self.slots, self.group = name, slots, group
         self.addresses = list(addresses)
@@ -125,6 +126,7 @@ class Worker:
             env=task_environment(os.environ, sys.executable),
             scratch=str(folder / "scratch"),
             specs=str(folder / "specs"),
+            warm=warm,
         )
         self._logs = Logs(folder / "attempts")
         self._chores = Chores(
