@@ -20,7 +20,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NoReturn
 
-import msgspec
 from msgspec import Struct
 
 from grampus.config import Config
@@ -161,10 +160,7 @@ def _cgroup(config: Config) -> Finding:
     own = next((line[3:] for line in lines if line.startswith("0::")), "/")
     folder = root + own.rstrip("/")
     mine = "delegated to this user" if os.access(folder, os.W_OK) else "not delegated"
-    kill = any(Path(root).glob("*/cgroup.kill")) or os.path.exists(f"{folder}/cgroup.kill")
-    return Finding(
-        "cgroup", "ok", f"v2 at {folder}, {mine}, {'with' if kill else 'without'} cgroup.kill"
-    )
+    return Finding("cgroup", "ok", f"v2 at {folder}, {mine}; not used for containment")
 
 
 def _ptrace(config: Config) -> Finding:
@@ -262,17 +258,10 @@ def _files(config: Config) -> Finding:
 
 def _running(config: Config) -> str | None:
     """The address of the node that this user runs at the configured port."""
-    from grampus.sdk.discovery import NodeFile
+    from grampus.sdk.discovery import nodes
 
-    for path in sorted((config.state / "nodes").glob("*.json")):
-        try:
-            node = msgspec.json.decode(path.read_bytes(), type=NodeFile)
-            os.kill(node.pid, 0)
-        except (OSError, msgspec.DecodeError):
-            continue
-        if node.url.rpartition(":")[2] == str(config.listen.port):
-            return node.url
-    return None
+    port = str(config.listen.port)
+    return next((n.url for n in nodes(config.state) if n.url.rpartition(":")[2] == port), None)
 
 
 def _node(config: Config) -> Finding:
