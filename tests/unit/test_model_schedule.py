@@ -182,4 +182,8 @@ def test_the_effort_is_bounded() -> None:
     assert count == 3653 * 1440 + 1 - 10 * 60
     assert len(newest) == 100
     assert next_tick(Schedule(every=1_000), 10**16) is None
+    # What is asked when a minute has come costs as much as the ticks that came, not their day.
+    busy, noon = Schedule(cron="* * * * *", tz="Europe/Paris"), at("2026-11-21T12:00")
+    for _ in range(500):
+        assert ticks_between(busy, noon, noon + MINUTE, 100)[0] == 2
     assert time.process_time() - begun < 2

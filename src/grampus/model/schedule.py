@@ -12,13 +12,13 @@ import collections
 import datetime
 import functools
 import zoneinfo
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import cronsim
 
 from grampus.errors import Problem
-from grampus.model.cron import read_cron
+from grampus.model.cron import Cron, read_cron
 from grampus.model.duration import UNITS, format_duration
 from grampus.model.spelling import nearest
 from grampus.model.workflow import Schedule
@@ -152,20 +152,25 @@ def _end_of(text: str) -> datetime.datetime:
 
 
 def _next_cron(schedule: Schedule, after: int) -> int | None:
-    """Local times in order are instants in order, so those up to the local time of `after` are
-    over; of the rest, those that come a second time are over too."""
     assert schedule.cron is not None
     zone = zoneinfo.ZoneInfo(schedule.tz)
     cron, local = read_cron(schedule.cron), _local(after, zone)
     for day in cron.days(local.date()):
-        begin = 0
-        if day == local.date():
-            begin = bisect.bisect_right(cron.times, local.time())
-        for time in cron.times[begin:]:
+        for time in _times(cron, day, local):
             tick = _instant(datetime.datetime.combine(day, time), zone)
             if tick > after:
                 return tick
     return None
+
+
+def _times(cron: Cron, day: datetime.date, local: datetime.datetime) -> Sequence[datetime.time]:
+    """Those of `day` that may come when the wall clock has shown `local`.
+
+    Local times in order are instants in order, so those up to `local` are over. Of the rest, the
+    caller leaves out what comes for the second time."""
+    if day > local.date():
+        return cron.times
+    return cron.times[bisect.bisect_right(cron.times, local.time()) :]
 
 
 def _cron_between(
@@ -173,35 +178,36 @@ def _cron_between(
 ) -> tuple[int, tuple[int, ...]]:
     assert schedule.cron is not None
     zone = zoneinfo.ZoneInfo(schedule.tz)
-    cron = read_cron(schedule.cron)
-    last_day = _local(until, zone).date() + _DAY
+    cron, local, last_day = read_cron(schedule.cron), _local(first - 1, zone), _local(until, zone)
     count, newest, known = 0, collections.deque[int](maxlen=limit), first - 1
     uneven: datetime.date | None = None
-    for day in cron.days(_local(first, zone).date() - _DAY):
-        if day > last_day:
+    for day in cron.days(local.date()):
+        if day > last_day.date() + _DAY:
             break
         begin = _instant(datetime.datetime.combine(day, datetime.time()), zone)
         end = _instant(datetime.datetime.combine(day + _DAY, datetime.time()), zone)
-        even = end - begin == UNITS["d"] and begin > known and end <= until
+        even = end - begin == UNITS["d"] and known < begin and end <= until
         if even and (uneven is None or day - uneven > _DAY):
             # A day like most: its ticks need not be looked at to be counted.
             count += len(cron.times)
-            if limit:
-                newest.extend(
-                    begin + (time.hour * 60 + time.minute) * UNITS["m"]
-                    for time in cron.times[-limit:]
-                )
+            newest.extend(_of_day(begin, time) for time in cron.times[-limit:])
             known = end - 1
             continue
         if end - begin != UNITS["d"]:
             uneven = day
-        for time in cron.times:
+        for time in _times(cron, day, local):
             tick = _instant(datetime.datetime.combine(day, time), zone)
-            if known < tick <= until:
+            if tick > until:
+                break
+            if tick > known:
                 known = tick
                 count += 1
                 newest.append(tick)
     return count, tuple(newest)
+
+
+def _of_day(begin: int, time: datetime.time) -> int:
+    return begin + (time.hour * 60 + time.minute) * UNITS["m"]
 
 
 def _local(ms: int, zone: zoneinfo.ZoneInfo) -> datetime.datetime:
