@@ -12,8 +12,10 @@ from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.runs import schedule_queries
 from grampus.runs.change import Graphs
 from grampus.runs.graph import Graph
-from grampus.runs.standing import Standing, read_standing
-from grampus.runs.story import StoryPage, read_story
+from grampus.runs.read_standing import read_standing
+from grampus.runs.read_story import read_story
+from grampus.runs.standing import Standing
+from grampus.runs.story import StoryPage
 from grampus.runs.views import (
     AttemptView,
     EventView,

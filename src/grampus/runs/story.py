@@ -2,7 +2,7 @@
 
 Rule: told from the event rows, and from what never changes: the graph, and when attempts started.
 A line says what happened; `since` how long after the line before it, `took` how long what ended had
-lasted. A page is bounded, and its cursor is all that the next one needs.
+lasted. Pure; `read_story` reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import msgspec
 from msgspec import Struct
 
-from grampus.database import Database
 from grampus.model.duration import format_duration
 from grampus.model.run import AttemptState, RunState, TaskState
 from grampus.runs import events as facts
@@ -49,53 +48,6 @@ class StoryPage(Struct, frozen=True, kw_only=True):
     lines: tuple[StoryLine, ...]
     #: Of the last line, for the page that follows: (revision, at). None when all is told.
     after: tuple[int, int] | None
-
-
-def read_story(
-    db: Database,
-    graph: Graph,
-    run: str,
-    task: str | None,
-    after: tuple[int, int] | None,
-    limit: int,
-) -> StoryPage:
-    """At most `limit` lines beyond `after`; of a task, with what happened to the whole run."""
-    revision, before = after or (0, None)
-    where, args = "", []
-    if task is not None:
-        # A quote within a text is escaped, so this is the field and nothing else.
-        where = " AND (kind GLOB 'run.*' OR instr(data, ?) > 0)"
-        args.append(f'"task":{msgspec.json.encode(task).decode()}'.encode())
-    rows = db.query(
-        f"SELECT revision, at, kind, data FROM event WHERE run = ? AND revision > ?{where}"
-        " ORDER BY revision LIMIT ?",
-        (run, revision, *args, limit + 1),
-    )
-
-    def begun(index: int, attempt: int) -> int | None:
-        found: int | None = db.value(
-            "SELECT started FROM attempt WHERE run = ? AND task = ? AND attempt = ?",
-            (run, index, attempt),
-        )
-        return found
-
-    def run_began(revision: int) -> int | None:
-        found: int | None = db.value(
-            "SELECT at FROM event WHERE run = ? AND revision < ? AND kind = 'run.started'"
-            " ORDER BY revision DESC LIMIT 1",
-            (run, revision),
-        )
-        return found
-
-    events = [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows[:limit]]
-    resumed: int | None = db.value(
-        "SELECT at FROM event WHERE run = ? AND revision <= ? AND kind = 'run.resumed'"
-        " ORDER BY revision DESC LIMIT 1",
-        (run, revision),
-    )
-    lines = tell(events, graph, before, begun, run_began, resumed)
-    more = (lines[-1].revision, lines[-1].at) if len(rows) > limit else None
-    return StoryPage(lines=tuple(lines), after=more)
 
 
 def tell(
