@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("workflows", "warm", "spawn", "rpc", "log")
+NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", "log")
 
 
 def main() -> None:
