@@ -271,8 +271,7 @@ class Stock:
         oven = self._ovens[key] = Oven(key, slot, ours, now)
         self._push(channel)
         self._loop.watch(ours.fileno(), lambda: self._hear(oven))
-        # Whatever the outer shim says, it says that the prepared process has ended.
-        self._loop.watch(channel.fileno(), lambda: self._retire(oven, "it died", decline=True))
+        self._loop.watch(channel.fileno(), lambda: self._hear_outer(oven, channel))
 
     def _push(self, channel: Channel) -> None:
         channel.flush()
@@ -288,10 +287,17 @@ class Stock:
         attempts, cap = self._files
         return kind(number, attempts, cap, self._instance, *more)
 
+    def _hear_outer(self, oven: Oven, channel: Channel) -> None:
+        """Whatever the outer shim says, it says that the prepared process has ended."""
+        if channel.receive() or channel.closed:
+            self._retire(oven, "it died", decline=True)
+
     def _hear(self, oven: Oven) -> None:
         try:
             data = oven.control.recv(65536)
             message = _DECODE(data) if data else Declined("it died")
+        except BlockingIOError:
+            return
         except (OSError, msgspec.DecodeError) as error:
             message = Declined(str(error))
         if isinstance(message, Declined):
@@ -323,7 +329,12 @@ class Stock:
     def _risen(self, oven: Oven) -> None:
         assert oven.rising is not None
         slot, sock = oven.rising
-        data, fds, _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_DONTWAIT)
+        try:
+            data, fds, _, _ = socket.recv_fds(sock, 1, 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
         if not data or not fds:
             self._retire(oven, "no shim can be forked from it", decline=True)
             return
