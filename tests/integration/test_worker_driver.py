@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from grampus.blobs import Blobs
+from grampus.database import StorageFailed
 from grampus.errors import Refused
 from grampus.model.run import FINAL_ATTEMPT, INLINE_LIMIT, AttemptState, Value
 from grampus.model.workflow import Action, Python, Shell, Sleep, Task
@@ -51,6 +52,8 @@ from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.tasks.value import decode
 from grampus.worker.driver import Worker
+from grampus.worker.process_tree import marked
+from grampus.worker.warden_client import WardenClient
 
 RUN = "aaaaaaaaaaaa"
 Peer = Connection[Message]
@@ -188,10 +191,12 @@ async def scene(folder: Path, slots: int = 2) -> AsyncIterator[Scene]:
                 await worker.registered.wait()
             yield Scene(server, worker, folder)
         finally:
-            await worker.stop(500)
-            async with asyncio.timeout(10):
-                await running
-            await server.rpc.close()
+            try:
+                await worker.stop(500)
+                async with asyncio.timeout(10):
+                    await running
+            finally:
+                await server.rpc.close()
 
 
 def play(folder: Path, story: Callable[[Scene], Awaitable[None]], slots: int = 2) -> None:
@@ -210,8 +215,8 @@ def test_a_shell_task_runs_and_is_reported_with_what_it_left(tmp_path: Path) -> 
         assert (report.state, report.exit, report.error) == (AttemptState.SUCCEEDED, 0, "")
         assert (report.stdout, report.stderr) == (6, 5)
         assert report.output == Value("json", b'{"rows":"12"}', None, 13)
-        assert await server.log(1) == LogChunk(0, b"hello\n", True)
-        assert await server.log(1, "stderr", 2) == LogChunk(2, b"ps\n", True)
+        assert await server.log(1) == LogChunk(0, b"hello\n", True, size=6)
+        assert await server.log(1, "stderr", 2) == LogChunk(2, b"ps\n", True, size=5)
         server.send(Forget([RUN]))
         server.assign(2, Shell("true"))
         await server.final(2)
@@ -304,7 +309,7 @@ def test_a_kill_ends_what_runs_and_live_logs_are_live(tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             while not (chunk := await server.log(1)).data:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        assert chunk == LogChunk(0, b"started\n", False)
+        assert chunk == LogChunk(0, b"started\n", False, size=8)
         server.send(Kill(server.session, 1, "the run was cancelled"))
         report = await server.final(1)
         assert report.state == AttemptState.CANCELLED
@@ -362,6 +367,57 @@ def test_a_dead_warden_is_replaced_and_its_attempts_are_lost(tmp_path: Path) -> 
         assert not marker.exists()
 
     play(tmp_path, story)
+
+
+def test_a_new_session_for_the_same_warden_brings_a_new_warden(tmp_path: Path) -> None:
+    """Its numbers begin at 1 again, and the warden starts none twice."""
+
+    async def story(scene: Scene) -> None:
+        server = scene.server
+        server.assign(1, Sleep(600_000))
+        await server.until(lambda: any(r.state == AttemptState.RUNNING for r in server.reports))
+        [first] = server.registrations
+        server.registrations.clear()
+        assert server.control is not None
+        server.control.close("the session was ended")
+        await server.until(lambda: server.session == 3)
+        async with asyncio.timeout(10):
+            await scene.worker.registered.wait()
+        assert server.registrations[-1].instance != first.instance
+        assert marked(first.instance) == []
+        server.assign(1, Shell("true"))
+        report = await server.until(
+            lambda: next((r for r in server.reports if r.session == 3), None)
+        )
+        assert (report.n, report.state) == (1, AttemptState.SUCCEEDED)
+
+    play(tmp_path, story)
+
+
+def test_a_worker_that_cannot_write_its_journal_stops_and_its_attempts_go_on(
+    tmp_path: Path,
+) -> None:
+    async def story(scene: Scene) -> None:
+        server, journal = scene.server, scene.worker._journal
+        server.assign(1, Shell("echo up; exec sleep 600"))
+        await server.until(lambda: any(r.state == AttemptState.RUNNING for r in server.reports))
+        full, journal._fd = journal._fd, os.open("/dev/full", os.O_RDWR)
+        os.close(full)
+        server.assign(2, Shell(f"touch {tmp_path}/ran"))
+        await asyncio.Event().wait()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        play(tmp_path, story)
+    assert caught.group_contains(StorageFailed, match="journal.db: No space left")
+    assert not (tmp_path / "ran").exists()
+
+    async def afterwards() -> None:
+        warden = await WardenClient.attach(tmp_path / "worker", lambda _: None, lambda: None)
+        assert warden is not None
+        assert [running.n for running in warden.running if not running.ended] == [1]
+        await warden.stop(0)
+
+    asyncio.run(afterwards())
 
 
 def test_a_stop_ends_what_runs_and_says_so(tmp_path: Path) -> None:

@@ -103,8 +103,11 @@ def test_it_does_not_grow_without_end(tmp_path: Path) -> None:
     output = Value("json", b"x" * 16_000, None, 16_000)
     largest = n = 0
     for session in range(1, 4):
+        # Each is another process.
+        journal.close()
+        journal = Journal.open(path)
         entries: list[Entry] = [Opened(session, "w", "n1", "default")]
-        for n in range(1, 300):
+        for n in range(1, 200):
             entries.append(Launched(n, 1, "r", "a", n, True, None))
             entries.append(Report(session, n, AttemptState.SUCCEEDED, 5, output=output))
             entries.append(Gone([n]))

@@ -32,7 +32,9 @@ class Journal:
     def __init__(self, path: Path, fd: int, size: int, memory: Memory) -> None:
         self._path = path
         self._fd = fd
-        self._size = self._floor = size
+        self._size = size
+        #: Of what still counted when it was last written anew.
+        self._floor = 0
         #: What an earlier process has left.
         self.memory = memory
         self._encode = msgspec.msgpack.Encoder().encode
