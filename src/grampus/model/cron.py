@@ -29,9 +29,6 @@ class Cron:
             for minute in sorted(self._fields.minutes)
         )
 
-    def has_day(self, day: datetime.date) -> bool:
-        return day.month in self._fields.months and self._fields.match_day(day)
-
     def days(self, first: datetime.date) -> Iterator[datetime.date]:
         """From `first` on, ascending; ends after YEARS without one, and with the calendar."""
         months, day, end = self._fields.months, first, _later(first)
