@@ -65,6 +65,7 @@ def test_a_failed_run_is_run_again_and_watched_to_its_end(node: Node, grampus: C
         code, out, err = grampus("run", "retry", run, "--wait")
     assert (code, out) == (0, f"{run}\n"), err
     assert "round 2: load, report" in err
+    assert "UPSTREAM_FAILED" not in err, "the first round is told again"
     code, out, err = grampus("run", "retry", run, "-o", "json")
     assert (code, out) == (4, "")
     assert "say from which task on" in err

@@ -76,8 +76,10 @@ def _watch(client: Client, watched: Watched) -> None:
     if watched.ended is not None:
         return
     if not coloured(sys.stderr):
+        # What earlier rounds were like is for `story`.
+        began = watched.started or 0
         for event in client.events(watched.id):
-            if (text := watched.move(event)) is not None:
+            if (text := watched.move(event)) is not None and (ms_of(event.at) or 0) >= began:
                 note(text)
         return
     from rich.console import Console
