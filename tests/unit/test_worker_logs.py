@@ -37,15 +37,15 @@ def test_a_finished_log_is_read_in_pieces_to_its_end(tmp_path: Path) -> None:
         if chunk.end:
             break
     assert got == data
-    assert logs.read(ask(10**9), None) == LogChunk(10**9, b"", True)
+    assert logs.read(ask(10**9), None) == LogChunk(10**9, b"", True, size=len(data))
 
 
 def test_a_live_log_never_says_that_it_is_at_its_end(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     assert logs.read(ask(), 3) == LogChunk(0, b"", False)
     (tmp_path / "slot3.out").write_bytes(b"abc")
-    assert logs.read(ask(1), 3) == LogChunk(1, b"bc", False)
-    assert logs.read(ask(3), 3) == LogChunk(3, b"", False)
+    assert logs.read(ask(1), 3) == LogChunk(1, b"bc", False, size=3)
+    assert logs.read(ask(3), 3) == LogChunk(3, b"", False, size=3)
 
 
 def test_what_was_never_written_is_empty(tmp_path: Path) -> None:
