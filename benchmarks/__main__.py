@@ -1,15 +1,22 @@
-"""`python -m benchmarks [NAME ...]`: all of them, or those named."""
+"""`python -m benchmarks [NAME ...]`: all of them, or those named; `--peers dask,luigi`: others."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import sys
 
 NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", "log")
 
 
 def main() -> None:
-    names = sys.argv[1:] or NAMES
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all when none is named")
+    parser.add_argument("--peers", help="measure these beside Grampus instead: dask,luigi")
+    options = parser.parse_args()
+    if options.peers:
+        importlib.import_module("benchmarks.peers").main(options.peers.split(","))
+        return
+    names = options.names or NAMES
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise SystemExit(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
