@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -164,6 +165,9 @@ class Node:
         discovery.publish(state, url, self._token, os.getpid())
         try:
             await worker.registered.wait()
+            # What is there now stays: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
             ready(url)
             await asyncio.Event().wait()
         finally:

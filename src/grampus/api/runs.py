@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -94,7 +94,9 @@ async def submission(ports: Ports, id: str, body: RunRequest) -> SubmitRun:
         raise NotFound(f"there is no workflow {body.workflow}{which}")
     schedule = workflow.definition.schedule
     tick = tick_scope(at, schedule.tz if schedule else "UTC")
-    params = await asyncio.to_thread(resolve, workflow.definition.params, body.params, tick)
+    params: dict[str, Any] = {}
+    if workflow.definition.params or body.params:
+        params = await asyncio.to_thread(resolve, workflow.definition.params, body.params, tick)
     return SubmitRun(
         at=at,
         run=id,
