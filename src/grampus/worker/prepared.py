@@ -224,8 +224,10 @@ def _reseed() -> None:
 
 
 def _fork() -> int:
+    """From 3.12 on Python warns of a fork of a process with threads: BLAS sees to its own."""
+    if sys.hexversion < 0x030C0000:
+        return os.fork()
     with warnings.catch_warnings():
-        # Of a process with threads (3.12): BLAS sees to its own.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 
