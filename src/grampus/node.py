@@ -156,6 +156,9 @@ class Node:
         await api.start()
         listener = self._listener(group)
         await listener.start(LOOPBACK, self._config.listen.node_port)
+        # What may fail comes before the parts: until the first wait nobody else runs.
+        url, state = api.url, self._config.state
+        discovery.publish(state, url, self._token, os.getpid())
         parts = [
             group.create_task(self._part(work))
             for work in (
@@ -170,8 +173,6 @@ class Node:
         working = group.create_task(self._part(worker.run()))
         registered = group.create_task(worker.registered.wait())
         failed = group.create_task(self._failed.wait())
-        url, state = api.url, self._config.state
-        discovery.publish(state, url, self._token, os.getpid())
         try:
             await asyncio.wait((registered, failed), return_when=asyncio.FIRST_COMPLETED)
             if not failed.done():
