@@ -31,7 +31,7 @@ class Stream(StrEnum):
 def logs(
     ctx: typer.Context,
     run: RunArgument,
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task.")] = None,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on until the run ends.")
     ] = False,
