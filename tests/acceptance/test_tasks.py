@@ -1,4 +1,4 @@
-"""Tasks that behave badly, through the whole product: what the user sees, and that nothing stays."""
+"""Tasks that behave badly, through the whole product: what users see, and that nothing stays."""
 
 from __future__ import annotations
 
