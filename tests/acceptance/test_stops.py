@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from grampus.model.run import AttemptState, RunState
@@ -155,3 +156,18 @@ def test_a_folder_that_was_moved_is_the_same_node(ground: Ground) -> None:
     with moved.up(), moved.client() as client:
         assert client.run(run).state is RunState.SUCCEEDED
         assert client.start("one", wait=True).state is RunState.SUCCEEDED
+
+
+def test_a_token_that_a_crash_left_empty_lets_nobody_in(ground: Ground) -> None:
+    with ground.up():
+        pass
+    token = ground.data / "token"
+    token.write_text("")
+    with ground.up() as node:
+        assert len(token.read_text().strip()) > 20
+        assert token.stat().st_mode & 0o777 == 0o600
+        for shown in ("Bearer", ""):
+            got = httpx.get(f"{node.url}/api/v1/runs", headers={"Authorization": shown})
+            assert got.status_code == 401
+        with ground.client() as client:
+            assert list(client.runs()) == []
