@@ -82,6 +82,8 @@ def test_whatever_a_task_does_its_neighbours_and_the_node_go_on(
     binary = list(client.logs(run, "binary"))
     assert binary[-1].next == 200_004
     assert (kept / "binary.1.out").stat().st_size == 200_004
+    client.delete(run)
+    until(lambda: not kept.exists())
 
 
 CANCELS = """
