@@ -120,7 +120,7 @@ def run(server: str, out: Path) -> int:
     command = [GRAMPUS, "--server", server, "run", "start", HERE / "flights.py"]
     command += ["-p", f"out={out}", "--wait"]
     cancel_runs(server)
-    say("running examples/flights/flights.py: 336,776 flights, 12 months at once if there is room")
+    say("running examples/flights/flights.py: 336,776 flights, month by month")
     started = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment())
     try:
@@ -185,9 +185,7 @@ def farewell(out: Path, code: int, server: str | None) -> None:
         print(f"  The run did not succeed (exit code {code}). What follows shows why.")
     print()
     if server is None:
-        print(
-            "  The node has been stopped, nothing is left running. To look around, start it again"
-        )
+        print("  The node has been stopped, nothing is left running. Start it again")
         print(f"    {grampus} up --data {shown(out / 'node')}")
         print("  and look around in another terminal")
     else:

@@ -3,10 +3,14 @@
 A blob is named by the SHA-256 of its bytes and never changes. It appears under its name only when
 it is whole, checked and synced; so a name that is there can be trusted after any crash. Files are
 0600.
+
+A blob is there before anything names it. So whoever is about to name one that is there already
+renews it, and who cleans up leaves alone what is new.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -47,6 +51,15 @@ class Blobs:
         except FileNotFoundError:
             return -1
 
+    def renew(self, hash: str) -> int:
+        """As `size`; and the blob counts as new."""
+        with self._lock:
+            try:
+                os.utime(self.path(hash))
+            except FileNotFoundError:
+                return -1
+        return self.size(hash)
+
     def read(self, hash: str, offset: int, limit: int) -> bytes:
         """Raises NotFound."""
         try:
@@ -66,7 +79,7 @@ class Blobs:
     def put(self, data: bytes) -> str:
         """Durable when this returns; the hash."""
         hash = content_hash(data)
-        if self.size(hash) < 0:
+        if self.renew(hash) < 0:
             self.put_pieces(hash, [data])
         return hash
 
@@ -98,7 +111,7 @@ class Blobs:
 
     def append(self, hash: str, offset: int, data: bytes, last: bool) -> None:
         """One piece of an upload, in order from offset 0; the one with `last` publishes it."""
-        if self.size(hash) >= 0:
+        if self.renew(hash) >= 0:
             return
         aside = self._incoming / hash
         self.path(hash)
@@ -120,11 +133,15 @@ class Blobs:
             finally:
                 aside.unlink(missing_ok=True)
 
-    def remove(self, hash: str) -> None:
-        self.path(hash).unlink(missing_ok=True)
+    def remove(self, hash: str, before: float) -> None:
+        """Unless it was made or renewed since `before`, in seconds."""
+        path = self.path(hash)
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
     def hashes(self) -> Iterator[tuple[str, float]]:
-        """Every blob with the time of its last change, in seconds."""
+        """Every blob with the time when it was made or renewed, in seconds."""
         for folder in sorted(self._folder.iterdir()):
             if len(folder.name) == 2:
                 for file in sorted(folder.iterdir()):

@@ -14,8 +14,9 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.api.app import create_app
@@ -27,8 +28,10 @@ from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, DataFolder
+from grampus.consensus.port import Stopped
 from grampus.consensus.solo import SoloLog
 from grampus.database import Database
+from grampus.database.failure import ADVICE, storage_failed
 from grampus.errors import GrampusError
 from grampus.ledger import Ledger
 from grampus.master.blob_desk import BlobDesk
@@ -76,14 +79,21 @@ async def run_up(config: Config, ready: Callable[[str], None], *, detach: bool =
         try:
             async with asyncio.TaskGroup() as group:
                 await node.run(group, ready, detach)
-        except* GrampusError as errors:
-            raise _first(errors) from None
+        except* (GrampusError, OSError) as errors:
+            raise _explained(errors) from errors
 
 
-def _first(group: BaseExceptionGroup[GrampusError]) -> GrampusError:
-    for error in group.exceptions:
-        return _first(error) if isinstance(error, BaseExceptionGroup) else error
-    raise AssertionError("an empty group")
+def _explained(group: BaseExceptionGroup[Exception]) -> Exception:
+    """What a user should read of all that failed: the first reason."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, Stopped) and isinstance(error.__cause__, GrampusError):
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno in ADVICE:
+        return storage_failed("use", error.filename or "a file of this node", error)
+    assert isinstance(error, Exception)
+    return error
 
 
 class Node:
@@ -100,6 +110,9 @@ class Node:
         self._wakes = Wakes()
         self._in_office = asyncio.Event()
         self._stopping = False
+        #: Why the node must end, and the event of it.
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
         # The worker shows this to the node port; it never leaves the process.
         self._credential = secrets.token_hex(TOKEN_BYTES)
         self._cluster = folder.identity.cluster
@@ -151,32 +164,41 @@ class Node:
         await api.start()
         listener = self._listener(group)
         await listener.start(LOOPBACK, self._config.listen.node_port)
-        tasks = [
-            group.create_task(self._replica.wait_failed()),
-            group.create_task(self._intake.run()),
-            group.create_task(self._master.run(self._in_office)),
-            group.create_task(self._fire()),
-            group.create_task(self._retention.run()),
-            group.create_task(api.run()),
-        ]
-        worker = self._worker = self._make_worker(listener.port)
-        working = group.create_task(worker.run())
+        # What may fail comes before the parts: until the first wait nobody else runs.
         url, state = api.url, self._config.state
         discovery.publish(state, url, self._token, os.getpid())
+        parts = [
+            group.create_task(self._part(work))
+            for work in (
+                self._replica.wait_failed(),
+                self._intake.run(),
+                self._master.run(self._in_office),
+                self._fire(),
+                self._retention.run(),
+                api.run(),
+            )
+        ]
+        worker = self._worker = self._make_worker(listener.port)
+        working = group.create_task(self._part(worker.run()))
+        registered = group.create_task(worker.registered.wait())
+        failed = group.create_task(self._failed.wait())
         try:
-            await worker.registered.wait()
-            # What is there now stays: the collector need not look at it again.
-            gc.collect()
-            gc.freeze()
-            ready(url)
-            await asyncio.Event().wait()
+            await asyncio.wait((registered, failed), return_when=asyncio.FIRST_COMPLETED)
+            if not failed.done():
+                # What is there now stays: the collector need not look at it again.
+                gc.collect()
+                gc.freeze()
+                ready(url)
+            await failed
+            assert self._failure is not None
+            raise self._failure
         finally:
             # Also after a cancel: what follows waits, but never without a bound.
             self._stopping = True
             discovery.withdraw(state, url, os.getpid())
             self._master.happened([Stopping()])
             self._schedules.stop()
-            if detach or any(task.done() for task in (*tasks, working)):
+            if detach or self._failure is not None:
                 worker.leave()
             else:
                 await worker.stop(self._config.kill_grace)
@@ -184,8 +206,19 @@ class Node:
             self._wakes.close()
             await api.stop()
             await listener.close()
-            for task in tasks:
+            for task in (*parts, registered, failed):
                 task.cancel()
+
+    async def _part(self, work: Coroutine[Any, Any, None]) -> None:
+        """A part that fails ends the node in order, as if it had been told to stop."""
+        try:
+            await work
+        except Exception as error:
+            if self._failure is None:
+                self._failure = error
+                self._failed.set()
+            elif not isinstance(error, GrampusError):
+                log.exception("and this failed too")
 
     def _api(self) -> ApiServer:
         listen = self._config.listen
@@ -239,11 +272,16 @@ class Node:
 
 
 def _token(path: Path) -> str:
-    """The token of this folder's API; made once, 0600."""
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token + "\n")
-        return token
+    """The token of this folder's API; made once, 0600. A file without one is made anew."""
+    with contextlib.suppress(FileNotFoundError):
+        if token := path.read_text().strip():
+            return token
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    aside = path.with_name(path.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with open(os.open(aside, flags, 0o600), "w") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.rename(path)
+    return token

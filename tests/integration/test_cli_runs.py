@@ -118,6 +118,44 @@ def test_wrong_params_are_told_all_at_once_and_start_nothing(grampus: Run) -> No
     assert json.loads(grampus("run", "list", "-o", "json")[1]) == []
 
 
+def test_a_file_is_applied_only_when_its_run_can_start(grampus: Run, tmp_path: Path) -> None:
+    path = tmp_path / "fresh.yaml"
+    path.write_text("workflow: fresh\nparams: {n: {type: int}}\ntasks: {a: {shell: 'true'}}\n")
+    assert "-p n: is missing" in grampus("run", "start", str(path))[2]
+    assert grampus("run", "start", str(path), "-p", "n=x")[0] == 2
+    assert grampus("workflow", "show", "fresh")[0] == 6
+    assert grampus("run", "start", str(path), "-p", "n=3")[0] == 0
+
+
+def test_a_name_that_is_nearly_right_is_answered(
+    grampus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean `etl`?" in grampus("run", "start", "elt")[2]
+    assert "did you mean `etl`?" in grampus("run", "start", "elt", "-p", "year=1")[2]
+    (tmp_path / "other.py").touch()
+    assert "grampus run start other.py" in grampus("run", "start", "other")[2]
+
+
+@pytest.mark.parametrize("options", [(), ("-o", "json")])
+def test_the_end_of_a_run_is_the_exit_code_though_nobody_reads(
+    node: Node, client: Client, options: tuple[str, ...]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Puppet(node, load_fails).playing(newest(node)):
+        command = ("run", "start", "etl", "--wait", *options)
+        with spawn(*command, stdout=writer, stderr=subprocess.PIPE) as process:
+            os.close(writer)
+            _, err = process.communicate(timeout=20)
+    assert process.returncode == 1, err.decode()
+
+
+def test_logs_that_are_not_there_are_told(node: Node, grampus: Run, client: Client) -> None:
+    run = play(node, client)
+    assert "nothing was written\n" in grampus("run", "logs", run, "--attempt", "9")[2]
+
+
 def test_the_same_key_is_the_same_run_and_another_request_is_a_conflict(grampus: Run) -> None:
     first = grampus("run", "start", "etl", "--key", "nightly-1", "-o", "json")[1]
     code, again, err = grampus("run", "start", "etl", "--key", "nightly-1", "-o", "json")
@@ -164,7 +202,7 @@ def test_wait_leaves_when_its_time_is_up(grampus: Run, client: Client) -> None:
     code, out, err = grampus("run", "wait", run, "--timeout", "0.5")
     assert time.monotonic() - begun < 3
     assert (code, out) == (130, "")
-    assert "is not over after 0.5 s: it goes on" in err
+    assert "is not over after 500ms: it goes on" in err
     assert f"grampus run cancel {run}" in err
 
 

@@ -95,6 +95,18 @@ def test_a_port_or_a_folder_in_use_is_one_line(env: dict[str, str], tmp_path: Pa
         assert "Traceback" not in taken.stderr + again.stderr
 
 
+def test_a_state_folder_that_cannot_be_used_is_one_line(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    unusable = env | {"GRAMPUS_STATE": str(tmp_path / "file/state")}
+    done = grampus(unusable, "up", "--listen", "127.0.0.1:0")
+    assert (done.returncode, done.stdout) == (4, "")
+    starting, error = done.stderr.splitlines()
+    assert starting.startswith("starting node")
+    assert error.startswith(f"error: the state folder {tmp_path}/file/state cannot be used")
+
+
 def test_a_node_stops_though_nobody_reads_its_messages(env: dict[str, str]) -> None:
     with up(env) as (process, _):
         assert process.stderr is not None

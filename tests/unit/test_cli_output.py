@@ -50,3 +50,15 @@ def test_clean_keeps_what_can_be_printed() -> None:
 )
 def test_a_duration_is_short(ms: int | None, text: str) -> None:
     assert span(ms) == text
+
+
+def test_on_a_narrow_terminal_the_first_and_the_last_column_are_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    table(("NAME", "STATE", "REASON"), [("n" * 64, "FAILED", "r" * 64)])
+    head, row = capsys.readouterr().out.splitlines()
+    assert len(head) <= 40
+    assert row == "n" * 21 + "…  FAILED  " + "r" * 7 + "…"

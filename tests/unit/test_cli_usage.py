@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from grampus.cli import main as cli
+from grampus.cli.errors import guarded
 from grampus.errors import FolderError, GrampusError, InvalidInput, NotFound, Problem
 from grampus.sdk.client import Client
 
@@ -265,3 +266,81 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
         process.stdout.close()
         assert process.wait(10) == 0
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(tmp_path: Path, closed: str) -> None:
+    env = os.environ | {"GRAMPUS_STATE": str(tmp_path), "GRAMPUS_DATA": str(tmp_path)}
+    command = f"{sys.executable} -m grampus.cli.main config show {closed}"
+    assert subprocess.run(["/bin/sh", "-c", command], env=env, check=False).returncode == 0
+    assert not (tmp_path / "crashes").exists()
+
+
+def test_a_full_disk_is_no_bug(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "grampus.cli.main", "config", "show"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 4
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_ctrl_c_is_one_line_even_while_modules_are_read() -> None:
+    code = (
+        "import sys\n"
+        "from grampus.cli.main import main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "assert 'typer' not in sys.modules\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "main(['run', 'list'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_an_error_in_a_group_is_that_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ExceptionGroup("", [FolderError("the folder is in use")])
+
+    assert guarded(fail) == 4
+    assert capsys.readouterr().err == "error: the folder is in use\n"
+
+
+@pytest.mark.parametrize("text", ["1e300", "0", "nan", "inf", "-1", "soon", ""])
+def test_a_time_that_is_none_is_wrong_usage(grampus: Run, text: str) -> None:
+    code, _, err = grampus("run", "wait", "last", "--timeout", text)
+    assert code == 2
+    assert err.startswith("error: --timeout: cannot be used")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["workflow", "validate", ""], ["run", "start", ""], ["up", "--data", ""]]
+)
+def test_an_empty_name_is_not_the_working_directory(grampus: Run, arguments: list[str]) -> None:
+    code, _, err = grampus(*arguments)
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_what_children_of_a_users_module_print_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(
+        "import os\nfrom grampus import shell, workflow\nos.system('echo noise')\n"
+        "os.write(1, b'more noise\\n')\n"
+        "@workflow\ndef loud():\n    shell('true', name='a')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "grampus.cli.main", "workflow", "validate", "loud.py", "-o", "json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout) == [{"source": "loud.py", "name": "loud", "tasks": 1}]
+    assert "noise" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -199,3 +200,17 @@ def test_a_long_chain_has_a_depth_without_recursion() -> None:
         WatchedTask(task(f"t{n}", n, after=(f"t{n + 1}",) if n < 4999 else ())) for n in range(5000)
     ]
     assert depths(chain)["t0"] == 4999
+
+
+def test_what_was_over_before_the_watch_began_can_be_told_too() -> None:
+    final = run(state="SUCCEEDED", started=T0, ended=T0)
+    done = [task("a", state="SUCCEEDED", ended=T0), task("b", 1, "UPSTREAM_FAILED", ended=T0)]
+    watched = Watched(final, done, whole=True)
+    assert not watched.over
+    assert told(watched, *STORY) == LINES
+
+
+def test_on_a_narrow_terminal_names_give_way_to_states_and_times() -> None:
+    watched = Watched(run(), [task("n" * 64, state="RUNNING", started=T0)])
+    lines = [text.plain for text in Picture(watched, FixedClock(2)).lines(40, 10)]
+    assert re.search(r"^● n+…  RUNNING +[\d.]+s", lines[2])

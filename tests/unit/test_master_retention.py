@@ -1,54 +1,127 @@
-"""When retention does not trust the clock."""
+"""What a look of the retention removes, and above all what it leaves."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
 from typing import Any
 
-from grampus.master.retention import DOUBT, Retention
+import pytest
 
-DAY = 86_400_000
+from grampus.blobs import Blobs
+from grampus.ledger import Ledger
+from grampus.master.retention import YOUNG, Retention
+from grampus.model.workflow import Shell, Task, Workflow
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    CancelRun,
+    Command,
+    DeleteWorkflow,
+    SubmitRun,
+    encode_command,
+    pack_definition,
+)
+from grampus.runs.reads import Reads
+
+NOW = 100 * YOUNG * 1000
+KEEP = 3 * YOUNG * 1000
 
 
-class Hands:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.wall = 100 * DAY
-        self.boot = 0
-
+class Clock:
     def now(self) -> int:
-        return self.wall
+        return NOW
 
     def ticks(self) -> int:
-        return self.boot
-
-    def go(self, ms: int, jump: int = 0) -> None:
-        self.wall += ms + jump
-        self.boot += ms
+        return NOW
 
 
-def retention(clock: Hands, seen: int | None = None) -> Retention:
-    nobody: Any = None
-    return Retention(nobody, nobody, nobody, clock, 30 * DAY, seen)
+class Site:
+    """A ledger, its blobs, and a retention over both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = Ledger(folder / "ledger.db")
+        self.blobs = Blobs(folder / "blobs")
+        self._path = folder / "ledger.db"
+        self._index = 0
+
+    async def propose(self, *commands: Command) -> list[object]:
+        self._index += 1
+        return self.ledger.apply(self._index, 1, [encode_command(c) for c in commands])[0]
+
+    def do(self, *commands: Command) -> list[Any]:
+        return asyncio.run(self.propose(*commands))
+
+    def old_blob(self, data: bytes) -> str:
+        hash = self.blobs.put(data)
+        os.utime(self.blobs.path(hash), (1, 1))
+        return hash
+
+    def apply(self, name: str, bundle: str) -> int:
+        task = Task("a", Shell("true"))
+        content = Workflow(name, (task,), bundle=bundle).content()
+        ((version, _),) = self.do(ApplyWorkflow(1, name, pack_definition(content)))
+        return int(version)
+
+    def run(self, run: str, name: str, version: int, ended: int) -> None:
+        submit = SubmitRun(1, run, name, version, b"{}", "request", 0, 0)
+        self.do(submit, CancelRun(ended, run, "a test"))
+
+    def look(self) -> int:
+        async def once() -> int:
+            reads = Reads(self._path)
+            try:
+                clean = Retention(self, reads, self.blobs, Clock(), KEEP)  # type: ignore[arg-type]
+                return await clean.once()
+            finally:
+                reads.close()
+
+        return asyncio.run(once())
 
 
-def test_a_jump_ahead_deletes_nothing_for_a_day() -> None:
-    clock = Hands()
-    kept = retention(clock)
-    clock.go(600_000)
-    assert kept.believes()
-    clock.go(600_000, jump=365 * DAY)
-    assert not kept.believes()
-    clock.go(DOUBT - 1)
-    assert not kept.believes()
-    clock.go(1)
-    assert kept.believes()
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
-def test_a_ledger_that_was_silent_for_long_is_left_alone_for_a_day() -> None:
-    clock = Hands()
-    assert retention(clock, clock.wall - DAY).believes()
-    old = retention(clock, clock.wall - 40 * DAY)
-    assert not old.believes()
-    clock.go(DOUBT)
-    assert old.believes()
+def test_a_bundle_stays_as_long_as_a_version_of_its_workflow_can_run(site: Site) -> None:
+    first, second = site.old_blob(b"one"), site.old_blob(b"two")
+    site.apply("w", first)
+    site.apply("w", second)
+    site.look()
+    assert site.blobs.size(first) == site.blobs.size(second) == 3
+
+
+def test_a_bundle_of_a_deleted_workflow_stays_while_it_has_runs(site: Site) -> None:
+    bundle = site.old_blob(b"one")
+    version = site.apply("w", bundle)
+    site.run("aaaaaaaaaaaa", "w", version, ended=NOW - KEEP + 1)
+    site.do(DeleteWorkflow(2, "w"))
+    assert site.look() == 0
+    assert site.blobs.size(bundle) == 3
+
+
+def test_a_bundle_that_nothing_names_goes(site: Site) -> None:
+    bundle = site.old_blob(b"one")
+    version = site.apply("w", bundle)
+    site.run("aaaaaaaaaaaa", "w", version, ended=NOW - KEEP - 1)
+    site.do(DeleteWorkflow(2, "w"))
+    assert site.look() == 1
+    assert site.blobs.size(bundle) == -1
+
+
+@pytest.mark.parametrize("renew", ["put", "append", "renew"])
+def test_what_is_about_to_be_named_stays(site: Site, renew: str) -> None:
+    """Its command may be on the way while the retention looks."""
+    hash = site.old_blob(b"one")
+    match renew:
+        case "put":
+            site.blobs.put(b"one")
+        case "append":
+            site.blobs.append(hash, 0, b"one", last=True)
+        case "renew":
+            assert site.blobs.renew(hash) == 3
+    site.blobs.remove(hash, before=2)
+    assert site.blobs.size(hash) == 3
+    site.blobs.remove(hash, before=2**40)
+    assert site.blobs.size(hash) == site.blobs.renew(hash) == -1

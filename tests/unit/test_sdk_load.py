@@ -344,3 +344,23 @@ def test_a_workflow_function_is_loaded_with_its_file() -> None:
     assert Path(__file__).name in names(loaded)
     with pytest.raises(UsageError, match="is no workflow"):
         load_workflow(here)
+
+
+def test_a_file_name_that_is_no_text_is_told(folder: Path) -> None:
+    write(folder, **{"flow.yaml": "workflow: w\ntasks: {a: {shell: 'true'}}\n"})
+    with open(os.fsencode(folder) + b"/bad\xff.txt", "w"):
+        pass
+    (problem,) = wrong(folder)
+    assert "the name bad\\udcff.txt is not UTF-8" in problem
+
+
+@pytest.mark.parametrize("head", ["async def w():\n    pass", "def w():\n    yield 1"])
+def test_a_workflow_function_is_plain(folder: Path, head: str) -> None:
+    write(folder, **{"flow.py": f"from grampus import workflow\n@workflow\n{head}\n"})
+    (problem,) = wrong("flow.py")
+    assert "a workflow is a plain function" in problem
+
+
+def test_a_file_below_a_file_is_not_there(folder: Path) -> None:
+    write(folder, **{"flow.py": ""})
+    assert wrong("flow.py/x.py") == ["flow.py/x.py: there is no such file"]

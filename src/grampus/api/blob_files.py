@@ -22,7 +22,7 @@ class BlobFiles:
         self._blobs = blobs
 
     async def has(self, hash: str) -> bool:
-        return await asyncio.to_thread(self._blobs.size, hash) >= 0
+        return await asyncio.to_thread(self._blobs.renew, hash) >= 0
 
     async def put(self, hash: str, pieces: AsyncIterator[bytes]) -> None:
         with tempfile.TemporaryFile() as aside:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from contextlib import nullcontext
 
@@ -26,6 +27,12 @@ KEEP_ALIVE = 30
 GRACE = 3
 #: Largest head of a request, in bytes.
 HEAD_LIMIT = 64 * 1024
+
+
+def _our_fault(record: logging.LogRecord) -> bool:
+    """False for the traceback of an answer to a request that broke off in garbage: that the request
+    was invalid is said in a line of its own."""
+    return not record.exc_info or type(record.exc_info[1]).__name__ != "LocalProtocolError"
 
 
 class ApiServer:
@@ -55,6 +62,7 @@ class ApiServer:
                 h11_max_incomplete_event_size=HEAD_LIMIT,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_our_fault)
         # Signals belong to the node.
         self._server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
 

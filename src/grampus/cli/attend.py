@@ -19,6 +19,7 @@ from grampus.cli.output import clean, coloured, ms_of, note, paint, span
 from grampus.cli.watch import FAILED, Watched
 from grampus.clock import SystemClock
 from grampus.errors import GrampusError, ServerUnreachable
+from grampus.model.duration import format_duration
 from grampus.model.run import RunState
 from grampus.sdk.answers import Run, TaskRun
 from grampus.sdk.client import Client
@@ -32,13 +33,16 @@ LAST_LINES = 10
 LAST_BYTES = 8 * 1024
 
 
-def attend(client: Client, run: str, timeout: float | None = None) -> Run:
-    """Returns the run when it is final. Leaves with 130 on Ctrl-C and when the time is up."""
+def attend(client: Client, run: str, timeout: int | None = None, *, whole: bool = False) -> Run:
+    """Returns the run when it is final. Leaves with 130 on Ctrl-C and when the time is up.
+
+    `timeout` is in ms. `whole` tells from the run's beginning on what became of each task.
+    """
     # Only a run that was seen can be left: its id is known from here on.
     view = client.run(run)
     try:
         with _deadline(timeout):
-            _watch(client, Watched(view, client.tasks(view.id)))
+            _watch(client, Watched(view, client.tasks(view.id), whole=whole))
             return client.wait(view.id)
     except ServerUnreachable:
         note(f"the server went away; run {view.id} goes on when it is back")
@@ -46,7 +50,7 @@ def attend(client: Client, run: str, timeout: float | None = None) -> Run:
     except KeyboardInterrupt:
         note(f"\ndetached: run {view.id} goes on")
     except _TimeIsUp:
-        note(f"run {view.id} is not over after {timeout:g} s: it goes on")
+        note(f"run {view.id} is not over after {format_duration(timeout or 0)}: it goes on")
     note(f"  watch it again:  grampus run wait {view.id}")
     note(f"  cancel it:       grampus run cancel {view.id}")
     raise typer.Exit(INTERRUPTED)
@@ -73,7 +77,7 @@ def summary(client: Client, run: Run) -> int:
 
 
 def _watch(client: Client, watched: Watched) -> None:
-    if watched.ended is not None:
+    if watched.over:
         return
     if not coloured(sys.stderr):
         # What earlier rounds were like is for `story`.
@@ -97,7 +101,8 @@ def _failure(client: Client, run: Run, task: TaskRun) -> None:
     last = task.attempts[-1] if task.attempts else None
     tries = f" (attempt {last.attempt} of {task.max_attempts})" if last else ""
     state = paint(task.state, task.state, sys.stderr)
-    note(f"\n{task.name} {state}{tries}: {clean(task.reason)}")
+    why = next(iter(task.reason.splitlines()), "")
+    note(f"\n{task.name} {state}{tries}: {clean(why)}")
     if last is not None:
         told = last.error.strip()
         lines = _last_lines(client, run.id, task.name, last.attempt, last.stderr)
@@ -125,9 +130,9 @@ class _TimeIsUp(BaseException):
 
 
 @contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
+def _deadline(ms: int | None) -> Iterator[None]:
     """Interrupts what is done inside after that time; for the main thread."""
-    if seconds is None:
+    if ms is None:
         yield
         return
 
@@ -136,7 +141,7 @@ def _deadline(seconds: float | None) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(ms, 1) / 1000)
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

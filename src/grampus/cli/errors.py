@@ -8,6 +8,7 @@ the state folder, and to the terminal only with GRAMPUS_DEBUG=1.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -19,8 +20,11 @@ import typer
 from grampus.cli.output import note, silence
 from grampus.errors import GrampusError, InvalidInput
 
+REFUSED = 4
 BUG = 70
 INTERRUPTED = 130
+#: What the machine refuses and no code of ours can help.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 def guarded(call: Callable[[], object]) -> int:
@@ -44,11 +48,25 @@ def guarded(call: Callable[[], object]) -> int:
         silence(sys.stdout)
         return 0
     except Exception as error:
-        # typer's own errors; their class is another one in each version of it.
-        if hasattr(error, "format_message"):
-            return _usage(error)
-        return _bug(error)
+        return _other(error)
     return 0
+
+
+def _other(error: Exception) -> int:
+    # Python before 3.11.4 puts a group around what is raised in `except*`.
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, GrampusError):
+        return explain(error)
+    # typer's own errors; their class is another one in each version of it.
+    if hasattr(error, "format_message"):
+        return _usage(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        note(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        # What is still in the buffer would fail once more at exit.
+        silence(sys.stdout)
+        return REFUSED
+    return _bug(error)
 
 
 def explain(error: GrampusError) -> int:

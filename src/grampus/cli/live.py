@@ -49,6 +49,8 @@ _RANK = {
 ERROR_LINES = 3
 BAR = 30
 DEEPEST = 6
+#: Cells of a line without its name: a sign, the state, the time, and that there is more.
+BESIDE = 28
 
 
 class Picture:
@@ -74,7 +76,9 @@ class Picture:
             head.append(f"  {clean(watched.reason)}", "dim")
         lines = [head, self._bar()]
         shown, hidden = self._choose(height - len(lines))
-        column = min(max((self._indent(t) + len(t.name) for t in shown), default=0), width // 2)
+        # The state and the time come first when there is not room for all.
+        most = max(min(width - BESIDE, width * 2 // 3), 8)
+        column = min(max((self._indent(t) + len(t.name) for t in shown), default=0), most)
         for task in shown:
             lines += self._task(task, now, width, column)
         if hidden:

@@ -31,7 +31,7 @@ class Stream(StrEnum):
 def logs(
     ctx: typer.Context,
     run: RunArgument,
-    task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Argument(metavar="TASK", help="Only this task.")] = None,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on until the run ends.")
     ] = False,
@@ -55,11 +55,15 @@ def logs(
             names = [t.name for t in client.tasks(view.id)]
             raise NotFound(f"run {view.id} has no task `{task}`{nearest(task, names)}")
         lines = _Lines(named=task is None)
+        told = False
         for piece in client.logs(view.id, task, attempt=attempt, stream=stream, follow=follow):
+            told = True
             if output is Format.json:
                 document_line(piece)
             else:
                 lines.take(piece)
+        if not told:
+            note("nothing was written" if view.final or follow else "nothing was written yet")
         if output is Format.text:
             lines.end()
 

@@ -1,67 +1,57 @@
-"""The command `grampus`: nouns and verbs. What a command needs is imported when it runs."""
+"""The command `grampus`: from its arguments to its exit code.
+
+Rule: nothing is imported before `main` that takes time, so that Ctrl-C is told in one line from the
+first moment on.
+"""
 
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
 
-import typer
-
-from grampus.cli import config, doctor, run, schedule, up, worker, workflow
-from grampus.cli.errors import guarded
-from grampus.cli.options import Globals, Server, TokenFile
-from grampus.errors import UsageError
-
-app = typer.Typer(
-    help="Workflows that survive crashes, on one machine or many, with nothing else to operate.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start a node: grampus up. Run a workflow: grampus run start hello.py --wait",
-)
-app.command(name="up")(up.up)
-app.command(name="doctor")(doctor.doctor)
-for part in (workflow, run, schedule, worker, config):
-    app.add_typer(part.app)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("grampus")
-        except PackageNotFoundError:
-            number = "(not installed)"
-        print(f"grampus {number}")
-        raise typer.Exit
-
-
-@app.callback()
-def everything(
-    ctx: typer.Context,
-    server: Server = None,
-    token_file: TokenFile = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
-    ] = False,
-) -> None:
-    ctx.obj = Globals(server, token_file)
+#: 128 + SIGINT.
+INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command and leaves with its exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    try:
+        _open_streams()
+        from grampus.cli.errors import guarded
+
+        code = guarded(lambda: _command(given))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """A stream that was closed before us reads and writes nothing; no socket gets its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(guarded(lambda: _command(given)))
 
 
 def _command(given: list[str]) -> None:
+    import typer
+
+    from grampus.cli.app import app
+    from grampus.errors import UsageError
+
     if any(0xDC80 <= ord(c) <= 0xDCFF for text in given for c in text):
         raise UsageError("the arguments are not UTF-8")
     command = typer.main.get_command(app)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +28,7 @@ Server = Annotated[
     ),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="File with the token (or GRAMPUS_TOKEN).")
+    str | None, typer.Option(metavar="FILE", help="File with the token (or GRAMPUS_TOKEN).")
 ]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How data is printed.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
@@ -37,28 +36,29 @@ RunArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The run's id, a unique prefix of it, or `last`.")
 ]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Folder of the node's data.")
+    str | None, typer.Option("--data", metavar="DIR", help="Folder of the node's data.")
 ]
 
 
 class Globals:
     """What was said before the command's name; the command's own options win."""
 
-    def __init__(self, server: str | None, token_file: Path | None) -> None:
+    def __init__(self, server: str | None, token_file: str | None) -> None:
         self.server = server
         self.token_file = token_file
 
 
 def connect_flags(
-    ctx: typer.Context, server: str | None = None, token_file: Path | None = None
+    ctx: typer.Context, server: str | None = None, token_file: str | None = None
 ) -> dict[str, object | None]:
     before = ctx.find_root().obj
     if isinstance(before, Globals):
-        server, token_file = server or before.server, token_file or before.token_file
+        server = before.server if server is None else server
+        token_file = before.token_file if token_file is None else token_file
     return {"server": server, "token_file": token_file}
 
 
-def connect(ctx: typer.Context, server: str | None, token_file: Path | None) -> Client:
+def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> Client:
     from grampus.config import load_config
     from grampus.sdk.client import Client
 

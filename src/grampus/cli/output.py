@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from datetime import datetime
 from typing import TextIO
 
@@ -37,6 +38,10 @@ _COLOURS = {
 }
 
 
+#: Cells that a table's columns keep on a narrow terminal; the first is the width of a run's id.
+LEAST_FIRST, LEAST_LAST = 12, 8
+
+
 def note(text: str) -> None:
     """A message for people. When nobody reads them any more, the work goes on without."""
     try:
@@ -52,10 +57,33 @@ def silence(stream: TextIO) -> None:
     os.close(nowhere)
 
 
+@contextmanager
+def to_stderr() -> Iterator[None]:
+    """What is written to stdout meanwhile goes to stderr, that of child processes too."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def document(value: object) -> None:
     """The one JSON document of this command."""
     data = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    print(data.decode(), flush=True)
+    tell(data.decode())
+
+
+def tell(text: str) -> None:
+    """Data of a command that has more to do: what it leaves with is not up to its reader."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence(sys.stdout)
 
 
 def document_line(value: object) -> None:
@@ -74,17 +102,22 @@ def paint(text: str, state: str, stream: TextIO) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns on stdout. On a terminal the last column is cut to fit; in a pipe nothing is."""
+    """Columns on stdout. On a terminal the first and the last are cut to fit; in a pipe nothing."""
     cells = [[clean(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(head, *cells, strict=True)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if room is not None and len(head) > 1:
+        rest = sum(widths[1:-1]) + 2 * (len(widths) - 1) + LEAST_LAST
+        widths[0] = min(widths[0], max(room - rest, LEAST_FIRST))
+        for row in cells:
+            row[0] = cut(row[0], widths[0])
     for number, row in enumerate([list(head), *cells]):
         line = ""
         for cell, width in zip(row[:-1], widths, strict=False):
             padded = cell + " " * (width - _width(cell) + 2)
             line += paint(padded, cell, sys.stdout) if number else padded
         used = sum(widths[:-1]) + 2 * (len(widths) - 1)
-        last = row[-1] if room is None else cut(row[-1], max(room - used, 8))
+        last = row[-1] if room is None else cut(row[-1], max(room - used, LEAST_LAST))
         line += paint(last, last, sys.stdout) if number else last
         print(line.rstrip())
 

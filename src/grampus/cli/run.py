@@ -21,11 +21,11 @@ from grampus.cli.options import (
     connect,
     meant,
 )
-from grampus.cli.output import ago, clean, document, ms_of, note, span, table
-from grampus.errors import InvalidInput, Problem, UsageError
+from grampus.cli.output import ago, clean, document, ms_of, note, span, table, tell
+from grampus.errors import InvalidInput, NotFound, Problem, UsageError
 
 if TYPE_CHECKING:
-    from grampus.model.workflow import Param
+    from grampus.model.workflow import Param, Workflow
     from grampus.sdk.answers import Run, TaskRun
     from grampus.sdk.client import Client
 
@@ -52,11 +52,16 @@ def start(
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the run ends.")] = False,
     key: Annotated[
-        str | None, typer.Option(help="The same key with the same request is the same run.")
+        str | None,
+        typer.Option(metavar="KEY", help="The same key with the same request is the same run."),
     ] = None,
-    priority: Annotated[int, typer.Option(min=-1000, max=1000, help="Higher starts first.")] = 0,
+    priority: Annotated[
+        int,
+        typer.Option(min=-1000, max=1000, metavar="N", help="Higher starts first."),
+    ] = 0,
     version: Annotated[
-        int | None, typer.Option(min=1, help="An older version than the newest.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="An older version than the newest."),
     ] = None,
     output: Output = Format.text,
     server: Server = None,
@@ -66,19 +71,28 @@ def start(
 
     Exit codes with --wait: 0 succeeded, 1 failed, 5 cancelled, 130 left early (the run goes on)."""
     texts = _pairs(param or [])
+    if not what:
+        raise UsageError("which workflow? give its name, or a file")
     loaded = _file(what)
     if loaded is not None and version is not None:
         raise UsageError("--version is for a workflow that was applied: a file is the newest")
     with connect(ctx, server, token_file) as client:
         name = what
+        params: dict[str, Any] = {}
         if loaded is not None:
             from grampus.cli.workflow import told
 
+            # Before anything is stored: a start that is refused changes nothing.
+            params = _given(loaded.workflow, texts)
             applied = client.apply_loaded(loaded)
             told(loaded, applied.version, applied.created, applied.note)
             name, version = applied.name, applied.version
-        params = _params(client, name, version, texts) if texts else {}
-        started = client.submit(name, params, key=key, version=version, priority=priority)
+        elif texts:
+            params = _params(_definition(client, name, version), texts)
+        try:
+            started = client.submit(name, params, key=key, version=version, priority=priority)
+        except NotFound as error:
+            raise _meant(client, what, error) from error
         if not started.created:
             note(f"run {started.id} was started by the same request before")
         if wait:
@@ -86,7 +100,7 @@ def start(
         if output is Format.json:
             document(started)
         else:
-            print(started.id, flush=True)
+            tell(started.id)
         note(f"  watch it:   grampus run wait {started.id}")
         note(f"  its logs:   grampus run logs {started.id} -f")
         note(f"  cancel it:  grampus run cancel {started.id}")
@@ -95,11 +109,13 @@ def start(
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
-    state: Annotated[
-        str | None, typer.Option(help="Only runs in this state, e.g. RUNNING.")
+    workflow: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only runs of this workflow.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 20,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="Only runs in this state, e.g. RUNNING.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="The newest so many.")] = 20,
     output: Output = Format.text,
     server: Server = None,
     token_file: TokenFile = None,
@@ -162,7 +178,8 @@ def wait(
     ctx: typer.Context,
     run: RunArgument,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="Leave after that time.")
+        str | None,
+        typer.Option(metavar="TIME", help="Leave after that time: seconds, or 10m, 1h30m."),
     ] = None,
     output: Output = Format.text,
     server: Server = None,
@@ -171,8 +188,9 @@ def wait(
     """Stay until a run ends.
 
     Exit codes: 0 succeeded, 1 failed, 5 cancelled, 130 left early."""
+    limit = _timeout(timeout)
     with connect(ctx, server, token_file) as client:
-        stay(client, meant(client, run).id, timeout, output, tell_id=False)
+        stay(client, meant(client, run).id, limit, output, tell_id=False)
 
 
 @app.command()
@@ -222,28 +240,30 @@ app.command("logs")(logs.logs)
 app.command("result")(logs.result)
 
 
-def stay(client: Client, run: str, timeout: float | None, output: Format, *, tell_id: bool) -> None:
+def stay(client: Client, run: str, timeout: int | None, output: Format, *, tell_id: bool) -> None:
     """Until the run ends; leaves with its exit code."""
     from grampus.cli.attend import attend, summary
 
     if tell_id and output is Format.text:
-        print(run, flush=True)
-    view = attend(client, run, timeout)
+        tell(run)
+    view = attend(client, run, timeout, whole=tell_id)
     if output is Format.json:
         document(view)
     elif not tell_id:
-        print(view.state, flush=True)
+        tell(view.state)
     raise typer.Exit(summary(client, view))
 
 
 def _file(what: str) -> Any:
     """The workflow of FILE or FILE:NAME; None when `what` is the name of a workflow."""
     path, colon, name = what.rpartition(":") if ":" in what else (what, "", "")
+    if Path(what).is_file():
+        path, colon, name = what, "", ""
     if not (path.endswith((".py", ".yaml", ".yml")) or "/" in path):
         return None
     from grampus.cli.workflow import load_all
 
-    loaded = load_all([Path(path)])
+    loaded = load_all([path])
     names = [each.workflow.name for each in loaded]
     if colon:
         loaded = [each for each in loaded if each.workflow.name == name]
@@ -267,22 +287,69 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _params(
-    client: Client, workflow: str, version: int | None, texts: dict[str, str]
-) -> dict[str, Any]:
-    """The values of `-p`, each read as its param's type. Raises InvalidInput with all problems."""
+def _timeout(text: str | None) -> int | None:
+    """`--timeout` in ms: seconds, or a duration as everywhere. Raises InvalidInput."""
+    from grampus.model.duration import ALLOWED, parse_duration
+
+    if text is None:
+        return None
+    try:
+        number = text.strip().replace(".", "", 1)
+        seconds = number.isascii() and number.isdigit()
+        ms = parse_duration(float(text) if seconds else text)
+        if ms < 1:
+            raise ValueError
+    except ValueError:
+        problem = Problem("cannot be used", None, None, "--timeout", repr(text), ALLOWED)
+        raise InvalidInput([problem]) from None
+    return ms
+
+
+def _meant(client: Client, name: str, error: NotFound) -> NotFound:
+    """`error`, and what may have been meant by the name of a workflow that is not there."""
+    from grampus.model.spelling import nearest
+
+    files = [f"{name}{suffix}" for suffix in (".py", ".yaml", ".yml")]
+    file = next((file for file in files if Path(file).is_file()), None)
+    if file is not None:
+        return NotFound(f"{error} (here is a file {file}: grampus run start {file})")
+    return NotFound(f"{error}{nearest(name, [each.name for each in client.workflows()])}")
+
+
+def _definition(client: Client, name: str, version: int | None) -> Workflow:
     from grampus.cli.workflow import definition_of
+
+    try:
+        workflow: Workflow = definition_of(client.workflow(name, version))
+    except NotFound as error:
+        raise _meant(client, name, error) from error
+    return workflow
+
+
+def _given(workflow: Workflow, texts: dict[str, str]) -> dict[str, Any]:
+    """The values of `-p` for a workflow that is yet to be applied. Raises InvalidInput."""
+    values = _params(workflow, texts)
+    missing = [
+        Problem("is missing, and has no default", field=f"-p {param.name}", allowed=param.type)
+        for param in workflow.params
+        if param.required and param.name not in values
+    ]
+    if missing:
+        raise InvalidInput(missing)
+    return values
+
+
+def _params(workflow: Workflow, texts: dict[str, str]) -> dict[str, Any]:
+    """The values of `-p`, each read as its param's type. Raises InvalidInput with all problems."""
     from grampus.model.params import parse_text
     from grampus.model.spelling import nearest
 
-    declared: dict[str, Param] = {
-        param.name: param for param in definition_of(client.workflow(workflow, version)).params
-    }
+    declared: dict[str, Param] = {param.name: param for param in workflow.params}
     values: dict[str, Any] = {}
     problems = []
     for name, text in texts.items():
         if name not in declared:
-            message = f"{workflow} has no param `{name}`{nearest(name, list(declared))}"
+            message = f"{workflow.name} has no param `{name}`{nearest(name, list(declared))}"
             problems.append(_allowing(Problem(message, field=f"-p {name}"), list(declared)))
             continue
         try:

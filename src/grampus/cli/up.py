@@ -55,6 +55,11 @@ async def _run(config: Config, detach: bool) -> None:
     def ready(url: str) -> None:
         print(f"ready {url}", flush=True)
         note("stop it with Ctrl-C; from another terminal try: grampus worker list")
+        if config.listen.host not in ("127.0.0.1", "localhost", "::1"):
+            note(
+                f"warning: {config.listen.host} can be reached from the network without TLS:"
+                " whoever listens there reads the token; 127.0.0.1 and ssh -L are safe"
+            )
 
     node = asyncio.current_task()
     assert node is not None

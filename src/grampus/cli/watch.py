@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+import msgspec
+
 from grampus.cli.output import clean, ms_of, span
 from grampus.model.run import FINAL_TASK, AttemptState, TaskState
 from grampus.sdk.answers import Run, RunEvent, TaskRun
@@ -106,7 +108,8 @@ class WatchedTask:
 class Watched:
     """The run and its tasks."""
 
-    def __init__(self, run: Run, tasks: Sequence[TaskRun]) -> None:
+    def __init__(self, run: Run, tasks: Sequence[TaskRun], *, whole: bool = False) -> None:
+        """`whole` forgets what is known: the events tell it all, from the first on."""
         self.id = run.id
         self.workflow = run.workflow
         self.state = str(run.state)
@@ -114,6 +117,12 @@ class Watched:
         self.created = ms_of(run.created) or 0
         self.started = ms_of(run.started)
         self.ended = ms_of(run.ended)
+        #: Nothing more will happen, and nothing is left to be told.
+        self.over = run.ended is not None and not whole
+        if whole:
+            self.state = "QUEUED" if self.started is None else "RUNNING"
+            self.reason, self.ended = "", None
+            tasks = [_before(task) for task in tasks]
         self.tasks = [WatchedTask(task) for task in tasks]
         self._by_name = {task.name: task for task in self.tasks}
 
@@ -154,6 +163,13 @@ class Watched:
         for task in self.tasks:
             found[task.state] = found.get(task.state, 0) + 1
         return found
+
+
+def _before(task: TaskRun) -> TaskRun:
+    """The task as it was when its run began."""
+    return msgspec.structs.replace(
+        task, state=TaskState.WAITING, reason="", due=None, started=None, ended=None, attempts=()
+    )
 
 
 def line(at: datetime, what: str, state: str, text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
-from grampus.cli.output import document, note, table
-from grampus.errors import InvalidInput, Problem
+from grampus.cli.output import document, note, table, to_stderr
+from grampus.errors import InvalidInput, Problem, UsageError
 
 if TYPE_CHECKING:
     from grampus.sdk.answers import WorkflowInfo
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="workflow", help="What was declared: graphs of tasks.", no_args_is_help=True)
 
 Files = Annotated[
-    list[Path], typer.Argument(metavar="FILE…", help="Python or YAML files, or folders of them.")
+    list[str], typer.Argument(metavar="FILE", help="Python or YAML files, or folders of them.")
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a workflow.")]
 
@@ -114,7 +113,8 @@ def show(
     ctx: typer.Context,
     name: Name,
     version: Annotated[
-        int | None, typer.Option(min=1, help="An older version than the newest.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="An older version than the newest."),
     ] = None,
     output: Annotated[
         ShowFormat, typer.Option("-o", "--output", help="How data is printed.")
@@ -176,18 +176,18 @@ def delete(
     note(f"{name} is deleted")
 
 
-def load_all(files: list[Path]) -> list[Loaded]:
+def load_all(files: list[str]) -> list[Loaded]:
     """What all files declare. Raises InvalidInput with the problems of all of them."""
-    from contextlib import redirect_stdout
-
     from grampus.sdk.load import load
 
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    for path in dict.fromkeys(files):
+    if "" in files:
+        raise UsageError("the name of a file is empty")
+    for path in dict.fromkeys(map(Path, files)):
         try:
-            # What the user's module prints while it is read is no data of ours.
-            with redirect_stdout(sys.stderr):
+            # What the user's module writes while it is read is no data of ours.
+            with to_stderr():
                 loaded += load(path)
         except InvalidInput as error:
             problems += error.problems

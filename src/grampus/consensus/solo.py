@@ -204,7 +204,9 @@ class SoloLog:
         if self._failure is not None:
             return
         self._failure = error
-        log.error("the log in %s has stopped: %s", self._folder, _reason(error), exc_info=error)
+        # What explains itself needs no traceback.
+        bug = None if isinstance(error, GrampusError) else error
+        log.error("the log in %s has stopped: %s", self._folder, _reason(error), exc_info=bug)
         for proposal in self._outstanding:
             if not proposal.future.done():
                 begun = proposal in unknown or bool(proposal.results)

@@ -9,7 +9,8 @@ import errno
 
 from grampus.errors import GrampusError
 
-_ADVICE = {
+#: What to do about an error of the disk.
+ADVICE = {
     errno.ENOSPC: "free some space, then start again",
     errno.EDQUOT: "raise the quota or free some space, then start again",
     errno.EFBIG: "raise the limit on file size, then start again",
@@ -22,8 +23,10 @@ _ADVICE = {
 class StorageFailed(GrampusError):
     """A file of this node cannot be read or written. The process that meets it stops."""
 
+    exit_code = 4
+
 
 def storage_failed(doing: str, path: object, error: OSError) -> StorageFailed:
     """Says in one line what failed (`doing` as in "write"), where, why, and what to do."""
-    advice = _ADVICE.get(error.errno or 0, "start again once that is mended")
+    advice = ADVICE.get(error.errno or 0, "start again once that is mended")
     return StorageFailed(f"cannot {doing} {path}: {error.strerror or error}; {advice}")

@@ -22,7 +22,7 @@ class BlobDesk:
     def _answer(self, message: HasBlob | GetBlob | PutBlob) -> BlobPiece:
         match message:
             case HasBlob():
-                return BlobPiece(self._blobs.size(message.hash))
+                return BlobPiece(self._blobs.renew(message.hash))
             case GetBlob():
                 size = self._blobs.size(message.hash)
                 if size < 0:

@@ -58,7 +58,7 @@ class Retention:
                 continue
             try:
                 await self.once()
-            except GrampusError as error:
+            except (GrampusError, OSError) as error:
                 log.warning("retention: %s", error)
 
     def believes(self) -> bool:
@@ -84,14 +84,12 @@ class Retention:
         return deleted
 
     async def _sweep(self, now: int) -> None:
-        old = [
-            hash
-            for hash, changed in await asyncio.to_thread(lambda: list(self._blobs.hashes()))
-            if changed * 1000 < now - YOUNG * 1000
-        ]
+        before = now / 1000 - YOUNG
+        blobs = await asyncio.to_thread(lambda: list(self._blobs.hashes()))
+        old = [hash for hash, renewed in blobs if renewed < before]
         for start in range(0, len(old), 500):
             some = old[start : start + 500]
             named = set(await self._reads.referenced_blobs(some))
             for hash in some:
                 if hash not in named:
-                    await asyncio.to_thread(self._blobs.remove, hash)
+                    await asyncio.to_thread(self._blobs.remove, hash, before)

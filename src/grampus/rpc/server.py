@@ -52,6 +52,8 @@ class Door(Generic[M]):
         self._everyone: dict[Connection[M], None] = {}
         self._strangers: dict[Connection[M], asyncio.TimerHandle] = {}
         self._shut = False
+        #: Somebody was turned away for want of room, and nobody let in since.
+        self._crowded = False
 
     @property
     def friends(self) -> list[Connection[M]]:
@@ -69,16 +71,25 @@ class Door(Generic[M]):
         if self._shut:
             connection.close("the server stops")
         elif len(self._strangers) >= self._most_strangers:
-            connection.fail(f"{self._most_strangers} others have not said Hello yet")
+            self._turn_away(connection, f"{self._most_strangers} others have not said Hello yet")
         elif len(self._everyone) >= self._most:
-            connection.fail(f"there are {self._most} connections already")
+            self._turn_away(connection, f"there are {self._most} connections already")
         else:
+            self._crowded = False
             self._everyone[connection] = None
             self._strangers[connection] = asyncio.get_running_loop().call_later(
                 self._hello_timeout,
                 connection.fail,
                 f"no Hello within {self._hello_timeout:g} s",
             )
+
+    def _turn_away(self, connection: Connection[M], reason: str) -> None:
+        """One line in the log for a whole crowd."""
+        if self._crowded:
+            connection.close(reason)
+        else:
+            self._crowded = True
+            connection.fail(reason)
 
     def first(self, connection: Connection[M], message: M) -> None:
         self._strangers.pop(connection).cancel()

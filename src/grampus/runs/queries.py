@@ -249,10 +249,15 @@ class Queries:
         return schedule_queries.has_ticks_before(self._db, before)
 
     def referenced_blobs(self, hashes: list[str]) -> list[str]:
-        """Those of `hashes` that an output names. (Bundles are named by workflow versions.)"""
+        """Those of `hashes` that an output names, or a version that can run or has runs."""
         marks = ", ".join("?" * len(hashes))
         rows = self._db.query(
-            f"SELECT DISTINCT blob FROM output WHERE blob IN ({marks}) ORDER BY blob", hashes
+            f"SELECT blob FROM output WHERE blob IN ({marks})"
+            " UNION SELECT json_extract(CAST(v.content AS TEXT), '$.bundle') AS bundle"
+            " FROM workflow_version v JOIN workflow w ON w.name = v.name"
+            f" WHERE bundle IN ({marks}) AND (w.deleted = 0 OR EXISTS"
+            " (SELECT 1 FROM run r WHERE r.workflow = v.name AND r.version = v.version))",
+            (*hashes, *hashes),
         )
         return [row[0] for row in rows]
 

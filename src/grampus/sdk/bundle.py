@@ -51,6 +51,9 @@ def pack(folder: Path, files: Iterable[Path], source: Path) -> tuple[bytes | Non
             text = f"{name} is outside of the folder {folder}: only files below it can travel"
             problems.append(Problem(text, at))
         elif path.is_file():
+            if not _is_utf8(name):
+                text = f"the name {name.encode(errors='backslashreplace').decode()} is not UTF-8"
+                problems.append(Problem(text, at))
             chosen[name] = path
     if len(chosen) > FILES_LIMIT:
         text = f"the bundle has {len(chosen)} files: {_ADVICE}"
@@ -68,6 +71,11 @@ def pack(folder: Path, files: Iterable[Path], source: Path) -> tuple[bytes | Non
     if len(data) > BUNDLE_LIMIT:
         return None, [Problem(f"the bundle is too large: {_ADVICE}", at)]
     return data, []
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; Python reads other bytes as surrogates."""
+    return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def _check_size(chosen: dict[str, Path], at: str) -> list[Problem]:

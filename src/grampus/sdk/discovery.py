@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from grampus.config import DEFAULT_SERVER
-from grampus.errors import UsageError
+from grampus.errors import FolderError, UsageError
 
 TOKEN_LIMIT = 4096
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}
@@ -45,17 +45,29 @@ class Address(Struct, frozen=True):
 
 
 def publish(state: Path, url: str, token: str, pid: int) -> Path:
-    """Makes the node at `url` known; replaces what an earlier node of that port left."""
+    """Makes the node at `url` known; replaces what an earlier node of that port left.
+
+    Raises FolderError."""
+    try:
+        return _publish(state, NodeFile(canonical(url), token, pid), _port(url))
+    except OSError as error:
+        raise FolderError(
+            f"the state folder {state} cannot be used: {error.strerror} ({error.filename}): "
+            "choose another with GRAMPUS_STATE"
+        ) from error
+
+
+def _publish(state: Path, node: NodeFile, port: int) -> Path:
     folder = state / "nodes"
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    path = folder / f"{_port(url)}.json"
-    fresh = folder / f".{path.name}.{pid}"
+    path = folder / f"{port}.json"
+    fresh = folder / f".{path.name}.{node.pid}"
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(NodeFile(canonical(url), token, pid)))
+        file.write(msgspec.json.encode(node))
     fresh.replace(path)
     return path
 

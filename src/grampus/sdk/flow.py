@@ -131,6 +131,14 @@ class WorkflowFunction:
         trace.reader.places[""] = place
         params = _params(trace.reader, self.__wrapped__)
         problems = trace.reader.problems
+        if inspect.iscoroutinefunction(self.__wrapped__) or inspect.isgeneratorfunction(
+            self.__wrapped__
+        ):
+            problem = (
+                "a workflow is a plain function: without `async` and `yield` (tasks may be async)"
+            )
+            trace.reader.wrong("", problem)
+            return Traced(Workflow(self.name, ()), {}, tuple(problems), ())
         with trace:
             try:
                 refs = {param.name: ParamRef(trace, f"params.{param.name}") for param in params}

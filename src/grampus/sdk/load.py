@@ -53,7 +53,7 @@ def load(path: Path) -> list[Loaded]:
     Raises InvalidInput with the problems of all of them.
     """
     path = Path(os.path.abspath(path))
-    if path.is_dir():
+    if os.path.isdir(path):
         return _load_folder(path)
     found, problems = _read_file(path)
     loaded: list[Loaded] = []
@@ -70,7 +70,11 @@ def load(path: Path) -> list[Loaded]:
 
 
 def _load_folder(folder: Path) -> list[Loaded]:
-    sources = [path for path in sorted(folder.iterdir()) if _declares(path)]
+    try:
+        sources = [path for path in sorted(folder.iterdir()) if _declares(path)]
+    except OSError as error:
+        problem = Problem(f"cannot be read: {error.strerror}", shown(str(folder)))
+        raise InvalidInput([problem]) from error
     bundle, problems = pack(folder, walk(folder), folder)
     loaded: list[Loaded] = []
     if not sources:
@@ -146,7 +150,11 @@ def _declares(path: Path) -> bool:
 
 def _read_file(path: Path) -> tuple[list[_Read], list[Problem]]:
     file = shown(str(path))
-    if not path.exists():
+    try:
+        path.stat()
+    except PermissionError:
+        return [], [Problem("cannot be read: Permission denied", file)]
+    except OSError:
         return [], [Problem("there is no such file", file)]
     if path.suffix not in SUFFIXES:
         allowed = "a file that ends with .py, .yaml or .yml, or a folder"

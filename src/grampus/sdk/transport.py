@@ -237,6 +237,8 @@ def _why(address: Address, error: httpx.TransportError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"{address.url}: no answer in time"
     if isinstance(error, httpx.ConnectError):
+        if "WRONG_VERSION_NUMBER" in str(error):
+            return f"{address.url}: it does not speak TLS: write http://"
         reason = str(error).rpartition("] ")[2].lower() or "connection failed"
         return f"{address.url}: {reason}"
     return f"{address.url}: the connection broke ({type(error).__name__})"

@@ -81,7 +81,7 @@ class Results:
             for piece in _pieces(file):
                 digest.update(piece)
             hash = digest.hexdigest()
-            if self._blobs.size(hash) < 0:
+            if self._blobs.renew(hash) < 0:
                 file.seek(found.offset)
                 self._blobs.put_pieces(hash, _pieces(file))
             return Value(found.encoding, None, hash, found.size)

@@ -79,7 +79,8 @@ class Scheduler:
             self._react(now, event)
         self.queue.ripen(now)
         for session, at in list(self._sync_at.items()):
-            if at <= now:
+            # A wall clock that was set back must not keep the truth from a worker.
+            if at <= now or at > now + SYNC_EVERY:
                 self._sync(now, session)
         commands: tuple[StartAttempts | ExpireRun, ...] = ()
         if not self._deposed:
