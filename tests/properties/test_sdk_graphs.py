@@ -141,7 +141,8 @@ def workflows(draw: Any) -> Workflow:
         draw(st.sampled_from(["stop", "continue"])),
         draw(st.none() | st.integers(1, 5)),
         draw(st.sampled_from(["allow", "queue"])),
-        draw(WORDS),
+        timeout=draw(st.none() | st.integers(1, 10**9)),
+        description=draw(WORDS),
     )
     return canonical(found)
 
