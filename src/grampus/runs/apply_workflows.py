@@ -41,8 +41,9 @@ def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] |
         (command.name, version, command.at),
     )
     db.execute(
-        "INSERT INTO workflow_version (name, version, content, applied_at) VALUES (?, ?, ?, ?)",
-        (command.name, version, content, command.at),
+        "INSERT INTO workflow_version (name, version, content, bundle, applied_at)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (command.name, version, content, workflow.bundle, command.at),
     )
     if workflow.schedule is None:
         remove_schedule(change, command.name)

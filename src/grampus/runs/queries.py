@@ -253,9 +253,8 @@ class Queries:
         marks = ", ".join("?" * len(hashes))
         rows = self._db.query(
             f"SELECT blob FROM output WHERE blob IN ({marks})"
-            " UNION SELECT json_extract(CAST(v.content AS TEXT), '$.bundle') AS bundle"
-            " FROM workflow_version v JOIN workflow w ON w.name = v.name"
-            f" WHERE bundle IN ({marks}) AND (w.deleted = 0 OR EXISTS"
+            " UNION SELECT v.bundle FROM workflow_version v JOIN workflow w ON w.name = v.name"
+            f" WHERE v.bundle IN ({marks}) AND (w.deleted = 0 OR EXISTS"
             " (SELECT 1 FROM run r WHERE r.workflow = v.name AND r.version = v.version))",
             (*hashes, *hashes),
         )

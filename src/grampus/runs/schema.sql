@@ -7,9 +7,10 @@ CREATE TABLE workflow (
 ) WITHOUT ROWID;
 
 CREATE TABLE workflow_version (
-    name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL, applied_at INTEGER NOT
-    NULL, PRIMARY KEY (name, version)
+    name TEXT NOT NULL, version INTEGER NOT NULL, content BLOB NOT NULL, bundle TEXT,
+    applied_at INTEGER NOT NULL, PRIMARY KEY (name, version)
 ) WITHOUT ROWID;
+CREATE INDEX workflow_version_bundle ON workflow_version (bundle) WHERE bundle IS NOT NULL;
 
 -- remaining: task runs that are not final. failed: a task has ended badly. round: 1, and one more
 -- for every retry of the run. expires: when its own timeout passes. expired: it has. alone: it
@@ -72,8 +73,8 @@ CREATE TABLE event (
 -- One row per workflow with a schedule. next_tick: planned, NULL when there is none. since: ticks
 -- after it are to be planned, NULL once they are.
 CREATE TABLE schedule (
-    workflow TEXT PRIMARY KEY, version INTEGER NOT NULL, paused INTEGER NOT NULL, paused_by TEXT NOT
-    NULL, next_tick INTEGER, since INTEGER
+    workflow TEXT PRIMARY KEY, version INTEGER NOT NULL, paused INTEGER NOT NULL, paused_by TEXT NOT NULL,
+    next_tick INTEGER, since INTEGER
 ) WITHOUT ROWID;
 
 -- What became of planned ticks: one row each, or one row for a range that was missed or paused.
