@@ -22,6 +22,9 @@ class Register:
         self.commands: list[bytes] = []
         self.on_loop: list[bool] = []
         self.checkpoints: list[int] = []
+        #: Which were the first after a checkpoint, which takes a sync.
+        self.synced: list[bool] = []
+        self._fresh = True
         self._loop_thread = threading.get_ident()
 
     def apply(
@@ -32,11 +35,14 @@ class Register:
         assert index == self.applied_index + 1
         self.applied_index = index
         self.commands += commands
+        self.synced += [self._fresh] * len(commands)
+        self._fresh = False
         self.on_loop += [threading.get_ident() == self._loop_thread] * len(commands)
         return list(commands), list(commands)
 
     def checkpoint(self) -> int | None:
         self.checkpoints.append(self.applied_index)
+        self._fresh = True
         return self.applied_index
 
 
@@ -71,7 +77,11 @@ def test_light_and_heavy_keep_their_order_and_each_runs_where_it_should(tmp_path
     # One command an entry: none of them shares its batch with another.
     machine = play(tmp_path, scenario, Limits(entry_commands=1, checkpoint_entries=10))
     assert machine.commands == names
-    assert machine.on_loop == [not name.startswith(b"heavy") for name in names]
+    assert machine.on_loop == [
+        not (synced or name.startswith(b"heavy"))
+        for synced, name in zip(machine.synced, names, strict=True)
+    ]
+    assert sum(machine.synced) >= 30
     assert len(machine.checkpoints) >= 30
     assert machine.checkpoints[-1] == len(names)
 
@@ -102,3 +112,43 @@ def test_a_failure_on_the_loop_stops_the_log_and_nothing_is_applied_after_it(
 
     machine = play(tmp_path, scenario, Limits(entry_commands=1))
     assert machine.commands == [b"a"]
+
+
+def test_what_is_in_the_log_when_the_loop_fails_is_not_said_to_have_not_happened(
+    tmp_path: Path,
+) -> None:
+    """`b` is durable, and its turn on the loop comes after the writer's thread has given up."""
+    gate = threading.Event()
+
+    def slow(commands: Sequence[bytes]) -> bool:
+        return commands != [b"b"] or gate.wait(10)
+
+    class Failing(Register):
+        def apply(
+            self, index: int, term: int, commands: Sequence[bytes]
+        ) -> tuple[list[object], list[object]]:
+            if b"fail" in commands:
+                asyncio.get_running_loop().call_soon(see_the_writer_end)
+            return super().apply(index, term, commands)
+
+    def see_the_writer_end() -> None:
+        gate.set()
+        for thread in threading.enumerate():
+            if thread.name == "grampus-log":
+                thread.join(10)
+
+    async def scenario() -> list[BaseException | list[object]]:
+        async with asyncio.timeout(20):
+            solo = await SoloLog.open(
+                tmp_path, Failing(), limits=Limits(entry_commands=1), light=slow
+            )
+            await solo.propose([b"a"])
+            waiting = [solo.propose([name]) for name in (b"fail", b"b", b"c")]
+            found = await asyncio.gather(*waiting, return_exceptions=True)
+            await solo.close()
+        return found
+
+    found = asyncio.run(scenario())
+    assert isinstance(found[0], OutcomeUnknown)
+    assert isinstance(found[1], OutcomeUnknown)
+    assert isinstance(found[2], Stopped)

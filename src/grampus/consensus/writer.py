@@ -8,6 +8,7 @@ What is light by the word of `light` is applied on the event loop, in its turn: 
 leaves the interpreter, and on a thread it would have to fight a busy loop to get back in, dozens of
 times per batch. Log and `apply` of light batches overlap. Everything else, and every checkpoint,
 waits until the loop has caught up, and runs on the thread. So one thread at a time has the machine.
+So does the first batch after a checkpoint: SQLite begins its WAL anew then, and syncs it for that.
 """
 
 from __future__ import annotations
@@ -128,6 +129,8 @@ class Writer:
         #: Since the last checkpoint was tried.
         self._since_entries = 0
         self._since_bytes = 0
+        #: Nothing was applied since the machine was opened or checkpointed: it will sync.
+        self._fresh = True
         #: Something is not checkpointed yet.
         self._dirty = False
         self._term = 0
@@ -153,9 +156,7 @@ class Writer:
                 durable.abandon()
         # The loop may be gone: then nobody is left to be told.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(
-                self._audience.ended, failure, current + self._unapplied
-            )
+            self._loop.call_soon_threadsafe(self._tell_end, failure, current)
 
     def _start(self, durable: DurableLog) -> None:
         """Applies what the machine lacks, and begins a term of its own."""
@@ -218,12 +219,13 @@ class Writer:
         index, term = durable.last + 1, self._term
         payload = _ENCODER.encode(commands)
         durable.append([Entry(index, term, payload)])
-        if self._light is not None and self._light(commands):
+        if self._light is not None and not self._fresh and self._light(commands):
             self._given += 1
             self._loop.call_soon_threadsafe(self._apply_on_loop, index, term, commands, pieces)
         else:
             self._catch_up()
             results, events = self._apply(index, term, commands)
+            self._fresh = False
             self._loop.call_soon_threadsafe(
                 self._audience.committed, index, pieces, results, events
             )
@@ -249,6 +251,10 @@ class Writer:
         with self._turn:
             self._taken += 1
             self._turn.notify()
+
+    def _tell_end(self, failure: BaseException | None, current: list[Piece]) -> None:
+        """On the loop, behind the last batch that it was given: only now all of them are known."""
+        self._audience.ended(failure, current + self._unapplied)
 
     def _catch_up(self) -> None:
         """On the thread: waits until the loop has applied what it was given."""
@@ -280,6 +286,7 @@ class Writer:
         self._catch_up()
         self._since_entries = self._since_bytes = 0
         durable.mark()
+        self._fresh = True
         index = self._machine.checkpoint()
         if index is not None:
             self._dirty = False

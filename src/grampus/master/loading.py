@@ -7,7 +7,8 @@ from grampus.master.core.events import LiveAttempt, Loaded, ReadyTask, RunLoaded
 from grampus.runs.change import Graphs
 
 _READY = """
-SELECT t.run, t.idx, t.attempt + 1, t.due, r.workflow, r.version, r.priority
+SELECT t.run, t.idx, t.attempt + 1, t.due, t.state = 'RETRYING', r.workflow, r.version,
+    r.priority
 FROM run r JOIN task_run t ON t.run = r.id
 WHERE r.state = 'RUNNING' AND t.state IN ('READY', 'RETRYING')
 """
@@ -65,7 +66,7 @@ class Loading:
 
     def _ready(self, tail: str, *args: str) -> tuple[ReadyTask, ...]:
         ready = []
-        for run, index, attempt, due, workflow, version, priority in self._db.query(
+        for run, index, attempt, due, retrying, workflow, version, priority in self._db.query(
             _READY + tail, args
         ):
             graph = self._graphs.get(self._db, workflow, version)
@@ -73,7 +74,14 @@ class Loading:
             task = graph.tasks[index]
             ready.append(
                 ReadyTask(
-                    run, index, attempt, due, task.group, task.slots, priority + task.priority
+                    run,
+                    index,
+                    attempt,
+                    due,
+                    task.group,
+                    task.slots,
+                    priority + task.priority,
+                    bool(retrying),
                 )
             )
         return tuple(ready)

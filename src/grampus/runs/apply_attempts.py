@@ -87,13 +87,12 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
 
 
 def _is_due(task: TaskRow, attempt: int, at: int) -> bool:
-    return (
-        task.state in (TaskState.READY, TaskState.RETRYING)
-        and task.waits == 0
-        and attempt == task.attempt + 1
-        and task.due is not None
-        and task.due <= at
-    )
+    """Only a retry waits for its time: what is READY may start, should the clock go back too."""
+    if task.waits or attempt != task.attempt + 1:
+        return False
+    if task.state == TaskState.RETRYING:
+        return task.due is not None and task.due <= at
+    return task.state == TaskState.READY
 
 
 def _start(

@@ -22,7 +22,7 @@ class LiveAttempt(Struct, frozen=True):
 
 
 class ReadyTask(Struct, frozen=True):
-    """A task that may start its `attempt` from `due` on."""
+    """A task that may start its `attempt`: now, or, when it is retrying, from `due` on."""
 
     run: str
     index: int
@@ -31,6 +31,7 @@ class ReadyTask(Struct, frozen=True):
     group: str
     slots: int
     priority: int
+    retrying: bool = False
 
 
 class Seat(Struct, frozen=True):

@@ -117,7 +117,7 @@ def _task(
     else:
         if task.state == TaskState.WAITING and task.waits:
             yield _upstream(task)
-        elif task.due is not None and task.due > now:
+        elif _is_retrying(task, now):
             yield _retry(task, now)
         if standing.run.state in (RunState.QUEUED, RunState.PAUSED):
             text = f"the run is {standing.run.state}: it starts nothing"
@@ -137,6 +137,10 @@ def _upstream(task: TaskStanding) -> Reason:
     return Reason(code="upstream", text=f"waits for {listed(ups, MOST_NAMES)}", names=names)
 
 
+def _is_retrying(task: TaskStanding, now: int) -> bool:
+    return task.state == TaskState.RETRYING and task.due is not None and task.due > now
+
+
 def _retry(task: TaskStanding, now: int) -> Reason:
     assert task.due is not None
     why = f" ({task.reason.rstrip(': ')})" if task.reason else ""
@@ -150,7 +154,7 @@ def _live(scheduler: Scheduler | None, task: TaskStanding, now: int) -> Iterator
     place = None if scheduler is None else scheduler.places.get(last.session)
     if scheduler is not None and (place is None or not place.connected):
         since = None if place is None else place.silent_since
-        for_long = "" if since is None else f" for {span(now - since)}"
+        for_long = "" if since is None else f" for {span(max(now - since, 0))}"
         text = (
             f"{task.name}/{last.attempt} may run on: its worker {last.worker} is silent{for_long}. "
             "It is adopted when the worker is back; if that never comes, declare it lost"
@@ -185,7 +189,7 @@ def _placement(
         yield _silent(group, task, now)
     elif task.slots > max(place.slots for place in there):
         yield _too_big(group, there, task)
-    elif task.due is None or task.due <= now:
+    elif not _is_retrying(task, now):
         yield from _busy(scheduler, standing, there, task, count)
 
 
@@ -200,7 +204,8 @@ def _silent(group: list[Place], task: TaskStanding, now: int) -> Reason:
     ways = []
     for place in sorted(group, key=lambda place: place.worker):
         since = place.silent_since
-        ways.append(place.worker if since is None else f"{place.worker} for {span(now - since)}")
+        for_long = "" if since is None else f" for {span(max(now - since, 0))}"
+        ways.append(f"{place.worker}{for_long}")
     times = [place.silent_since for place in group if place.silent_since is not None]
     what = "its worker is" if len(group) == 1 else "all its workers are"
     text = f"group {task.group}: {what} silent: {listed(ways, MOST_NAMES)}"

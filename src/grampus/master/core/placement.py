@@ -38,12 +38,14 @@ class Place:
     def ended(self, n: int, at: int) -> None:
         born = self._born.pop(n, None)
         if born is not None:
-            self._span += (min(at - born, 10 * SHORT) - self._span) // 8
+            took = min(max(at - born, 0), 10 * SHORT)
+            self._span += (took - self._span) // 8
 
     def ahead(self, now: int) -> int:
         """Slots that it may be given beyond its own."""
         oldest = next(iter(self._born.values()), now)
-        return self.slots if self._span < SHORT and now - oldest < 2 * SHORT else 0
+        # After a clock was set back an age is below 0: then nobody knows it.
+        return self.slots if self._span < SHORT and 0 <= now - oldest < 2 * SHORT else 0
 
     def free(self, now: int) -> int:
         return self.slots + self.ahead(now) - self.busy

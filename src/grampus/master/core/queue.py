@@ -36,7 +36,7 @@ class ReadyQueue:
         self._order += 1
         self._entries[key] = (self._order, task)
         self._by_run.setdefault(task.run, {})[task.index] = None
-        if task.due > now:
+        if task.retrying and task.due > now:
             heapq.heappush(self._delayed, (task.due, self._order, key))
         else:
             self._push(self._order, task)

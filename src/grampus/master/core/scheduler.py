@@ -26,6 +26,7 @@ from grampus.master.core.events import (
 from grampus.master.core.placement import Place, place_group
 from grampus.master.core.queue import ReadyQueue
 from grampus.master.core.turn import Order, SendAssign, Turn
+from grampus.model.run import TaskState
 from grampus.protocol import Kill, Sync
 from grampus.runs.commands import ExpireRun, StartAttempts
 from grampus.runs.events import (
@@ -107,6 +108,7 @@ class Scheduler:
                     ReadyTask(
                         event.run, event.index, event.attempt, event.due,
                         event.group, event.slots, event.priority,
+                        event.state == TaskState.RETRYING,
                     ),
                 )  # fmt: skip
             case AttemptStarted():
