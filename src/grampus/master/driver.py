@@ -28,6 +28,8 @@ log = logging.getLogger("grampus.master")
 
 #: Commands proposed together.
 BATCH = 500
+#: Between two tries while the log takes nothing more, in seconds.
+BUSY = 0.05
 
 
 class Deposed(GrampusError):
@@ -64,9 +66,7 @@ class Master:
 
     async def run(self, in_office: asyncio.Event) -> None:
         """Takes office, then rounds until cancelled. Raises Deposed."""
-        (epoch,) = await self._proposer.propose(TakeOffice(self._clock.now(), self._node))
-        assert isinstance(epoch, int)
-        self.epoch = epoch
+        self.epoch = epoch = await self._take_office()
         scheduler = Scheduler(epoch)
         # Facts up to the loaded revision that are in the inbox too are skipped by the scheduler.
         loaded = await asyncio.to_thread(self._loading.everything)
@@ -89,13 +89,24 @@ class Master:
             if not self._inbox:
                 await self._sleep(turn.wake_at)
 
+    async def _take_office(self) -> int:
+        """As often as it takes: clients that submit need no master, and may be many already."""
+        while True:
+            try:
+                (epoch,) = await self._proposer.propose(TakeOffice(self._clock.now(), self._node))
+            except Overloaded:
+                await asyncio.sleep(BUSY)
+                continue
+            assert isinstance(epoch, int)
+            return epoch
+
     async def _propose(self, turn: Turn) -> None:
         for start in range(0, len(turn.commands), BATCH):
             commands = turn.commands[start : start + BATCH]
             try:
                 answers = await self._proposer.propose(*commands)
             except Overloaded as error:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(BUSY)
                 busy = Refusal("overloaded", str(error))
                 answers = [busy for _ in commands]
             self._inbox.extend(

@@ -55,15 +55,26 @@ def end_session(change: Change, command: EndSession) -> str | Refusal:
 
 
 def _end(change: Change, at: int, session: int, worker: str, reason: str) -> None:
-    """First the attempts are LOST, then the session is over: a fact never names a dead session."""
+    """First its attempts are over, then the session: a fact never names a dead session.
+
+    What may have run is LOST. What was given ahead of a free slot, and is not known to have
+    started, is CANCELLED: that is charged to nobody. One at least is charged, if there are any, so
+    that a task that brings its machine down is not tried for ever."""
+    room: int = change.db.value("SELECT slots FROM session WHERE id = ?", (session,))
     live = change.db.query(
-        "SELECT n FROM attempt WHERE session = ? AND ended IS NULL ORDER BY n", (session,)
+        "SELECT n, slots, state FROM attempt WHERE session = ? AND ended IS NULL"
+        " ORDER BY state = 'RUNNING' DESC, n",
+        (session,),
     )
-    for (n,) in live:
-        lost = ReportAttempt(
-            at, session, n, AttemptState.LOST, at, None, reason, (), None, 0, 0
-        )  # fmt: skip
-        report_attempt(change, lost)
+    for n, slots, before in list(live):
+        state, error = AttemptState.LOST, reason
+        if before != AttemptState.RUNNING and slots > room:
+            state, error = AttemptState.CANCELLED, f"{reason}: it is not known to have started"
+            room = 0  # those behind it waited too
+        room -= slots
+        report_attempt(
+            change, ReportAttempt(at, session, n, state, at, None, error, (), None, 0, 0)
+        )
     change.db.execute(
         "UPDATE session SET ended = ?, reason = ? WHERE id = ?", (at, reason, session)
     )

@@ -7,6 +7,7 @@ came.
     explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
     report r1/a/1 ok | failed | timeout | lost | cancelled | running
+    start r1/a/1 r1/b/1 on w1                           whatever the scheduler thinks of it
     synced w1 missing r1/a/1
 
 `pytest tests/scenarios --rewrite` writes down what came; the diff is the review.
@@ -41,6 +42,7 @@ from grampus.runs.commands import (
     ReportAttempt,
     ResumeRun,
     RetryRun,
+    StartAttempts,
     SubmitRun,
     TakeOffice,
     pack_definition,
@@ -174,6 +176,8 @@ class Stage(World):
                 self.propose(PauseRun(self.now, words[0], "ann"))
             case "resume":
                 self.propose(ResumeRun(self.now, words[0], "ann"))
+            case "start":
+                self.start(self.session_of(words[-1]), words[:-2])
             case "retry":
                 self.propose(RetryRun(self.now, words[0], options.get("from", ""), "ann"))
             case "declare-lost":
@@ -252,6 +256,13 @@ class Stage(World):
         )
         self.names[session] = name
         self.pending.append(WorkerConnected(session))
+
+    def start(self, session: int, names: list[str]) -> None:
+        for name in names:
+            run, task, attempt = name.split("/")
+            index = next(each.index for each in self.queries().tasks(run) if each.name == task)
+            epoch = self.scheduler.epoch
+            self.propose(StartAttempts(self.now, epoch, session, run, [(index, int(attempt))]))
 
     def session_of(self, worker: str) -> int:
         return max(session for session, name in self.names.items() if name == worker)

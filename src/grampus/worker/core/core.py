@@ -235,8 +235,6 @@ class WorkerCore:
         if self.stopping:
             error = "the worker was stopped"
             self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
-        elif self.orphaned:
-            self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
         elif event.slots > self.slots.total:
             error = f"it needs {event.slots} slots, this worker has {self.slots.total}"
             self._over(attempt, AttemptState.FAILED, self._now, error=error)
@@ -356,6 +354,8 @@ class WorkerCore:
                 self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
             else:
                 self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
+        if self.orphaned:
+            self._never_launch(AttemptState.CANCELLED, "the warden died before it was started")
         # The end of what was seen has been reported: it comes again, and is taken.
         strange = sorted(n for n in found if n not in self.seen)
         if strange:
@@ -376,11 +376,17 @@ class WorkerCore:
             self._out.append(End(attempt.n))
 
     def _warden_lost(self) -> None:
-        """Nothing starts until a new session; what was launched may still have processes."""
+        """Nothing starts until a new session; what was launched may still have processes.
+
+        What was not launched, and what is assigned meanwhile, waits for the next warden: was it
+        given back now, it would be assigned here again, again and again."""
         self._log("the warden is gone")
         self.warden = False
         self.orphaned = self.session is not None
-        self._never_launch(AttemptState.LOST, "the warden died")
+        for attempt in list(self.attempts.values()):
+            if attempt.stage is Stage.PREPARING:
+                error = "the warden died before it was started"
+                self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
 
     def _started(self, n: int, at: int) -> None:
         attempt = self.attempts.get(n)
