@@ -13,7 +13,7 @@ help: ## this list
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make format write the code in its one format"
 	@echo "make bench  speed, side by side with the limits of this machine (BENCH=name for one)"
-	@echo "make soak   the random tests, with many more examples (SOAK=minutes, default 10)"
+	@echo "make soak   kill -9 of a busy node for SOAK=minutes (default 10), then the random tests with many more examples"
 	@echo "make clean  remove what the above made"
 
 $(BIN)/python:
@@ -50,6 +50,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 soak: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.soak --minutes $(or $(SOAK),10)
 	@SOAK=$(or $(SOAK),10) $(BIN)/python -m pytest tests/properties tests/simulation --hypothesis-profile=soak --timeout=0
 
 clean:
