@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, descriptors, play
+from warden_ground import ALL_KINDS, KINDS, Ground, descriptors, play
 
 from grampus.worker.orders import Ended, Started
 from grampus.worker.process_tree import children
 
 both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
 def ignored(mask: str) -> set[int]:
@@ -22,7 +23,7 @@ def ignored(mask: str) -> set[int]:
     return {n for n in range(1, 65) if int(mask, 16) >> (n - 1) & 1} - {32, 33}
 
 
-@both
+@each
 def test_exit_codes_and_signals_are_told_apart(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "exit 0")
@@ -117,7 +118,7 @@ def test_a_program_that_closes_removes_or_replaces_its_files_disturbs_nobody(
     play(story, tmp_path, kind, slots=1)
 
 
-@both
+@each
 def test_an_attempt_gets_its_folder_its_environment_and_nothing_else(
     kind: str, tmp_path: Path
 ) -> None:
@@ -165,7 +166,7 @@ def test_in_a_pid_namespace_proc_shows_only_ones_own(tmp_path: Path) -> None:
     play(story, tmp_path, "pid-namespace")
 
 
-@both
+@each
 def test_what_cannot_be_started_says_why(kind: str, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("no program")
     (tmp_path / "plain").chmod(0o600)
@@ -222,7 +223,7 @@ def test_a_large_environment_and_many_arguments_pass(kind: str, tmp_path: Path) 
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_launches_beyond_the_slots_wait_and_a_used_number_starts_nothing(
     kind: str, tmp_path: Path
 ) -> None:
@@ -245,7 +246,7 @@ def test_launches_beyond_the_slots_wait_and_a_used_number_starts_nothing(
     play(story, tmp_path, kind, slots=1)
 
 
-@both
+@each
 def test_a_thousand_attempts_leave_no_descriptor_and_no_process(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         def census() -> list[int]:

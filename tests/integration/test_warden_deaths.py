@@ -12,13 +12,24 @@ import time
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, interpreter, is_alive, play, until
+from warden_ground import (
+    ALL_KINDS,
+    KINDS,
+    Ground,
+    insist_on_cgroups,
+    interpreter,
+    is_alive,
+    play,
+    until,
+)
 
+from grampus.worker import cgroup
 from grampus.worker.orders import Ended, Ready, Started, Taken
 from grampus.worker.process_tree import MARK, children, descendants, marked
 from grampus.worker.warden_client import LOG_LIMIT, WardenClient, WardenFailed
 
 both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", ALL_KINDS)
 #: A main process, a child, and two daemons, one of them without the mark; all deaf to TERM.
 FAMILY = (
     "trap '' TERM; setsid sleep 600 & (setsid sleep 600 &);"
@@ -56,7 +67,7 @@ async def all_gone(pids: list[int], within: float = 10) -> None:
     await until(lambda: not any(map(is_alive, pids)), f"{pids} are gone", within)
 
 
-@both
+@each
 def test_kill_9_of_a_shim_is_told_when_all_of_its_attempt_is_gone(
     kind: str, tmp_path: Path
 ) -> None:
@@ -79,7 +90,7 @@ def test_kill_9_of_a_shim_is_told_when_all_of_its_attempt_is_gone(
     play(story, tmp_path, kind, slots=2)
 
 
-@both
+@each
 def test_all_shims_killed_at_once_and_again(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         for turn in range(3):
@@ -94,7 +105,7 @@ def test_all_shims_killed_at_once_and_again(kind: str, tmp_path: Path) -> None:
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_an_idle_shim_that_dies_is_replaced(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "true")
@@ -112,7 +123,7 @@ def test_an_idle_shim_that_dies_is_replaced(kind: str, tmp_path: Path) -> None:
     play(story, tmp_path, kind, slots=1)
 
 
-@both
+@each
 def test_kill_9_of_the_warden_leaves_nothing_and_the_next_one_finds_an_empty_house(
     kind: str, tmp_path: Path
 ) -> None:
@@ -136,9 +147,15 @@ def test_kill_9_of_the_warden_leaves_nothing_and_the_next_one_finds_an_empty_hou
     play(story, tmp_path, kind)
 
 
-def test_kill_9_of_warden_and_shims_together_is_mended_by_the_next_warden(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "forgets"), [("subreaper", "true"), ("cgroup", "true"), ("cgroup", f"unset {MARK}")]
+)
+def test_kill_9_of_warden_and_shims_together_is_mended_by_the_next_warden(
+    kind: str, forgets: str, tmp_path: Path
+) -> None:
     async def story(ground: Ground) -> None:
-        ground.sh(1, "setsid sleep 600 & (setsid sleep 600 &) ; echo up; sleep 600")
+        script = "setsid sleep 600 & (setsid sleep 600 &) ; echo up; sleep 600"
+        ground.sh(1, f"{forgets}; {script}")
         await ground.written(ground.live(await ground.slot_of(1)), "up")
         pids = descendants(ground.client.pid)
         shims = children(ground.client.pid)
@@ -151,7 +168,41 @@ def test_kill_9_of_warden_and_shims_together_is_mended_by_the_next_warden(tmp_pa
         await all_gone(pids)
         assert "ending what an earlier warden left" in (ground.folder / "warden.log").read_text()
 
-    play(story, tmp_path, "subreaper")
+    play(story, tmp_path, kind, slots=1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to leave a cgroup")
+def test_who_leaves_its_cgroup_ends_with_its_attempt(tmp_path: Path) -> None:
+    insist_on_cgroups()
+    outside = Path(cgroup.path("x")).parent / "cgroup.procs"
+
+    async def story(ground: Ground) -> None:
+        for n, last in ((1, "exit 0"), (2, "sleep 600")):
+            away = f"(echo 0 > {outside}; unset {MARK}; echo up; setsid sleep 600) &"
+            ground.sh(n, f"{away} sleep 0.3; {last}", grace=200)
+            await ground.written(ground.live(await ground.slot_of(n)), "up")
+            below = descendants(ground.client.pid)
+            shims = children(ground.client.pid)
+            if n == 2:
+                ground.end(n)
+            await ground.ended(n)
+            assert [p for p in below if p not in shims and is_alive(p)] == []
+
+    play(story, tmp_path, "cgroup", slots=1)
+
+
+def test_folders_that_an_attempt_made_in_its_cgroup_are_ended_and_removed(tmp_path: Path) -> None:
+    async def story(ground: Ground) -> None:
+        folder = cgroup.path(ground.client.instance) + "/slot0"
+        enter = f"mkdir -p {folder}/a/b; echo 0 > {folder}/a/b/cgroup.procs; echo up; sleep 600"
+        ground.sh(1, f"({enter}) & sleep 600", grace=60_000)
+        await ground.written(ground.live(await ground.slot_of(1)), "up")
+        ground.end(1)
+        end = await ground.ended(1, 5)
+        assert (end.cause, end.exit) == ("end", -signal.SIGTERM)
+        assert descendants(ground.client.pid) == children(ground.client.pid)
+
+    play(story, tmp_path, "cgroup", slots=1)
 
 
 @both
@@ -305,7 +356,7 @@ def test_a_second_warden_waits_until_the_first_has_ended_its_attempts(
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_sigterm_to_the_warden_ends_everything_in_order(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "trap 'echo saved; exit 0' TERM; echo up; while :; do sleep 0.02; done")

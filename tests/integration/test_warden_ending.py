@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, is_alive, play, until
+from warden_ground import ALL_KINDS, Ground, is_alive, play, until
 
 from grampus.worker.orders import Ended, Launch, Started
 from grampus.worker.process_tree import MARK, descendants, marked
 
-both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", ALL_KINDS)
 
 #: 500 processes, each in a session of its own, half of them orphans twice over, half deaf to TERM.
 CROWD = """
@@ -47,7 +47,7 @@ def _parent(pid: int) -> int:
         return 0
 
 
-@both
+@each
 def test_term_reaches_everybody_and_the_grace_is_theirs(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(
@@ -68,7 +68,7 @@ def test_term_reaches_everybody_and_the_grace_is_theirs(kind: str, tmp_path: Pat
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_who_ignores_term_is_killed_after_the_grace(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "trap '' TERM; echo up; while :; do sleep 0.05; done", grace=300)
@@ -82,7 +82,7 @@ def test_who_ignores_term_is_killed_after_the_grace(kind: str, tmp_path: Path) -
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_a_stopped_process_hears_term(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "echo up; kill -STOP $$; sleep 60", grace=60_000)
@@ -93,7 +93,7 @@ def test_a_stopped_process_hears_term(kind: str, tmp_path: Path) -> None:
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_a_timeout_is_its_own_cause(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "sleep 60", timeout=200)
@@ -108,7 +108,7 @@ def test_a_timeout_is_its_own_cause(kind: str, tmp_path: Path) -> None:
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_end_during_the_grace_of_a_timeout_changes_nothing(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         script = "trap 'echo heard' TERM; echo up; while :; do sleep 0.02; done"
@@ -123,7 +123,7 @@ def test_end_during_the_grace_of_a_timeout_changes_nothing(kind: str, tmp_path: 
     play(story, tmp_path, kind)
 
 
-@both
+@each
 @pytest.mark.parametrize("way", ["exits", "is ended", "is killed"])
 def test_five_hundred_runaway_children_do_not_outlive_their_attempt(
     kind: str, way: str, tmp_path: Path
@@ -148,7 +148,7 @@ def test_five_hundred_runaway_children_do_not_outlive_their_attempt(
     play(story, tmp_path, kind, slots=1)
 
 
-@both
+@each
 def test_a_process_that_keeps_forking_is_caught(kind: str, tmp_path: Path) -> None:
     # Every 2 ms a child takes over and its parent dies: no list of processes is true for long.
     program = (
@@ -170,7 +170,7 @@ def test_a_process_that_keeps_forking_is_caught(kind: str, tmp_path: Path) -> No
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_a_daemon_left_behind_without_its_mark_is_killed_before_the_report(
     kind: str, tmp_path: Path
 ) -> None:
@@ -182,7 +182,7 @@ def test_a_daemon_left_behind_without_its_mark_is_killed_before_the_report(
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_ends_race_with_starts_and_ends(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         for n in range(1, 201):
@@ -205,7 +205,7 @@ def test_ends_race_with_starts_and_ends(kind: str, tmp_path: Path) -> None:
     play(story, tmp_path, kind)
 
 
-@both
+@each
 def test_an_attempt_that_waits_for_a_slot_can_be_ended(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         ground.sh(1, "sleep 60")
@@ -220,7 +220,7 @@ def test_an_attempt_that_waits_for_a_slot_can_be_ended(kind: str, tmp_path: Path
     play(story, tmp_path, kind, slots=1)
 
 
-@both
+@each
 def test_shutdown_ends_all_within_its_grace_and_reports_each(kind: str, tmp_path: Path) -> None:
     async def story(ground: Ground) -> None:
         deaf = "trap '' TERM; echo up; while :; do sleep 0.05; done"

@@ -13,16 +13,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from warden_ground import KINDS, Ground, insist_on_namespaces, interpreter, is_alive, play, until
+from warden_ground import (
+    ALL_KINDS,
+    Ground,
+    insist_on_cgroups,
+    insist_on_namespaces,
+    interpreter,
+    is_alive,
+    play,
+    until,
+)
 
 from grampus.worker.orders import Ended, Stuck
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.warden_client import WardenFailed
 
-both = pytest.mark.parametrize("kind", KINDS)
+each = pytest.mark.parametrize("kind", ALL_KINDS)
 
 
-@both
+@each
 def test_what_cannot_be_killed_keeps_its_slot_and_is_told_again_and_again(
     kind: str, tmp_path: Path
 ) -> None:
@@ -33,7 +42,8 @@ def test_what_cannot_be_killed_keeps_its_slot_and_is_told_again_and_again(
 import os
 import grampus.worker.containment as c, grampus.worker.shim as s, grampus.worker.keeper as k
 s.STUCK_AFTER = k.STUCK_AFTER = 200
-for kind in (c.PidNamespace, c.Subreaper):
+import grampus.worker.cgroup as g
+for kind in (c.PidNamespace, c.Subreaper, g.Cgroup):
     def signal(self, number, real=kind.signal):
         if not os.path.exists({str(immortal)!r}):
             real(self, number)
@@ -61,7 +71,7 @@ for kind in (c.PidNamespace, c.Subreaper):
     play(story, tmp_path, kind, slots=1, python=python)
 
 
-@both
+@each
 def test_a_shim_that_falls_silent_is_killed_with_its_attempt(kind: str, tmp_path: Path) -> None:
     python = interpreter(
         tmp_path, "import grampus.worker.keeper as k\nk.SILENCE = 300\nk._BEAT = 50"
@@ -91,14 +101,19 @@ def test_a_shim_that_falls_silent_is_killed_with_its_attempt(kind: str, tmp_path
     play(warm, tmp_path, kind, slots=1, python=python)
 
 
-def without_namespaces(folder: Path) -> str:
+def without_cgroups(folder: Path) -> str:
+    """A Python that sees no cgroup v2."""
+    return interpreter(folder, "import grampus.worker.cgroup as c\nc._homes = list")
+
+
+def without_namespaces(folder: Path, python: str = sys.executable) -> str:
     """A Python that must not make namespaces; skips where that cannot be arranged."""
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
         pytest.skip("needs root and setpriv, to take the right to make namespaces away")
-    script = folder / "python"
+    script = folder / "bounded-python"
     drop = "--bounding-set=-sys_admin --inh-caps=-sys_admin"
-    script.write_text(f'#!/bin/sh\nexec {setpriv} {drop} "{sys.executable}" "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {setpriv} {drop} "{python}" "$@"\n')
     script.chmod(0o700)
     return str(script)
 
@@ -106,28 +121,44 @@ def without_namespaces(folder: Path) -> str:
 def test_where_namespaces_are_forbidden_the_subreaper_takes_over_and_says_why(
     tmp_path: Path,
 ) -> None:
+    python = without_namespaces(tmp_path, without_cgroups(tmp_path))
+    log = asyncio.run(choice(tmp_path, python, "subreaper"))
+    assert "pid-namespace does not work here (clone3: Operation not permitted" in log
+    assert "cgroup does not work here (no cgroup v2 is mounted)" in log
+    assert "taking subreaper" in log
+
+
+def test_where_namespaces_are_forbidden_a_cgroup_is_next(tmp_path: Path) -> None:
     python = without_namespaces(tmp_path)
+    insist_on_cgroups()
+    log = asyncio.run(choice(tmp_path, python, "cgroup"))
+    assert "pid-namespace does not work here (clone3: Operation not permitted" in log
+    assert "taking subreaper" not in log
 
-    async def tell() -> None:
-        ground = Ground(tmp_path / "worker", "auto", 1, 1 << 20)
-        await ground.start(python=python)
-        try:
-            assert ground.client.containment == "subreaper"
-            ground.sh(1, "exit 3")
-            assert (await ground.ended(1)).exit == 3
-        finally:
-            await ground.client.stop(0)
-        log = (ground.folder / "warden.log").read_text()
-        assert "pid-namespace does not work here (clone3: Operation not permitted" in log
-        assert "taking subreaper" in log
 
-    asyncio.run(tell())
+async def choice(folder: Path, python: str, kind: str) -> str:
+    """What `auto` takes; gives the log."""
+    ground = Ground(folder / "worker", "auto", 1, 1 << 20)
+    await ground.start(python=python)
+    try:
+        assert ground.client.containment == kind
+        ground.sh(1, "exit 3")
+        assert (await ground.ended(1)).exit == 3
+    finally:
+        await ground.client.stop(0)
+    return (ground.folder / "warden.log").read_text()
 
 
 def test_a_containment_that_was_asked_for_and_does_not_work_is_an_error(tmp_path: Path) -> None:
     ground = Ground(tmp_path / "worker", "pid-namespace", 1, 1 << 20)
     with pytest.raises(WardenFailed, match="Operation not permitted"):
         asyncio.run(ground.start(python=without_namespaces(tmp_path)))
+
+
+def test_a_cgroup_that_was_asked_for_and_is_not_there_is_an_error(tmp_path: Path) -> None:
+    ground = Ground(tmp_path / "worker", "cgroup", 1, 1 << 20)
+    with pytest.raises(WardenFailed, match="no cgroup v2 is mounted"):
+        asyncio.run(ground.start(python=without_cgroups(tmp_path)))
 
 
 def test_auto_takes_the_pid_namespace_where_it_works(tmp_path: Path) -> None:

@@ -12,11 +12,15 @@ from typing import TypeVar
 
 import pytest
 
+from grampus.cli.checkup import probe_cgroup
+from grampus.worker import cgroup
 from grampus.worker.orders import End, Ended, Launch, Notice, Started, Stuck
 from grampus.worker.process_tree import marked
 from grampus.worker.warden_client import WardenClient
 
 KINDS = ("pid-namespace", "subreaper")
+#: For the tests in which it could make a difference.
+ALL_KINDS = ("pid-namespace", "cgroup", "subreaper")
 Said = TypeVar("Said", Started, Ended, Stuck)
 
 
@@ -133,6 +137,8 @@ def play(
     """Tells a story on a fresh warden, ends it, and insists that nothing of it is left."""
     if kind == "pid-namespace":
         insist_on_namespaces()
+    if kind == "cgroup":
+        insist_on_cgroups()
 
     async def tell() -> None:
         ground = Ground(folder / "worker", kind, slots, cap)
@@ -145,6 +151,10 @@ def play(
             await ground.client.stop(0)
             left = marked(instance)
             await until(lambda: not marked(instance), f"nothing is left of {left}")
+        print(f"contained by {kind}")
+        if kind == "cgroup":
+            folders = [cgroup.path(each) for each in (instance, ground.client.instance)]
+            assert not any(map(os.path.exists, folders))
 
     asyncio.run(tell())
 
@@ -174,7 +184,7 @@ def insist_on_namespaces() -> None:
         containment = PidNamespace()
         _namespaces = ""
         try:
-            pid = containment.fork()
+            pid = containment.fork(0)
             if pid == 0:
                 try:
                     containment.enter()
@@ -187,6 +197,19 @@ def insist_on_namespaces() -> None:
             _namespaces = f"no PID namespaces here: {error}"
     if _namespaces:
         pytest.skip(_namespaces)
+
+
+_cgroups: str | None = None
+
+
+def insist_on_cgroups() -> None:
+    """Skips, with the reason, where this user has no cgroup v2 to make folders in."""
+    global _cgroups
+    if _cgroups is None:
+        reason = probe_cgroup()
+        _cgroups = f"no cgroup v2 for containment here: {reason}" if reason else ""
+    if _cgroups:
+        pytest.skip(_cgroups)
 
 
 def descriptors(pid: int) -> int:

@@ -28,7 +28,7 @@ def test_it_looks_and_leaves_nothing_behind(tmp_path: Path) -> None:
     ]
     assert list(tmp_path.iterdir()) == []
     assert found["disk"].state in ("ok", "warn")
-    assert found["containment"].found.split(":")[0] in ("pid-namespace", "subreaper")
+    assert found["containment"].found.split(":")[0] in ("pid-namespace", "cgroup", "subreaper")
     assert all(each.advice for each in found.values() if each.state != "ok")
 
 
@@ -48,7 +48,7 @@ class Forbidden:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def fork(self) -> int:
+    def fork(self, slot: int) -> int:
         import os
 
         if self.where == "fork":
@@ -62,21 +62,42 @@ class Forbidden:
     def signal(self, number: int) -> None:
         raise AssertionError("nothing runs")
 
+    def empty(self) -> bool:
+        return self.where != "empty"
+
+    def end(self, slot: int) -> bool:
+        raise AssertionError("nothing was left")
+
 
 def test_a_probe_tells_where_it_fails() -> None:
     assert probe(Forbidden("nowhere")) == ""
     assert probe(Forbidden("fork")) == "no such luck"
     assert probe(Forbidden("enter")) == "not in here"
+    assert probe(Forbidden("empty")) == "it ends at once"
 
 
 def test_without_namespaces_it_warns_and_says_what_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkup.PidNamespace, "fork", Forbidden("fork").fork)
+    monkeypatch.setattr(checkup.cgroup, "_homes", list)
     found = machine(tmp_path, listen="127.0.0.1:0")
     assert (found["containment"].state, found["containment"].found) == ("warn", "subreaper")
     assert "no such luck" in found["pid namespaces"].found
+    assert "no cgroup v2 is mounted" in found["cgroup"].found
     assert found["warm python"].state == "warn"
+
+
+def test_without_namespaces_a_cgroup_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup.PidNamespace, "fork", Forbidden("fork").fork)
+    monkeypatch.setattr(checkup, "probe_cgroup", lambda: "")
+    monkeypatch.setattr(checkup.cgroup, "path", lambda _: "/sys/fs/cgroup/x/grampus-")
+    found = machine(tmp_path, listen="127.0.0.1:0")
+    assert found["containment"].state == "ok"
+    assert found["containment"].found.startswith("cgroup: ")
+    assert found["cgroup"].found == "v2 can be used, in /sys/fs/cgroup/x"
 
 
 def test_json_is_one_document_and_a_failure_leaves_with_1(

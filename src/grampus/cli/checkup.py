@@ -24,6 +24,8 @@ from msgspec import Struct
 
 from grampus.config import Config
 from grampus.errors import GrampusError
+from grampus.worker import cgroup
+from grampus.worker.cgroup import Cgroup
 from grampus.worker.containment import Containment, PidNamespace, Subreaper
 
 State = Literal["ok", "warn", "fail"]
@@ -80,10 +82,10 @@ def _kernel(config: Config) -> Finding:
 
 
 def probe(containment: Containment) -> str:
-    """Why a shim of this kind cannot live here, or empty."""
+    """Why no attempt can be contained in this way here, or empty. One is started, `/bin/true`."""
     reader, writer = os.pipe()
     try:
-        pid = containment.fork()
+        pid = containment.fork(0)
         if pid == 0:
             _live(containment, writer)
         status = os.waitpid(pid, 0)[1]
@@ -103,17 +105,39 @@ def _live(containment: Containment, writer: int) -> NoReturn:
     code = 1
     try:
         containment.enter()
-        code = 0
+        program = next(p for p in ("/bin/true", "/usr/bin/true", "/bin/sh") if os.path.exists(p))
+        end = os.waitpid(os.posix_spawn(program, [program], {}), 0)[1]
+        code = int(end != 0 or not containment.empty())
     except OSError as error:
         os.write(writer, (error.strerror or str(error)).encode())
     finally:
         os._exit(code)
 
 
+def probe_cgroup() -> str:
+    """As `probe`, in a folder that is removed again."""
+    try:
+        containment = Cgroup(cgroup.path(f"doctor-{os.urandom(8).hex()}"))
+    except OSError as error:
+        return error.strerror or str(error)
+    try:
+        containment.open()
+        return probe(containment)
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        deadline = time.monotonic() + 2
+        while not cgroup.clear(containment.folder) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
 def _containment(config: Config) -> Finding:
-    reason = probe(PidNamespace())
-    if not reason:
-        return Finding("containment", "ok", f"{PidNamespace.name}: whatever ends, nothing stays")
+    """What a node started here now would choose."""
+    promise = "whatever ends, nothing stays"
+    if not probe(PidNamespace()):
+        return Finding("containment", "ok", f"{PidNamespace.name}: {promise}")
+    if not probe_cgroup():
+        return Finding("containment", "ok", f"{Cgroup.name}: {promise}")
     if reason := probe(Subreaper()):
         advice = "attempts cannot be contained: run as another user or on another kernel"
         return Finding("containment", "fail", reason, advice)
@@ -151,16 +175,13 @@ def _user_namespaces(config: Config) -> Finding:
 
 
 def _cgroup(config: Config) -> Finding:
-    """Told for people: no containment of this version uses it."""
-    mounts = [line.split() for line in (_read("/proc/self/mounts") or "").splitlines()]
-    root = next((fields[1] for fields in mounts if fields[2] == "cgroup2"), None)
-    if root is None:
-        return Finding("cgroup", "ok", "no cgroup v2 here; not needed")
-    lines = (_read("/proc/self/cgroup") or "").splitlines()
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    folder = root + own.rstrip("/")
-    mine = "delegated to this user" if os.access(folder, os.W_OK) else "not delegated"
-    return Finding("cgroup", "ok", f"v2 at {folder}, {mine}; not used for containment")
+    """The second choice: missed only where there is no PID namespace."""
+    if reason := probe_cgroup():
+        if probe(PidNamespace()):
+            advice = "allow namespaces, or delegate a cgroup (systemd: Delegate=yes)"
+            return Finding("cgroup", "warn", f"cannot be used: {reason}", advice)
+        return Finding("cgroup", "ok", f"cannot be used: {reason}; not needed")
+    return Finding("cgroup", "ok", f"v2 can be used, in {os.path.dirname(cgroup.path(''))}")
 
 
 def _ptrace(config: Config) -> Finding:

@@ -1,6 +1,7 @@
 """What holds the processes of an attempt together: all of them can be ended, and none is missed.
 
-Two kinds, with the same promise: once the shim has no child left, nothing of the attempt is left.
+Two kinds are here, with the same promise: once the shim has no child left, nothing of the attempt
+is left. A third one is in `cgroup`.
 
 `pid-namespace`: the shim is the init of a PID namespace with a `/proc` of its own. Whoever loses
 its parent becomes a child of the shim, `kill(-1)` reaches everybody, and when the shim dies,
@@ -42,7 +43,7 @@ class Containment(Protocol):
 
     name: str
 
-    def fork(self) -> int:
+    def fork(self, slot: int) -> int:
         """Makes the shim. Returns its pid, and 0 in the shim; OSError when it is not allowed."""
         ...
 
@@ -54,6 +55,15 @@ class Containment(Protocol):
         """In the shim: to every process of the attempt. Fine when there is none."""
         ...
 
+    def empty(self) -> bool:
+        """In the shim, when it has no child left: is nothing left anywhere else?"""
+        ...
+
+    def end(self, slot: int) -> bool:
+        """In the warden, when the shim of the slot is gone: KILL to what it has left. True when
+        there is nothing, but for what has fallen to the warden itself."""
+        ...
+
 
 class PidNamespace:
     name = "pid-namespace"
@@ -61,7 +71,7 @@ class PidNamespace:
     def __init__(self) -> None:
         self._uid, self._gid = os.geteuid(), os.getegid()
 
-    def fork(self) -> int:
+    def fork(self, slot: int) -> int:
         flags = _NEWPID | _NEWNS | (_NEWUSER if self._uid else 0)
         # flags, pidfd, child_tid, parent_tid, exit_signal, and six that are not used.
         arguments = struct.pack("11Q", flags, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, 0)
@@ -109,11 +119,17 @@ class PidNamespace:
         except ProcessLookupError:
             return
 
+    def empty(self) -> bool:
+        return True
+
+    def end(self, slot: int) -> bool:
+        return True
+
 
 class Subreaper:
     name = "subreaper"
 
-    def fork(self) -> int:
+    def fork(self, slot: int) -> int:
         return os.fork()
 
     def enter(self) -> None:
@@ -127,6 +143,12 @@ class Subreaper:
                 os.kill(pid, number)
             except (ProcessLookupError, PermissionError):
                 continue  # Gone, or of another user: who cannot be ended is reported as stuck.
+
+    def empty(self) -> bool:
+        return True
+
+    def end(self, slot: int) -> bool:
+        return True
 
 
 def become_subreaper() -> None:

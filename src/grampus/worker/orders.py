@@ -81,7 +81,7 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
     The ends that nobody has taken are said again right after it."""
 
     instance: str
-    #: `pid-namespace` or `subreaper`
+    #: `pid-namespace`, `cgroup` or `subreaper`
     containment: str
     #: How many it was made with.
     slots: int

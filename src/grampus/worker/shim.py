@@ -282,7 +282,7 @@ class Shim:
         attempt.again = min(2 * attempt.again, _KILL_AGAIN_MOST)
 
     def _reap(self, attempt: Attempt) -> bool:
-        """Takes leave of who ended. True when no child is left: the containment is empty."""
+        """Takes leave of who ended. True when no child is left and the containment is empty."""
         try:
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -291,7 +291,7 @@ class Shim:
                 if pid == attempt.pid:
                     attempt.exit = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
-            return True
+            return self._containment.empty()
 
     def _report(self, attempt: Attempt) -> None:
         self._attempt = None

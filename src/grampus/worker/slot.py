@@ -31,6 +31,8 @@ class Slot:
         self.channel: Channel | None = None
         #: Of the shim; kept until it is reaped.
         self.pid: int | None = None
+        #: Of the newest shim.
+        self._containment: Containment | None = None
         #: What runs here.
         self.launch: Launch | None = None
         #: Wall ms of its start.
@@ -44,7 +46,7 @@ class Slot:
         """Makes the shim; OSError when the system does not let it. Only from the main thread."""
         ours, theirs = socket.socketpair()
         try:
-            pid = containment.fork()
+            pid = containment.fork(self.number)
             if pid == 0:
                 files = SlotFiles(*self._files)
                 become_shim(containment, theirs, lock, files, self._mark, passed)
@@ -53,7 +55,7 @@ class Slot:
             raise
         finally:
             theirs.close()
-        self.pid = pid
+        self.pid, self._containment = pid, containment
         self.channel = Channel(ours)
         return self.channel
 
@@ -81,10 +83,12 @@ class Slot:
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> bool:
-        """True once the shim is gone; with a PID namespace, everything in it is gone before."""
+        """True once the shim is gone, and what it left: with a PID namespace, that goes before."""
         if self.pid is not None and os.waitpid(self.pid, os.WNOHANG)[0]:
             self.pid = None
-        return self.pid is None
+        if self.pid is not None:
+            return False
+        return self._containment is None or self._containment.end(self.number)
 
     def keep(self, stem: str) -> Kept:
         """In place of a dead shim: gives what its attempt wrote its name."""

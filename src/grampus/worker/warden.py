@@ -20,11 +20,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from grampus.errors import GrampusError, Refused
+from grampus.worker import cgroup
 from grampus.worker.capture import DEFAULT_CAP, clear_slots
+from grampus.worker.cgroup import Cgroup
 from grampus.worker.containment import Containment, PidNamespace, Subreaper, become_subreaper
 from grampus.worker.keeper import Keeper, log
 from grampus.worker.orders import Ended, Launch
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="grampus.worker.warden")
     parser.add_argument("--dir", required=True, help="folder of the worker")
     parser.add_argument("--slots", required=True, type=int)
-    kinds = ("auto", PidNamespace.name, Subreaper.name)
+    kinds = ("auto", PidNamespace.name, Cgroup.name, Subreaper.name)
     parser.add_argument("--containment", choices=kinds, default="auto")
     parser.add_argument("--output-cap", type=int, default=DEFAULT_CAP, help="bytes per stream")
     options = parser.parse_args(argv)
@@ -70,11 +73,13 @@ def _serve(folder: str, count: int, cap: int, kind: str) -> None:
     clear_slots(attempts)
     gc.collect()
     gc.freeze()
-    containment = _choose(kind, Slot(0, attempts, cap, instance), lock)
+    containment = _choose(kind, Slot(0, attempts, cap, instance), lock, instance)
     slots = [Slot(k, attempts, cap, instance) for k in range(count)]
     address = os.path.join(folder, SOCKET)
     keeper = Keeper(slots, instance, lock, containment, address, attempts, cap)
     keeper.run(_listen(folder), signals)
+    if isinstance(containment, Cgroup):
+        _remove(containment)
 
 
 def _shed_descriptors() -> None:
@@ -99,18 +104,23 @@ def _own(folder: str) -> int:
 
 
 def _end_leftovers(lock: int, instance: str) -> None:
-    """The lock holds the instance of its owner. What an owner left that was killed is ended first:
-    a dying PID namespace lets go of the lock a moment before it is empty."""
-    before = os.pread(lock, 64, 0).decode("ascii", "replace").strip()
+    """The lock holds the instance of its owner, and its cgroup if it has one. What an owner left
+    that was killed is ended first: a dying PID namespace lets go of the lock a moment before it is
+    empty."""
+    before, _, folder = os.pread(lock, 4096, 0).decode("utf-8", "replace").strip().partition("\n")
     said = False
-    while before and (pids := marked(before)):
+    while before:
+        cleared = not cgroup.is_of(folder, before) or cgroup.clear(folder)
+        pids = marked(before)
+        if cleared and not pids:
+            break
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
         if not said:
-            log(f"ending what an earlier warden left: {pids}")
+            log(f"ending what an earlier warden left: {pids}" + ("" if cleared else f", {folder}"))
             said = True
         time.sleep(0.01)
     os.ftruncate(lock, 0)
@@ -128,19 +138,57 @@ def _catch_signals() -> socket.socket:
     return ours
 
 
-def _choose(kind: str, slot: Slot, lock: int) -> Containment:
-    """The containment asked for; `auto` is the PID namespace, where an attempt in one succeeds."""
-    if kind != Subreaper.name:
-        containment = PidNamespace()
-        try:
-            _probe(containment, slot, lock)
-        except Refused as error:
-            if kind == PidNamespace.name:
-                raise
-            log(f"{error}; taking {Subreaper.name}")
-        else:
-            return containment
+def _choose(kind: str, slot: Slot, lock: int, instance: str) -> Containment:
+    """The containment asked for; `auto` is the first kind in which an attempt succeeds."""
+    makers: dict[str, Callable[[], Containment]] = {
+        PidNamespace.name: PidNamespace,
+        Cgroup.name: lambda: _make_cgroup(lock, instance),
+    }
+    for name, make in makers.items():
+        if kind in ("auto", name):
+            try:
+                return _probed(name, make, slot, lock)
+            except Refused as error:
+                if kind == name:
+                    raise
+                log(str(error))
+    if kind == "auto":
+        log(f"taking {Subreaper.name}")
     return Subreaper()
+
+
+def _make_cgroup(lock: int, instance: str) -> Containment:
+    """The next warden is told of it first."""
+    containment = Cgroup(cgroup.path(instance))
+    os.pwrite(lock, f"{instance}\n{containment.folder}\n".encode(), 0)
+    try:
+        containment.open()
+    except OSError:
+        _remove(containment)
+        raise
+    return containment
+
+
+def _remove(containment: Cgroup) -> None:
+    """What cannot be removed in time is left to the next warden."""
+    deadline = time.monotonic() + _PROBE
+    while not cgroup.clear(containment.folder) and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _probed(name: str, make: Callable[[], Containment], slot: Slot, lock: int) -> Containment:
+    try:
+        containment = make()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Refused(f"containment {name} does not work here ({reason})") from None
+    try:
+        _probe(containment, slot, lock)
+    except Refused:
+        if isinstance(containment, Cgroup):
+            _remove(containment)
+        raise
+    return containment
 
 
 def _probe(containment: Containment, slot: Slot, lock: int) -> None:
