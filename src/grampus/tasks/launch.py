@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -61,7 +62,7 @@ class Place(Struct, frozen=True):
 
     #: Environment of every task, before its own.
     env: dict[str, str]
-    #: Working directory without a bundle.
+    #: Without a bundle, the folder in here that is named like the run is the working directory.
     scratch: str
     #: Folder of spec files.
     specs: str
@@ -152,7 +153,7 @@ def prepare(
             version=invocation.version,
         )
     env = {**place.env, **made.plain_env, **_identity(invocation)}
-    cwd = _cwd(task, scope, bundle or place.scratch)
+    cwd = _cwd(task, scope, bundle or _scratch(place, invocation.run))
     if not direct:
         return _with_runner(invocation, made, place, bundle, blob_path, env, cwd)
     if scope is not None:
@@ -187,6 +188,14 @@ def _identity(invocation: Invocation) -> dict[str, str]:
 @lru_cache(maxsize=256)
 def _date(tick: int, tz: str) -> str:
     return str(tick_scope(tick, tz)["date"])
+
+
+def _scratch(place: Place, run: str) -> str:
+    """Made by the first attempt of the run here; what tasks leave in it is none of other runs."""
+    folder = os.path.join(place.scratch, run)
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    return folder
 
 
 def _cwd(task: Task, scope: dict[str, Any] | None, default: str) -> str:

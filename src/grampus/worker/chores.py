@@ -1,13 +1,14 @@
 """What an attempt needs around its process: bundle and inputs before it, its result after it.
 
 Everything that is at hand is done at once, in the same turn of the loop; the rest is awaited in
-a task. What a server must give is asked for again and again, within a bound; then the attempt is
-LOST.
+a task. What a server must give is asked for again and again, and what this machine cannot do now
+(its disk is full) is tried again, within a bound; then the attempt is LOST.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from grampus.worker.bundles import BadBundle, Bundles
 from grampus.worker.core.events import PrepareFailed, ResultRead
 from grampus.worker.orders import Ended
 from grampus.worker.results import Results
+
+log = logging.getLogger("grampus.worker")
 
 #: Bundle and inputs of an attempt must be there after so many seconds.
 FETCH_TIMEOUT = 120.0
@@ -68,30 +71,46 @@ class Chores:
             held.bundle = work.bundle
         if not all(self._exchange.has(hash) for hash in _blobs(work)):
             return False
-        return self._make(held)
+        try:
+            return self._make(held)
+        except OSError:
+            return False
 
     async def prepare(self, held: Held) -> bool | PrepareFailed:
         """Fetches what is not there; True when it can be launched."""
-        work = held.invocation
-        assert work is not None
+        trouble = ""
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
-                for hash in _blobs(work):
-                    await self._fetch(hash)
-                if work.bundle is not None and held.bundle is None:
-                    if not self._bundles.has(work.bundle):
-                        await self._fetch(work.bundle)
-                    await self._bundles.unpack(work.bundle, Path(self._exchange.path(work.bundle)))
-                    held.bundle = work.bundle
+                for wait in _waits():
+                    try:
+                        await self._gather(held)
+                        return self._make(held)
+                    except OSError as error:
+                        if not trouble:
+                            log.warning("%s cannot be prepared yet: %s", held.stem, error)
+                        trouble = f": {error}"
+                        await asyncio.sleep(wait)
         except TimeoutError:
-            error = f"bundle or inputs could not be fetched within {FETCH_TIMEOUT:g} s"
-            return PrepareFailed(held.n, AttemptState.LOST, error)
+            pass
         except BadBundle as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
-        except (GrampusError, OSError) as error:
+        except GrampusError as error:
             text = f"bundle or inputs could not be fetched: {error}"
             return PrepareFailed(held.n, AttemptState.LOST, text)
-        return self._make(held)
+        text = f"it could not be prepared within {FETCH_TIMEOUT:g} s{trouble}"
+        return PrepareFailed(held.n, AttemptState.LOST, text)
+
+    async def _gather(self, held: Held) -> None:
+        """Has bundle and inputs on this machine."""
+        work = held.invocation
+        assert work is not None
+        for hash in _blobs(work):
+            await self._fetch(hash)
+        if work.bundle is not None and held.bundle is None:
+            if not self._bundles.has(work.bundle):
+                await self._fetch(work.bundle)
+            await self._bundles.unpack(work.bundle, Path(self._exchange.path(work.bundle)))
+            held.bundle = work.bundle
 
     async def _fetch(self, hash: str) -> None:
         """Raises what cannot be mended by trying again."""
@@ -105,14 +124,13 @@ class Chores:
                 await asyncio.sleep(wait)
 
     def _make(self, held: Held) -> bool | PrepareFailed:
+        """Raises OSError."""
         folder = self._bundles.folder(held.bundle) if held.bundle is not None else None
         try:
             assert held.invocation is not None
             held.process = prepare(held.invocation, self._place, folder, self._exchange.path)
         except (TaskFailure, TemplateError) as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
-        except OSError as error:
-            return PrepareFailed(held.n, AttemptState.LOST, f"it could not be prepared: {error}")
         held.spec = held.process.spec
         return True
 

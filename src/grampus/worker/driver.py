@@ -128,7 +128,7 @@ class Worker:
             specs=str(folder / "specs"),
             warm=warm,
         )
-        self._logs = Logs(folder / "attempts")
+        self._logs = Logs(folder / "attempts", scratch=folder / "scratch")
         self._chores = Chores(
             place,
             Bundles(folder / "bundles"),

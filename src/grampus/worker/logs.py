@@ -28,8 +28,12 @@ _SUFFIX = {"stdout": "out", "stderr": "err"}
 class Logs:
     """`read`, `tail` and `forget` block; any thread may call them."""
 
-    def __init__(self, attempts: Path, cap: int = DEFAULT_CAP) -> None:
+    def __init__(
+        self, attempts: Path, cap: int = DEFAULT_CAP, *, scratch: Path | None = None
+    ) -> None:
+        """`scratch` is where runs have a folder to work in."""
         self._attempts = attempts
+        self._scratch = scratch
         self._cap = cap
         #: Bytes written, by path, of files that were cut.
         self._cuts: OrderedDict[str, int] = OrderedDict()
@@ -73,10 +77,12 @@ class Logs:
             return ""
 
     def forget(self, runs: Iterable[str]) -> None:
-        """Removes what the attempts of these runs wrote."""
+        """Removes what the attempts of these runs wrote, and their folders to work in."""
         for run in runs:
             if is_run_id(run):
                 shutil.rmtree(self._attempts / run, ignore_errors=True)
+                if self._scratch is not None:
+                    shutil.rmtree(self._scratch / run, ignore_errors=True)
 
     def _live(self, name: str, offset: int, limit: int) -> LogChunk:
         path = self._attempts / name
