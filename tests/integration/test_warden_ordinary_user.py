@@ -7,15 +7,24 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from warden_ground import insist_on_cgroups
+
+from grampus.worker import cgroup
 
 NOBODY = 65534
 ROOT = Path(__file__).parents[2]
+PARTS = ("attempts", "ending", "deaths")
 
 
-def as_nobody(folder: Path, command: list[str], within: float) -> subprocess.CompletedProcess[str]:
+def as_nobody(
+    folder: Path, command: list[str], within: float, root: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """With `root`, the command itself becomes nobody."""
+    user = None if root else NOBODY
     packages = Path(str(importlib.util.find_spec("pytest").origin)).parents[1]  # type: ignore[union-attr]
     env = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -27,9 +36,9 @@ def as_nobody(folder: Path, command: list[str], within: float) -> subprocess.Com
         command,
         cwd=ROOT,
         env=env,
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
+        user=user,
+        group=user,
+        extra_groups=None if root else [],
         capture_output=True,
         text=True,
         timeout=within,
@@ -70,4 +79,44 @@ def test_all_of_it_holds_for_an_ordinary_user() -> None:
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
         print(done.stdout[-1500:])
     finally:
+        shutil.rmtree(folder)
+
+
+#: Enters a cgroup and becomes an ordinary user: only root may move a process into a delegated one.
+ENTER = (
+    "import os, sys; open(sys.argv[1] + '/cgroup.procs', 'w').write('0'); os.setgroups([]);"
+    f"os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3);"
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+IN_A_CGROUP = (
+    "cgroup and (exit_codes or (five_hundred and not exits and not ended) or ignores_term"
+    " or kill_9_of_a_shim or kill_9_of_the_warden_leaves or mended or made_in_its)"
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can delegate a cgroup")
+@pytest.mark.timeout(60)
+def test_an_ordinary_user_contains_attempts_in_a_cgroup_delegated_to_it() -> None:
+    insist_on_cgroups()
+    folder = Path("/tmp") / f"grampus-delegated-{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, NOBODY, NOBODY)
+    home = Path(cgroup.path(f"test-{os.getpid()}"))
+    home.mkdir()
+    try:
+        for path in (home, home / "cgroup.procs", home / "cgroup.subtree_control"):
+            os.chown(path, NOBODY, NOBODY)
+        python = interpreter(folder)
+        tests = [str(Path(__file__).parent / f"test_warden_{n}.py") for n in PARTS]
+        options = ["-p", "no:cacheprovider", f"--basetemp={folder}/t", "-rs", "--tb=short"]
+        command = [python, "-m", "pytest", *options, "-k", IN_A_CGROUP, *tests]
+        enter = [sys.executable, "-c", ENTER, str(home), *command]
+        done = as_nobody(folder, enter, 50, root=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+        assert "SKIPPED" not in done.stdout
+        assert [each.name for each in home.iterdir() if each.is_dir()] == []
+        print(done.stdout[-500:])
+    finally:
+        while not cgroup.clear(str(home)):
+            time.sleep(0.005)
         shutil.rmtree(folder)
