@@ -17,10 +17,12 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+from grampus.errors import GrampusError
 from grampus.model.run import AttemptState, RunState
 from grampus.sdk.client import Client
 from tests.acceptance.node import Ground, until
@@ -66,9 +68,13 @@ class Soak:
             with self.ground.client() as client:
                 self.check(client)
             self.node.stop()
+            self.node.kill()
+            until(lambda: not self.ground.processes(), 20)
         finally:
             self.node.kill()
-        until(lambda: not self.ground.processes(), 20)
+            for pid in self.ground.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def submit(self) -> None:
         """Another wave, when the one before is nearly done."""
@@ -168,15 +174,16 @@ def main() -> None:
     soak = Soak(folder, options.seed)
     try:
         soak.play(options.minutes * 60)
-    except BaseException:
+        end = "all is well"
+        shutil.rmtree(folder)
+    except (AssertionError, GrampusError, KeyError, TimeoutError, ValueError):
+        traceback.print_exc()
         command = f"python -m tests.soak --seed {options.seed} --minutes {options.minutes:g}"
-        print(f"failed; what is left of it is in {folder}; again: {command}", file=sys.stderr)
-        raise
-    finally:
-        for what, count in sorted(soak.counts.items()):
-            print(f"{count:6} {what}")
-    shutil.rmtree(folder)
-    print("all is well")
+        end = f"failed; what is left of it is in {folder}; again: {command}"
+    for what, count in sorted(soak.counts.items()):
+        print(f"{count:6} {what}")
+    print(end)
+    sys.exit(end != "all is well")
 
 
 if __name__ == "__main__":
