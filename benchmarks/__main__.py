@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: all of them, or those named; `--peers dask,luigi`: others."""
+"""`python -m benchmarks [NAME ...]`: all of them, or those named; `--peers dask,...`: others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all when none is named")
-    parser.add_argument("--peers", help="measure these beside Grampus instead: dask,luigi")
+    parser.add_argument("--peers", help="measure these beside it instead: dask,hyperqueue,luigi")
     options = parser.parse_args()
     if options.peers:
         importlib.import_module("benchmarks.peers").main(options.peers.split(","))

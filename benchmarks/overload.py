@@ -1,4 +1,4 @@
-"""Far too much at once: 10,000 runs from many clients, and one run of 10,000 tasks.
+"""Far too much at once: 10,000 runs of many clients, one run of 10,000 tasks, 1,000 schedules.
 
 Each submit is accepted, or refused with 429 and Retry-After and sent again. All is worked off.
 Printed: what was refused, how long, how much memory, and how late the event loop was meanwhile,
@@ -20,14 +20,18 @@ from benchmarks.many import ended
 from benchmarks.node import Running, running
 from benchmarks.workflows import fan_out, timed
 from grampus import Client
+from grampus.database import Database
 from grampus.errors import Overloaded
-from grampus.model.workflow import Shell, Task, Workflow
+from grampus.model.workflow import Schedule, Shell, Task, Workflow
 from grampus.sdk.load import Loaded
 
 RUNS = int(os.environ.get("RUNS", 10_000))
 #: Of these submit singly, each in a thread of its own; the rest of the runs come as batches.
 SINGLE, THREADS, BATCH = RUNS // 5, 16, 500
 WITHIN = 120.0
+#: Of these are due in one minute, which is so many seconds away at least when they are applied.
+SCHEDULES = int(os.environ.get("SCHEDULES", 1_000))
+AHEAD = 15
 
 
 class Flood:
@@ -120,9 +124,37 @@ def wide() -> None:
         print(f"  worked off {done:.1f} s later; {show(node)}")
 
 
+def schedules() -> None:
+    with running() as node:
+        minute = (int(time.time()) + AHEAD) // 60 * 60 + 60
+        when = time.gmtime(minute)
+        schedule = Schedule(cron=f"{when.tm_min} {when.tm_hour} * * *")
+        for number in range(SCHEDULES):
+            one = Workflow(f"s{number}", (Task("t", Shell("true")),), schedule=schedule)
+            node.client.apply_loaded(Loaded(one, None, Path(__file__)))
+        if time.time() > minute - 1:
+            raise SystemExit("the schedules were not applied before their minute")
+        db = Database.open(node.data / "ledger" / "ledger.db", readonly=True)
+        while db.value("SELECT count(*) FROM tick") < SCHEDULES:
+            if time.time() > minute + WITHIN:
+                raise SystemExit("not every tick was decided in time")
+            time.sleep(0.01)
+        ended(node, WITHIN)
+        done = time.time() - minute
+        fired = "SELECT count(*) FROM tick WHERE outcome = 'run' AND tick = ?"
+        decided = db.value(fired, (minute * 1000,))
+        late = db.value("SELECT max(at) FROM tick") / 1000 - minute
+        worked = db.value("SELECT count(*) FROM run WHERE state = 'SUCCEEDED'")
+        db.close()
+        print(f"{SCHEDULES:,} schedules on one minute: {decided:,} ticks fired, the last"
+              f" {late:.2f} s after it; {worked:,} runs succeeded")  # fmt: skip
+        print(f"  worked off {done:.1f} s after it; {show(node)}")
+
+
 def main() -> None:
     flood()
     wide()
+    schedules()
 
 
 if __name__ == "__main__":

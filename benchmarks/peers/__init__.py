@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.workflows import CHAIN, FAN_OUT, ROUNDS, chain, fan_out, run_to_end, spread, timed
 
 #: What pip installs for each.
-PEERS = {"dask": ("distributed",), "luigi": ("luigi",)}
+PEERS = {"dask": ("distributed",), "hyperqueue": ("hyperqueue",), "luigi": ("luigi",)}
 INSTALL_TIMEOUT = 180.0
 ROUND_TIMEOUT = 120.0
 
@@ -35,10 +35,15 @@ def prepare(name: str, folder: Path) -> str | None:
             text=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-        print(f"{name:10} skipped: it cannot be installed here: {lines[-1]}")
+        print(f"{name:10} skipped: it cannot be installed here: {last_line(error)}")
         return None
     return python
+
+
+def last_line(error: Exception) -> str:
+    """What the process said at last, or else the error itself."""
+    lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+    return str(lines[-1])
 
 
 def play_round(name: str, python: str, folder: Path) -> dict[str, float]:
@@ -46,7 +51,7 @@ def play_round(name: str, python: str, folder: Path) -> dict[str, float]:
     done = subprocess.run(
         # -P: a file here is named like the package that it measures.
         [python, "-P", str(script), str(CHAIN), str(FAN_OUT)], cwd=folder, check=True,
-        timeout=ROUND_TIMEOUT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        timeout=ROUND_TIMEOUT, capture_output=True, text=True,
     )  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -70,8 +75,12 @@ def main(names: list[str]) -> None:
                     "fan_out": FAN_OUT / timed(lambda: run_to_end(node, "fan_out")),
                 }
             )
-            for name, python in pythons.items():
-                rows[name].append(play_round(name, python, folder))
+            for name, python in list(pythons.items()):
+                try:
+                    rows[name].append(play_round(name, python, folder))
+                except subprocess.SubprocessError as error:
+                    print(f"{name:10} skipped: it does not run here: {last_line(error)}")
+                    del pythons[name], rows[name]
     print(f"{'':10} {'chain, ms per task':>28} {'fan-out, tasks/s':>28}")
     for name, found in rows.items():
         chains, fans = ([row[key] for row in found] for key in ("chain", "fan_out"))
