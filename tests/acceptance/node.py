@@ -156,12 +156,12 @@ class Node:
         raise AssertionError("no second port")
 
     def warden(self) -> int:
-        """The process id of its warden."""
-        wardens = set(self.ground.wardens())
-        for pid in wardens:
+        """The process id of its warden: the root of them, for one that was adopted is no child."""
+        found = set(self.ground.wardens())
+        for pid in found:
             with suppress(OSError):
                 parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.pid:
+                if parent not in found:
                     return pid
         return 0
 
