@@ -5,8 +5,10 @@ GrampusError
 ├── UsageError            2   what was asked makes no sense
 │   └── InvalidInput      2   a file, a field or a value is wrong: all problems at once
 ├── ServerUnreachable     3   nobody answers at the addresses tried
+│   └── NoQuorum          3   too few servers are there to decide anything: nothing happened
 ├── Refused               4   understood and declined: a conflict, a rule, a state
-│   └── Overloaded        4   try again after `retry_after` seconds
+│   ├── Overloaded        4   try again after `retry_after` seconds
+│   └── NotLeader         4   another server decides: nothing happened
 ├── NotFound              6
 ├── FolderError           4   a data folder that this process must not use
 └── ProtocolError         70  the other side of a connection broke the rules
@@ -75,6 +77,10 @@ class ServerUnreachable(GrampusError):
     exit_code = 3
 
 
+class NoQuorum(ServerUnreachable):
+    """Too few servers are there for a majority. Nothing happened: try again when they are back."""
+
+
 class Refused(GrampusError):
     """The request was understood and declined: a conflict, a rule or a state forbids it."""
 
@@ -86,6 +92,15 @@ class Overloaded(Refused):
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         self.retry_after = retry_after
+        super().__init__(message)
+
+
+class NotLeader(Refused):
+    """This server does not lead, or leads no longer. Nothing happened: ask the leader."""
+
+    def __init__(self, message: str, leader: str | None = None) -> None:
+        #: HTTP address of the leader, when it is known.
+        self.leader = leader
         super().__init__(message)
 
 
