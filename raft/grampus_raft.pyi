@@ -10,10 +10,12 @@ The driver's turn:
         apply rd's committed, then committed                 # apply_conf_change() for kinds 1 and 2
         node.advance_apply(index of the last one)            # also after a received snapshot, with its index
 
-Between ready() and advance() only advance, apply_conf_change, advance_apply, has_ready, term and status may be called; the
-others raise ValueError. Calls may come from any thread and are serialised; the GIL is released meanwhile.
+Between ready() and advance() only advance, apply_conf_change, advance_apply, has_ready, term and status may be called (what was
+got before may still be applied while this is written); the others raise ValueError. Calls may come from any thread and are
+serialised; the GIL is released meanwhile.
 
-Three kinds of answer to what cannot be done. ValueError: the arguments are wrong, nothing has changed. RaftError: raft-rs
+Three kinds of answer to what cannot be done. ValueError: the arguments or the moment are wrong, nothing has
+changed (TypeError and OverflowError as everywhere). RaftError: raft-rs
 refused, the node can go on. RaftFatal, from any call: the node is unusable, and the only way on is a new one, made from what is
 durable.
 
@@ -21,7 +23,7 @@ The names below RaftNode's errors are types of this stub; at run time they are p
 the three errors.
 """
 
-from typing import Final, Literal, TypeAlias, TypedDict, final
+from typing import Literal, TypeAlias, TypedDict, final
 
 class RaftError(RuntimeError):
     """raft-rs refused the call. The node can go on."""
@@ -133,11 +135,13 @@ class RaftNode:
         """One unit of time has passed. True: there is something in ready()."""
 
     def campaign(self) -> None:
-        """Stands for election now."""
+        """Stands for election now. Nothing happens if it leads already, is no voter, or has a committed change of members to apply."""
 
     def step(self, messages: list[bytes]) -> int:
-        """Handles peers' messages, in order; returns how many were refused (of no member of the group). ValueError when one cannot
-        be decoded or is malformed: then none was handled. Senders must be authenticated: a forged message can be fatal."""
+        """Handles peers' messages, in order; returns how many were refused (an answer of somebody who is no member, or that
+        cannot be true). ValueError when one cannot be decoded, is malformed, for another node, or of a type that peers do not send:
+        then none was handled. RaftFatal when this node is found to have lost entries that it had confirmed. Senders must be
+        authenticated: a forged message can be fatal."""
 
     def propose(self, items: list[bytes]) -> tuple[int, int]:
         """Appends one normal entry each, all or none: (index of the first, term). ProposalDropped; ValueError without items or for
@@ -157,18 +161,19 @@ class RaftNode:
         a new member refuses a snapshot that does not name it. A leader that is no voter any more becomes a follower."""
 
     def read_index(self, context: bytes) -> bool:
-        """Asks for a linearizable read: serve it when ready()'s reads hold (index, context) and index is applied. Contexts must be
-        unique. False: not leader, or nothing committed in this term yet. A lost leadership drops requests silently: time them
+        """Asks for a linearizable read: serve it when ready()'s reads hold (index, context) and index is applied. ValueError for an
+        empty context, or one under way. False: not leader, or nothing committed in this term yet. A lost leadership drops requests silently: time them
         out, and ask again."""
 
     def transfer_leader(self, to: int) -> None:
         """Proposals are dropped until it succeeds or an election timeout passes. ValueError unless `to` is a voter."""
 
     def report_unreachable(self, id: int) -> None:
-        """A message to this peer could not be sent."""
+        """A message to this peer could not be sent. Ignored unless leader."""
 
     def report_snapshot(self, id: int, ok: bool) -> None:
-        """A message of type 7 was delivered or not. Without a report the peer gets no more entries: time it out with ok=False."""
+        """A message of type 7 was delivered or not. Without a report the peer gets no more entries: time it out with
+        ok=False. Ignored unless leader."""
 
     def has_ready(self) -> bool: ...
     def ready(self) -> Ready | None:
@@ -178,11 +183,12 @@ class RaftNode:
         """After the durable write: (new commit index, messages to send, more committed entries). ValueError without a ready()."""
 
     def advance_apply(self, applied: int) -> None:
-        """Everything up to `applied` is in the state machine. ValueError outside old applied..commit."""
+        """Everything up to `applied` is in the state machine. ValueError outside old applied..last index handed out and durable."""
 
     def set_snapshot(self, index: int, conf_state: ConfState, data: bytes) -> None:
         """What to send to peers that need compacted entries; base <= index <= applied, conf_state as of index. data is kept in
-        memory and sent as one message: pass a manifest if the state is large."""
+        memory and sent as one message: pass a manifest if the state is large. A received snapshot
+        takes its place."""
 
     def compact(self, index: int) -> None:
         """Drops entries up to index from memory; ValueError past `applied`. A snapshot before index then counts as none, so
