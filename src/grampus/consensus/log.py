@@ -32,6 +32,7 @@ SEGMENT_SIZE = 8 * 1024 * 1024
 #: An entry's payload is at most this long.
 PAYLOAD_LIMIT = 16 * 1024 * 1024
 _NAME = re.compile(r"(\d{16})\.log\Z")
+_ENTRIES = (Kind.ENTRY, Kind.CHANGE)
 
 
 class DurableLog:
@@ -64,6 +65,21 @@ class DurableLog:
             raise
         return log
 
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        base: tuple[int, int],
+        hard: HardState,
+        *,
+        segment_size: int = SEGMENT_SIZE,
+        disk: Disk | None = None,
+    ) -> None:
+        """Makes a log in an empty folder whose first entry follows `base`, (index, term)."""
+        log = cls(disk or Disk(), folder, segment_size)
+        log._begin(Header(1, base[0] + 1, base[1], 0, hard))
+        log._close_files()
+
     def _load(self) -> None:
         try:
             names = sorted(path.name for path in self._folder.iterdir())
@@ -94,7 +110,7 @@ class DurableLog:
 
     def _replay(self, segment: Segment, records: list[Record]) -> None:
         for record in records:
-            if record.kind is Kind.ENTRY:
+            if record.kind in _ENTRIES:
                 if record.index != segment.next:
                     raise LogCorrupt(
                         f"{segment.path}: entry {record.index} at byte {record.offset} does not"
@@ -176,7 +192,7 @@ class DurableLog:
                 raise ValueError(f"entry {entry.index} came where {index} was due")
             if len(entry.payload) > PAYLOAD_LIMIT:
                 raise ValueError(f"entry {index} has {len(entry.payload)} bytes")
-            records.append((Kind.ENTRY, index, entry.term, entry.payload))
+            records.append(entry.record())
         if hard is not None:
             records.append((Kind.HARD, 0, 0, hard.encode()))
         if not records:
@@ -185,7 +201,7 @@ class DurableLog:
         if first <= self.last:
             self._cut(first, term_before)
         for (kind, _, term, _), offset in zip(records, offsets, strict=True):
-            if kind is Kind.ENTRY:
+            if kind in _ENTRIES:
                 segment.offsets.append(offset)
                 self._last_term = term
         self._hard = hard or self._hard

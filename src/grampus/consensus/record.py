@@ -49,12 +49,40 @@ class Kind(IntEnum):
     CUT = 3
     #: Nothing but a witness of `synced`.
     MARK = 4
+    #: A log entry that changes the members.
+    CHANGE = 5
+
+
+#: What an entry is to Raft: commands, or one of its two forms of a change of members.
+NORMAL, CHANGE_V1, CHANGE_V2 = 0, 1, 2
+_CHANGE = struct.Struct("<BI")
 
 
 class Entry(Struct, frozen=True):
     index: int
     term: int
+    #: Commands; of a change of members, what Raft wrote.
     payload: bytes
+    #: NORMAL, CHANGE_V1 or CHANGE_V2.
+    change: int = NORMAL
+    #: Of a change of members: who they are.
+    context: bytes = b""
+
+    def record(self) -> tuple[Kind, int, int, bytes]:
+        """As (kind, index, term, payload) of a record."""
+        if self.change == NORMAL:
+            return Kind.ENTRY, self.index, self.term, self.payload
+        head = _CHANGE.pack(self.change, len(self.payload))
+        return Kind.CHANGE, self.index, self.term, head + self.payload + self.context
+
+    @classmethod
+    def of(cls, kind: Kind, index: int, term: int, payload: bytes) -> Entry:
+        """The reverse of `record`."""
+        if kind is Kind.ENTRY:
+            return cls(index, term, payload)
+        change, length = _CHANGE.unpack_from(payload)
+        end = _CHANGE.size + length
+        return cls(index, term, payload[_CHANGE.size : end], change, payload[end:])
 
 
 class HardState(Struct, frozen=True):

@@ -160,7 +160,7 @@ class Segment:
         record = decode_record(data, 0, self.header.number, offset)
         if record is None or record.index != index:
             raise LogCorrupt(f"log segment {self.path} is damaged at byte {offset}, entry {index}")
-        return Entry(index, record.term, record.payload)
+        return Entry.of(record.kind, index, record.term, record.payload)
 
     def close(self) -> None:
         """Safe to call again."""
