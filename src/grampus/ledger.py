@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
@@ -52,7 +53,8 @@ class Ledger:
 
     def __init__(self, path: Path | None) -> None:
         """Opens or makes DIR/ledger/ledger.db at `path`; None is a ledger in memory."""
-        self._db = Database.open(":memory:" if path is None else path)
+        self._path = ":memory:" if path is None else str(path)
+        self._db = Database.open(self._path)
         self._graphs = Graphs()
         if self._db.value("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'") == 0:
             self._create()
@@ -60,6 +62,7 @@ class Ledger:
         self._applied: int = meta["applied_index"]
         self._revision: int = meta["revision"]
         self._version: int = meta["apply_version"]
+        self._members: bytes = meta.get("members", b"")
         if self._version > max(APPLY):
             raise FolderError(
                 f"the ledger in {path} was written by a newer Grampus"
@@ -112,6 +115,62 @@ class Ledger:
         self._applied = index
         self._revision = change.revision
         return answers, list(change.facts)
+
+    @property
+    def members(self) -> bytes:
+        """Of the cluster, encoded; empty before one was founded."""
+        return self._members
+
+    def apply_members(self, index: int, term: int, members: bytes) -> None:
+        """The entry at `index` changes the members, and nothing else."""
+        if index != self._applied + 1:
+            raise RuntimeError(f"entry {index} cannot follow entry {self._applied}")
+        with self._db.transaction():
+            self._set("applied_index", index)
+            self._set("applied_term", term)
+            self._set("members", members)
+        self._applied = index
+        self._members = members
+
+    def found(self, members: bytes, history: str, skip: int = 0) -> tuple[int, int]:
+        """Makes this ledger the beginning of a history of its own; only while no log is behind it.
+
+        The revision grows by `skip`. Returns (index, term) of the last entry that is in it."""
+        with self._db.transaction():
+            self._set("members", members)
+            self._set("history", history)
+            self._set("revision", self._revision + skip)
+        self._members = members
+        self._revision += skip
+        return self._applied, self._meta("applied_term")
+
+    @property
+    def history(self) -> str:
+        """Of the cluster that it belongs to; "" before one was founded."""
+        return str(self._meta("history") or "")
+
+    def _meta(self, key: str) -> Any:
+        return self._db.value("SELECT value FROM meta WHERE key = ?", (key,))
+
+    def _set(self, key: str, value: int | str | bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def snapshot(self, path: Path) -> tuple[int, int, bytes]:
+        """Copies one state to a new file, beside `apply`: its (index, term, members).
+
+        Not for a ledger in memory. Raises StorageFailed, also when the copy is not sound."""
+        reader = Database.open(self._path, readonly=True)
+        try:
+            reader.copy_to(path)
+        finally:
+            reader.close()
+        copy = Database.open(path, readonly=True)
+        try:
+            copy.check()
+            meta = dict(copy.query("SELECT key, value FROM meta ORDER BY key"))
+        finally:
+            copy.close()
+        return meta["applied_index"], meta["applied_term"], meta.get("members", b"")
 
     def light(self, commands: Sequence[bytes]) -> bool:
         """Whether applying these takes a few milliseconds at most: starts, reports, and submits of

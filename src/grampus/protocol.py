@@ -30,12 +30,15 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     version: int
     #: `control` or `bulk`.
     lane: str
-    #: `worker` (later also `server`).
+    #: `worker` or `server`.
     role: str
     node: str
     #: Empty when not known yet.
     cluster: str
     credential: str
+    #: Of a server: the history of its ledger, and its Raft id.
+    history: str = ""
+    id: int = 0
 
 
 class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
@@ -223,6 +226,55 @@ class BlobPiece(Struct, frozen=True, array_like=True, tag="blob-piece"):
     data: bytes = b""
 
 
+# -- between servers ------------------------------------------------------------------------------
+
+
+class RaftMessages(Struct, frozen=True, array_like=True, tag="raft"):
+    """Messages of the sender's Raft node, in order, as Raft encodes them. May be lost."""
+
+    messages: list[bytes]
+
+
+class Propose(Struct, frozen=True, array_like=True, tag="propose"):
+    """A follower passes commands on to the leader; answered by Proposed."""
+
+    commands: list[bytes]
+
+
+class Proposed(Struct, frozen=True, array_like=True, tag="proposed"):
+    #: `done`, `not-leader` or `overloaded` (nothing happened), `unknown` (it may have).
+    outcome: str
+    #: What `apply` answered, one per command, encoded together.
+    results: bytes = b""
+    reason: str = ""
+
+
+class ReadIndex(Struct, frozen=True, array_like=True, tag="read-index"):
+    """The leader is asked which index a linearizable read has to wait for."""
+
+
+class ReadIndexed(Struct, frozen=True, array_like=True, tag="read-indexed"):
+    #: 0 when the one asked does not lead.
+    index: int
+
+
+class PutSnapshot(Struct, frozen=True, array_like=True, tag="put-snapshot"):
+    """One piece of a ledger, in order; a piece at offset 0 begins anew. Answered by TookSnapshot.
+
+    With the last piece comes Raft's own message, which takes the whole into use."""
+
+    manifest: bytes
+    offset: int
+    data: bytes
+    last: bool
+    message: bytes = b""
+
+
+class TookSnapshot(Struct, frozen=True, array_like=True, tag="took-snapshot"):
+    #: False when the whole does not have the hash and size that its manifest names.
+    ok: bool
+
+
 Message = (
     Hello
     | Welcome
@@ -244,4 +296,11 @@ Message = (
     | GetBlob
     | PutBlob
     | BlobPiece
+    | RaftMessages
+    | Propose
+    | Proposed
+    | ReadIndex
+    | ReadIndexed
+    | PutSnapshot
+    | TookSnapshot
 )

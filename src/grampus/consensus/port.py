@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from grampus.errors import GrampusError
@@ -39,6 +40,24 @@ class StateMachine(Protocol):
         """Makes everything applied durable in the machine's own files.
 
         The index that is durable now, or None when it could not be done at this time."""
+        ...
+
+
+class Replicated(StateMachine, Protocol):
+    """A state machine that several servers have: it also holds who they are."""
+
+    @property
+    def members(self) -> bytes:
+        """`Members` as of `applied_index`, encoded; empty before a cluster was founded."""
+        ...
+
+    def apply_members(self, index: int, term: int, members: bytes) -> None:
+        """The entry at `index` changes the members, and nothing else."""
+        ...
+
+    def snapshot(self, path: Path) -> tuple[int, int, bytes]:
+        """Writes a whole copy of one state to a new file, while `apply` may go on: the state's
+        (index, term, members). Called on a thread of its own."""
         ...
 
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from grampus.consensus.port import NotLeader, OutcomeUnknown
+from grampus.consensus.port import OutcomeUnknown
 from grampus.consensus.writer import Limits, Piece, Proposal
-from grampus.errors import Overloaded
+from grampus.errors import NotLeader, Overloaded
 
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -161,6 +161,16 @@ class Database:
             raise _failed(self._path, error) from error
         return frames == moved
 
+    def copy_to(self, path: Path) -> None:
+        """Writes the state of this moment to a new file, whole and compact, not synced."""
+        self.execute("VACUUM INTO ?", (str(path),))
+
+    def check(self) -> None:
+        """Raises StorageFailed when the file's pages or rows are not sound."""
+        found = self.value("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise StorageFailed(f"database {self._path} is damaged: {found}")
+
     def close(self) -> None:
         """Safe to call again."""
         try:

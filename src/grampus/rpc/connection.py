@@ -143,6 +143,11 @@ class Connection(asyncio.Protocol, Generic[M]):
         return self._opened
 
     @property
+    def writable(self) -> bool:
+        """False while the other side has not taken most of what was sent (Limits.drain)."""
+        return self._writable.is_set()
+
+    @property
     def unread(self) -> int:
         """Bytes that came and are not a whole frame yet."""
         return self._reader.pending

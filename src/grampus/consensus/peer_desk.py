@@ -1,0 +1,105 @@
+"""What other servers say to this one: Raft's messages, proposals, read barriers, snapshots."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from grampus.consensus.port import OutcomeUnknown, Stopped
+from grampus.consensus.replica import RaftReplica
+from grampus.errors import NotLeader, Overloaded, ProtocolError
+from grampus.protocol import (
+    BULK_FRAME,
+    CONTROL_FRAME,
+    PROTOCOL_VERSION,
+    Goodbye,
+    Hello,
+    Message,
+    Propose,
+    Proposed,
+    PutSnapshot,
+    RaftMessages,
+    ReadIndex,
+    ReadIndexed,
+    TookSnapshot,
+    Welcome,
+)
+
+_OTHER_HISTORY = (
+    "the cluster was recovered without this server, and has a history of its own since: empty this"
+    " server's folder and let it join anew"
+)
+_REMOVED = "this server was removed from the cluster: empty its folder, and let it join anew"
+_LOST = "this server is being replaced by another of its name: empty its folder"
+Encode = Callable[[list[object]], bytes]
+
+
+class PeerDesk:
+    """For connections whose Hello was that of a server; who it is has been looked at."""
+
+    def __init__(self, replica: RaftReplica, encode: Encode, me: Hello) -> None:
+        """`me` is what this server says to its peers: they must agree on cluster, history and
+        credential."""
+        self._replica = replica
+        self._encode = encode
+        self._me = me
+
+    def greet(self, hello: Hello) -> tuple[Message, bool, int]:
+        """For a Hello whose role is `server` and whose version is spoken here."""
+        me, members = self._me, self._replica.members
+        if not hmac.compare_digest(hello.credential.encode(), me.credential.encode()):
+            return Goodbye("wrong credential"), False, 0
+        if hello.cluster != me.cluster:
+            return Goodbye(f"this is cluster {me.cluster}, not {hello.cluster}"), False, 0
+        if hello.history != me.history:
+            return Goodbye(_OTHER_HISTORY), False, 0
+        if hello.id in members.removed:
+            return Goodbye(_REMOVED), False, 0
+        if hello.id in members.lost:
+            return Goodbye(_LOST), False, 0
+        if hello.id == me.id:
+            return Goodbye("this server has the same id: one folder runs twice"), False, 0
+        limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
+        return Welcome(PROTOCOL_VERSION, me.node, me.cluster), True, limit
+
+    def messages(self, batch: list[Message]) -> None:
+        for message in batch:
+            if not isinstance(message, RaftMessages):
+                raise ProtocolError(f"{type(message).__name__} is not for a peer")
+            self._replica.step(message.messages)
+
+    async def request(self, message: Message) -> Message:
+        match message:
+            case Propose():
+                return await self._propose(message.commands)
+            case ReadIndex():
+                return await self._read_index()
+            case PutSnapshot():
+                return await self._snapshot(message)
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is no request to a peer")
+
+    async def _propose(self, commands: list[bytes]) -> Proposed:
+        try:
+            results = await self._replica.propose_here(commands)
+        except NotLeader as error:
+            return Proposed("not-leader", reason=str(error))
+        except Overloaded as error:
+            return Proposed("overloaded", reason=str(error))
+        except OutcomeUnknown as error:
+            return Proposed("unknown", reason=str(error))
+        except Stopped as error:
+            return Proposed("not-leader", reason=str(error))
+        return Proposed("done", self._encode(results))
+
+    async def _read_index(self) -> ReadIndexed:
+        try:
+            return ReadIndexed(await self._replica.confirm())
+        except (NotLeader, Stopped):
+            return ReadIndexed(0)
+
+    async def _snapshot(self, piece: PutSnapshot) -> TookSnapshot:
+        ok = await self._replica.incoming.take(piece.manifest, piece.offset, piece.data, piece.last)
+        if ok and piece.last:
+            self._replica.step([piece.message])
+        return TookSnapshot(ok)

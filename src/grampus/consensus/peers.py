@@ -1,0 +1,251 @@
+"""The connections of a server to its peers: one for control, one for bulk, to each of them.
+
+Rules: only connections that this server has opened carry its messages, so each pair has two of a
+kind; nothing is repeated here, and nothing waits: what cannot be sent now is dropped, and Raft says
+it again. Large messages take the bulk lane, so that heartbeats and votes never wait behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grampus.consensus.members import Member, Members
+from grampus.consensus.port import OutcomeUnknown
+from grampus.consensus.snapshots import PIECE
+from grampus.errors import (
+    GrampusError,
+    NotLeader,
+    Overloaded,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+)
+from grampus.protocol import (
+    BULK_FRAME,
+    CONTROL_FRAME,
+    HELLO_TIMEOUT,
+    Goodbye,
+    Hello,
+    Message,
+    Propose,
+    Proposed,
+    PutSnapshot,
+    RaftMessages,
+    ReadIndex,
+    ReadIndexed,
+    TookSnapshot,
+    Welcome,
+)
+from grampus.rpc.calls import ConnectionLost, RequestTimedOut
+from grampus.rpc.client import connect
+from grampus.rpc.codec import Codec
+from grampus.rpc.connection import Connection
+
+log = logging.getLogger("grampus.peers")
+
+#: Raft messages of more bytes than this, taken together, take the bulk lane.
+SMALL = 64 * 1024
+#: Bytes of messages in one frame at most.
+FRAME = BULK_FRAME - 64 * 1024
+#: Between two tries to connect, in seconds; a random part up to half is taken off.
+FIRST_WAIT, LAST_WAIT = 0.05, 1.0
+#: Seconds that one piece of a snapshot may take.
+PIECE_TIMEOUT = 20.0
+
+Peer = Connection[Message]
+Answers = Callable[[bytes], list[object]]
+
+
+class Peers:
+    """Implements `Transport`. `run` keeps the connections up; `handler` hears what comes in."""
+
+    def __init__(
+        self,
+        id: int,
+        hello: Callable[[str], Hello],
+        decode: Answers,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._id = id
+        self._hello = hello
+        self._decode = decode
+        self._group = group
+        self._links: dict[int, PeerLink] = {}
+
+    def know(self, members: Members) -> None:
+        there = {member.id: member for member in members.known if member.id != self._id}
+        for id, link in list(self._links.items()):
+            if there.get(id) != link.member:
+                link.close()
+                del self._links[id]
+        for id, member in there.items():
+            if id not in self._links:
+                self._links[id] = PeerLink(member, self._hello, self._group)
+
+    def send(self, to: int, messages: Sequence[bytes]) -> bool:
+        link = self._links.get(to)
+        return link is not None and link.send(messages)
+
+    async def ask(self, to: int, message: Message, within: float, *, bulk: bool = False) -> Message:
+        """Raises NotLeader when it certainly was not asked; else what `request` raises."""
+        link = self._links.get(to)
+        connection = None if link is None else link.bulk if bulk else link.control
+        if connection is None or connection.closed:
+            raise NotLeader("the leader is not connected")
+        return await connection.request(message, within)
+
+    async def propose(self, to: int, commands: Sequence[bytes], within: float) -> list[object]:
+        bulk = sum(map(len, commands)) > SMALL
+        try:
+            answer = await self.ask(to, Propose(list(commands)), within, bulk=bulk)
+        except (ConnectionLost, RequestTimedOut) as error:
+            raise OutcomeUnknown(
+                f"the leader has not answered; it may happen yet: {error}"
+            ) from error
+        if not isinstance(answer, Proposed):
+            raise ProtocolError(f"Propose was answered by {type(answer).__name__}")
+        match answer.outcome:
+            case "done":
+                return self._decode(answer.results)
+            case "not-leader":
+                raise NotLeader(answer.reason)
+            case "overloaded":
+                raise Overloaded(answer.reason)
+            case _:
+                raise OutcomeUnknown(answer.reason)
+
+    async def read_index(self, to: int, within: float) -> int:
+        try:
+            answer = await self.ask(to, ReadIndex(), within)
+        except ServerUnreachable as error:
+            raise NotLeader(str(error)) from error
+        if not isinstance(answer, ReadIndexed):
+            raise ProtocolError(f"ReadIndex was answered by {type(answer).__name__}")
+        if not answer.index:
+            raise NotLeader("the server that was asked leads no longer")
+        return answer.index
+
+    async def deliver(self, to: int, manifest: bytes, path: Path, message: bytes) -> None:
+        offset, last = 0, False
+        with open(path, "rb") as file:  # noqa: ASYNC230, it opens at once, and reads on a thread
+            size = os.fstat(file.fileno()).st_size
+            while not last:
+                data = await asyncio.to_thread(file.read, PIECE)
+                last = not data or offset + len(data) >= size
+                piece = PutSnapshot(manifest, offset, data, last, message if last else b"")
+                answer = await self.ask(to, piece, PIECE_TIMEOUT, bulk=True)
+                if not isinstance(answer, TookSnapshot) or not answer.ok:
+                    raise Refused("it arrived damaged")
+                offset += len(data)
+
+    def connected(self, id: int) -> bool:
+        link = self._links.get(id)
+        return link is not None and link.control is not None and not link.control.closed
+
+    def complaint(self, id: int) -> str:
+        """Why the newest try to connect failed, or ""."""
+        link = self._links.get(id)
+        return "" if link is None else link.complaint
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+
+class PeerLink:
+    """Both lanes to one peer, until it is closed."""
+
+    def __init__(
+        self, member: Member, hello: Callable[[str], Hello], group: asyncio.TaskGroup
+    ) -> None:
+        self.member = member
+        self.control: Peer | None = None
+        self.bulk: Peer | None = None
+        self.complaint = ""
+        self._hello = hello
+        self._group = group
+        self._codec: Codec[Message] = Codec(Message)
+        self._tasks = [group.create_task(self._keep(lane)) for lane in ("control", "bulk")]
+
+    def send(self, messages: Sequence[bytes]) -> bool:
+        """Small ones by control; all of them by bulk when one is large, to keep their order."""
+        size = sum(map(len, messages))
+        connection = self.control if size <= SMALL else self.bulk
+        if connection is None or connection.closed or not connection.writable:
+            return False
+        part: list[bytes] = []
+        room = FRAME if size > SMALL else SMALL
+        for message in messages:
+            if part and room < len(message):
+                connection.send(RaftMessages(part))
+                part, room = [], FRAME
+            part.append(message)
+            room -= len(message) + 8
+        connection.send(RaftMessages(part))
+        return True
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for connection in (self.control, self.bulk):
+            if connection is not None:
+                connection.close("it is no peer any more")
+
+    async def _keep(self, lane: str) -> None:
+        wait = FIRST_WAIT
+        while True:
+            try:
+                connection = await self._open(lane)
+                setattr(self, lane, connection)
+                wait, self.complaint = FIRST_WAIT, ""
+                reason = await connection.wait_closed()
+                log.info(
+                    "the %s connection to server %s is lost: %s", lane, self.member.name, reason
+                )
+            except GrampusError as error:
+                if str(error) != self.complaint:
+                    self.complaint = str(error)
+                    log.info("server %s is not reached: %s", self.member.name, error)
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, LAST_WAIT)
+
+    async def _open(self, lane: str) -> Peer:
+        frame = CONTROL_FRAME if lane == "control" else BULK_FRAME
+        connection, _ = await connect(
+            self.member.host,
+            self.member.node_port,
+            self._codec,
+            _Deaf(),
+            self._hello(lane),
+            lambda answer: _accept(answer, frame),
+            HELLO_TIMEOUT,
+            tasks=self._group,
+        )
+        return connection
+
+
+class _Deaf:
+    """The Handler of a connection to a peer: whoever is connected to says nothing but answers."""
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        raise ProtocolError("a server speaks over connections of its own only")
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        raise ProtocolError("a server asks over connections of its own only")
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        return
+
+
+def _accept(answer: Message, frame: int) -> int:
+    if isinstance(answer, Goodbye):
+        raise Refused(f"it refuses this server: {answer.reason}")
+    if not isinstance(answer, Welcome):
+        raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
+    return frame

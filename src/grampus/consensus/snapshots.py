@@ -1,0 +1,279 @@
+"""Whole ledgers on their way between servers.
+
+On the leader: a copy is made when a member needs entries that are gone, and sent piece by piece. On
+the other side: the pieces become a file, which is checked, and laid down as the next generation of
+ledger and log. Rules: one copy and one delivery at a time; a copy names the members as of its
+index, and goes to nobody who is not among them; every delivery ends with a report to Raft, or Raft
+would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from grampus.consensus.disk import Disk
+from grampus.consensus.generation import Generation
+from grampus.consensus.log import DurableLog
+from grampus.consensus.members import Conf, Members
+from grampus.consensus.record import HardState
+from grampus.database.failure import storage_failed
+from grampus.errors import GrampusError, ProtocolError, Refused
+
+log = logging.getLogger(__name__)
+
+#: Name of the ledger's file in its generation.
+LEDGER = "ledger.db"
+#: Bytes sent at once, and read at once for a hash.
+PIECE = 1024 * 1024
+#: Seconds after which a peer that waits for a snapshot is given up, if none is on its way.
+STUCK = 10.0
+#: A copy that nobody needs any more is kept so long, in seconds.
+KEEP = 60.0
+#: Raft's state of a peer that waits for a snapshot.
+_WAITS = 2
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class Installed(GrampusError):
+    """A snapshot is laid down: the server has to open ledger and log anew."""
+
+
+class Manifest(Struct, frozen=True, array_like=True):
+    """What Raft carries in place of the ledger itself."""
+
+    index: int
+    size: int
+    sha256: bytes
+
+
+_MANIFEST = msgspec.msgpack.Decoder(Manifest)
+
+
+class Copy(Struct, frozen=True):
+    """A ledger as of `index`, in a file."""
+
+    path: Path
+    index: int
+    term: int
+    conf: Conf
+    manifest: bytes
+
+
+class Copied(Protocol):
+    def snapshot(self, path: Path) -> tuple[int, int, bytes]:
+        """Writes a whole copy of one state to a new file: its (index, term, members)."""
+        ...
+
+
+class Courier(Protocol):
+    async def deliver(self, to: int, manifest: bytes, path: Path, message: bytes) -> None:
+        """All of the file, then Raft's message. Raises GrampusError."""
+        ...
+
+
+def digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+class SnapshotDesk:
+    """The leader's side. `run` does the work; everything else is called on the event loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        machine: Copied,
+        courier: Courier,
+        delivered: Callable[[int, bool], None],
+    ) -> None:
+        self._folder = folder
+        self._machine = machine
+        self._courier = courier
+        self._delivered = delivered
+        self._jobs: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._copy: Copy | None = None
+        self._new = False
+        self._making = False
+        #: Peers whose delivery is queued or under way.
+        self._under_way: dict[int, None] = {}
+        self._waiting_since: dict[int, float] = {}
+        self._unused_since = 0.0
+
+    @property
+    def index(self) -> int | None:
+        """Entries after it must be kept: somebody is on the way there."""
+        return self._copy.index if self._copy is not None else None
+
+    def fresh(self) -> Copy | None:
+        """A copy that Raft does not know yet, once."""
+        if not self._new:
+            return None
+        self._new = False
+        return self._copy
+
+    def look(
+        self, wanted_by: int, peers: Mapping[int, tuple[int, int, int, bool, bool, int]], now: float
+    ) -> list[int]:
+        """Makes a copy if one is wanted; the peers whose snapshot must be taken for lost."""
+        if wanted_by and not self._making:
+            self._making = True
+            self._jobs.put_nowait(None)
+        waiting = [id for id, peer in peers.items() if peer[2] == _WAITS]
+        self._waiting_since = {id: self._waiting_since.get(id, now) for id in waiting}
+        if waiting or wanted_by or self._making:
+            self._unused_since = now
+        elif self._copy is not None and now - self._unused_since > KEEP:
+            self._drop()
+        stuck = [
+            id
+            for id, since in self._waiting_since.items()
+            if id not in self._under_way and now - since > STUCK
+        ]
+        for id in stuck:
+            del self._waiting_since[id]
+        return stuck
+
+    def send(self, to: int, message: bytes) -> None:
+        """Raft wants this snapshot message to be delivered."""
+        if to not in self._under_way:
+            self._under_way[to] = None
+            self._jobs.put_nowait((to, message))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        while True:
+            job = await self._jobs.get()
+            if job is None:
+                await self._make()
+            else:
+                await self._deliver(*job)
+
+    async def _make(self) -> None:
+        try:
+            copy = await asyncio.to_thread(self._make_copy)
+        except GrampusError as error:
+            log.error("no snapshot could be made for a server that is behind: %s", error)
+        else:
+            log.info("a snapshot of index %d is made", copy.index)
+            self._drop(keep=copy)
+            self._copy, self._new = copy, True
+        finally:
+            self._making = False
+
+    def _make_copy(self) -> Copy:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self._folder / "making.db"
+            path.unlink(missing_ok=True)
+            index, term, members = self._machine.snapshot(path)
+            final = self._folder / f"{index}.db"
+            os.replace(path, final)
+            manifest = Manifest(index, final.stat().st_size, digest(final))
+        except OSError as error:
+            raise storage_failed("copy the ledger to", self._folder, error) from error
+        conf = Members.decode(members).conf
+        return Copy(final, index, term, conf, _ENCODER.encode(manifest))
+
+    def _drop(self, keep: Copy | None = None) -> None:
+        old, self._copy = self._copy, None
+        if old is not None and (keep is None or old.path != keep.path):
+            old.path.unlink(missing_ok=True)
+
+    async def _deliver(self, to: int, message: bytes) -> None:
+        copy, ok = self._copy, False
+        try:
+            if copy is not None and any(to in ids for ids in copy.conf[:4]):
+                await self._courier.deliver(to, copy.manifest, copy.path, message)
+                ok = True
+            elif not self._making:
+                # It names the members of before this one came.
+                self._making = True
+                self._jobs.put_nowait(None)
+        except (GrampusError, OSError) as error:
+            log.warning("a snapshot did not reach server %d: %s", to, error)
+        finally:
+            self._under_way.pop(to, None)
+            self._delivered(to, ok)
+
+
+class Incoming:
+    """The other side: pieces become a file, the file the next generation."""
+
+    def __init__(self, folder: Path, generation: Generation, disk: Disk) -> None:
+        self.folder = folder
+        self._generation = generation
+        self._disk = disk
+        self._manifest = b""
+        self._size = 0
+        self._whole: Path | None = None
+        self._busy = asyncio.Lock()
+
+    async def take(self, manifest: bytes, offset: int, data: bytes, last: bool) -> bool:
+        """One piece. True once the whole is there and is what the manifest says."""
+        async with self._busy:
+            return await asyncio.to_thread(self._take, manifest, offset, data, last)
+
+    def _take(self, manifest: bytes, offset: int, data: bytes, last: bool) -> bool:
+        path = self.folder / "incoming.db"
+        try:
+            if offset == 0:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir(mode=0o700, parents=True)
+                self._manifest, self._size, self._whole = manifest, 0, None
+            elif manifest != self._manifest or offset != self._size:
+                raise Refused("this piece of a snapshot does not follow the one before")
+            told = _decode(manifest)
+            if self._size + len(data) > told.size:
+                raise ProtocolError("a snapshot is longer than its manifest says")
+            with open(path, "wb" if offset == 0 else "ab") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(data)
+            self._size += len(data)
+            if not last:
+                return True
+            if self._size != told.size or digest(path) != told.sha256:
+                return False
+            self._whole = path
+            return True
+        except OSError as error:
+            raise storage_failed("write", path, error) from error
+
+    def lay_down(self, index: int, term: int, manifest: bytes, hard: HardState) -> None:
+        """Ledger and log of a new generation, which counts from now on."""
+        if self._whole is None or manifest != self._manifest:
+            raise ProtocolError(f"a snapshot of index {index} was announced and is not here")
+        lay_down(self._generation.following, self._whole, (index, term), hard, self._disk)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def lay_down(
+    generation: Generation, ledger: Path, base: tuple[int, int], hard: HardState, disk: Disk
+) -> None:
+    """Moves the file of a ledger as of `base` into the generation, and makes that current."""
+    generation.prepare()
+    fd = disk.open(ledger)
+    try:
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+    disk.rename(ledger, generation.ledger / LEDGER)
+    DurableLog.begin(generation.log, base, hard, disk=disk)
+    generation.make_current(disk)
+
+
+def _decode(manifest: bytes) -> Manifest:
+    try:
+        return _MANIFEST.decode(manifest)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"the manifest of a snapshot cannot be read: {error}") from None

@@ -1,0 +1,32 @@
+"""What a replica asks of the connections to its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from grampus.consensus.members import Members
+
+
+class Transport(Protocol):
+    def know(self, members: Members) -> None:
+        """These are the peers from now on."""
+        ...
+
+    def send(self, to: int, messages: Sequence[bytes]) -> bool:
+        """Raft messages, in order. Drops them, and says False, rather than wait."""
+        ...
+
+    async def propose(self, to: int, commands: Sequence[bytes], within: float) -> list[object]:
+        """As `Replica.propose` on the leader. Raises NotLeader (nothing happened), Overloaded
+        (nothing happened), or OutcomeUnknown."""
+        ...
+
+    async def read_index(self, to: int, within: float) -> int:
+        """As `RaftReplica.confirm` on the leader. Raises NotLeader."""
+        ...
+
+    async def deliver(self, to: int, manifest: bytes, path: Path, message: bytes) -> None:
+        """A snapshot's file, then Raft's message. Raises GrampusError."""
+        ...

@@ -1,0 +1,141 @@
+"""The beginning of a cluster: a data folder becomes the folder of its first and only voter.
+
+Founding, recovering without a majority and restoring a snapshot are one act: a ledger is copied,
+says from then on who its members are, and is laid down as the next generation with an empty log
+behind it. So a crash in the middle leaves the folder as it was, and a newcomer can never replay a
+log that does not name the members: what lies before is only in snapshots.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.consensus.disk import Disk
+from grampus.consensus.generation import Generation
+from grampus.consensus.log import DurableLog
+from grampus.consensus.members import Member, Members
+from grampus.consensus.record import HardState
+from grampus.consensus.snapshots import LEDGER, lay_down
+from grampus.consensus.solo import SoloLog
+from grampus.errors import Refused
+from grampus.ledger import Ledger
+
+#: Added to the revision when a history begins that may have lost the end of another: whoever saw
+#: that end has seen no revision that will be given out again.
+SKIP = 2**32
+
+
+class Standing(Struct, frozen=True):
+    """What a data folder is, as far as clusters go."""
+
+    generation: Generation
+    members: Members
+    history: str
+
+
+def raft_id(node: str) -> int:
+    """The Raft id of a folder, from its node id: as random, and as lasting."""
+    number = int.from_bytes(base64.b32decode(node.upper())[:8], "big") >> 1
+    return number or 1
+
+
+def standing(folder: Path) -> Standing | None:
+    """None when the folder's ledger belongs to no cluster, or is not there yet."""
+    generation = Generation.current(folder)
+    path = generation.ledger / LEDGER
+    if not path.exists():
+        return None
+    ledger = Ledger(path)
+    try:
+        members = Members.decode(ledger.members)
+        return Standing(generation, members, ledger.history) if members.known else None
+    finally:
+        ledger.close()
+
+
+async def found(folder: Path, me: Member, history: str) -> Standing:
+    """Makes the folder that of a cluster's first server, with all that its ledger has.
+
+    Refused when it belongs to a cluster already. The caller holds the folder."""
+    if standing(folder) is not None:
+        raise Refused(f"{folder} belongs to a cluster already: start it without --init")
+    generation = Generation.current(folder)
+    path = generation.ledger / LEDGER
+    if path.exists():
+        await _settle(generation, path)
+    return _begin(generation, path if path.exists() else None, me, history, skip=0)
+
+
+async def _settle(generation: Generation, path: Path) -> None:
+    """Applies the end of the log to the ledger."""
+    ledger = Ledger(path)
+    try:
+        replica = await SoloLog.open(generation.log, ledger)
+        await replica.close()
+    finally:
+        ledger.close()
+
+
+def recover(folder: Path, me: Member, history: str) -> Standing:
+    """The only member of a history of its own, from what this server has applied.
+
+    What the lost majority had committed beyond that is lost; whoever comes back from it is refused,
+    by its history. The caller holds the folder."""
+    before = standing(folder)
+    if before is None:
+        raise Refused(f"{folder} belongs to no cluster: there is nothing to recover")
+    path = before.generation.ledger / LEDGER
+    return _begin(before.generation, path, me, history, skip=SKIP)
+
+
+def restore(folder: Path, snapshot: Path, me: Member, history: str) -> Standing:
+    """As `recover`, from the file of a snapshot. The folder has no ledger that would be lost."""
+    generation = Generation.current(folder)
+    if (generation.ledger / LEDGER).exists():
+        raise Refused(f"{folder} has a ledger: restore into an empty folder")
+    return _begin(generation, snapshot, me, history, skip=SKIP)
+
+
+def _begin(
+    generation: Generation, source: Path | None, me: Member, history: str, skip: int
+) -> Standing:
+    aside = generation.folder / "founding"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    copy = aside / LEDGER
+    term = _term(generation)
+    if source is not None:
+        before = Ledger(source)
+        try:
+            before.snapshot(copy)
+        finally:
+            before.close()
+    ledger = Ledger(copy)
+    try:
+        if ledger.applied_index == 0:
+            # Raft counts from the entry behind the base, and the base must be one.
+            ledger.apply(1, 1, [])
+        members = Members(conf=([me.id], [], [], [], False), known=(me,))
+        index, base_term = ledger.found(members.encode(), history, skip)
+        ledger.checkpoint()
+    finally:
+        ledger.close()
+    hard = HardState(max(term, base_term), 0, index)
+    lay_down(generation.following, copy, (index, base_term), hard, Disk())
+    shutil.rmtree(aside, ignore_errors=True)
+    return Standing(generation.following, members, history)
+
+
+def _term(generation: Generation) -> int:
+    """Of the log that is left behind: terms grow."""
+    if not generation.log.is_dir() or not any(generation.log.glob("*.log")):
+        return 0
+    log = DurableLog.open(generation.log)
+    try:
+        return log.hard.term
+    finally:
+        log.close()
