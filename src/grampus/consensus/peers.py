@@ -132,7 +132,7 @@ class Peers:
 
     async def deliver(self, to: int, manifest: bytes, path: Path, message: bytes) -> None:
         offset, last = 0, False
-        with open(path, "rb") as file:  # noqa: ASYNC230, it opens at once, and reads on a thread
+        with await asyncio.to_thread(path.open, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             while not last:
                 data = await asyncio.to_thread(file.read, PIECE)

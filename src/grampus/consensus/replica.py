@@ -24,6 +24,7 @@ from grampus.consensus.applier import Applier
 from grampus.consensus.barriers import Barriers
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
+from grampus.consensus.introduction import introduced
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
 from grampus.consensus.port import Listener, OutcomeUnknown, Replicated, Stopped
@@ -66,6 +67,7 @@ class RaftReplica:
         transport: Transport,
         durable: DurableLog,
         incoming: Incoming,
+        introduced: Members,
         threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
         limits: Limits,
         light: Light | None,
@@ -120,7 +122,7 @@ class RaftReplica:
         self._failure: BaseException | None = None
         self._stopped = False
         self.peers: dict[int, tuple[int, int, int, bool, bool, int]] = {}
-        transport.know(self._members)
+        transport.know(self._members if self._members.known else introduced)
 
     @classmethod
     async def open(
@@ -147,8 +149,9 @@ class RaftReplica:
         )
         incoming = Incoming(generation.folder / "incoming", generation, disk)
         return cls(
-            id, machine, transport, durable, incoming, threads, limits or Limits(), light, seed
-        )
+            id, machine, transport, durable, incoming, introduced(generation.folder), threads,
+            limits or Limits(), light, seed,
+        )  # fmt: skip
 
     # --- the face of a replica
 

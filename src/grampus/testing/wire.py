@@ -63,6 +63,8 @@ class Wire(asyncio.Transport):
         self._held: list[bytes] = []
         #: Nothing that was sent earlier may arrive later.
         self._arrives = 0.0
+        #: What waits for a partition to heal, in order.
+        self._dark: list[Callable[[], None]] = []
 
     @classmethod
     def pair(cls, world: World, one: ProcessLoop, other: ProcessLoop) -> tuple[Wire, Wire]:
@@ -96,10 +98,22 @@ class Wire(asyncio.Transport):
     # -- the other end's doings, in this process ------------------------------------------------
 
     def _send(self, arrive: Callable[[], None]) -> None:
+        peer = self._peer
+        dark = peer is not None and self.world.severed(self.loop.name, peer.loop.name)
+        if dark or self._dark:
+            if not self._dark:
+                self.world.after(0.1, self._try_again)
+            self._dark.append(arrive)
+            return
         rng = self.world.rng
         late = rng.uniform(0.00005, 0.0005) if rng.random() < 0.9 else rng.uniform(0, 0.3)
         self._arrives = max(self._arrives, self.world.time + late)
         self.world.after(self._arrives - self.world.time, arrive)
+
+    def _try_again(self) -> None:
+        dark, self._dark = self._dark, []
+        for arrive in dark:
+            self._send(arrive)
 
     def _come(self, data: bytes) -> None:
         if self._over or not self.loop.alive:

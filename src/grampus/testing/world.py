@@ -32,6 +32,8 @@ class World:
         self.time = 0.0
         #: Share of messages that are lost, doubled or late.
         self.noise = 0.0
+        #: Pairs of processes, by name, between which nothing passes.
+        self.partition: set[frozenset[str]] = set()
         self.trace: list[str] = []
         self.listeners: dict[int, Listener] = {}
         self.wires: list[Wire] = []
@@ -46,6 +48,9 @@ class World:
 
     def ticks(self) -> int:
         return int(self.time * 1000)
+
+    def severed(self, one: str, other: str) -> bool:
+        return bool(self.partition) and frozenset((one, other)) in self.partition
 
     def say(self, text: str) -> None:
         self.trace.append(f"{self.time:10.4f}  {text}")
@@ -219,6 +224,9 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     ) -> Any:
         await asyncio.sleep(self.world.rng.uniform(0.0001, 0.001))
         listener = self.world.listeners.get(port)
+        if listener is not None and self.world.severed(self.name, listener.loop.name):
+            await asyncio.sleep(3.0)
+            raise TimeoutError(errno.ETIMEDOUT, "nothing passes")
         if listener is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens")
         here, there = Wire.pair(self.world, self, listener.loop)
