@@ -33,7 +33,7 @@ class World:
         self.pending: list[Happening] = []
         self.attempts: dict[tuple[int, int], SendAssign] = {}
         self.started: list[tuple[str, int, int]] = []
-        (epoch,) = self.propose(TakeOffice(self.now, "n1"))
+        (epoch,) = self.propose(TakeOffice(self.now, "n1", 1))
         self.scheduler = Scheduler(epoch)
         self.worker(slots)
 

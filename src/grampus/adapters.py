@@ -14,6 +14,7 @@ from grampus.consensus.port import Replica
 from grampus.errors import GrampusError, NotFound, ProtocolError
 from grampus.master.core.explain import explain
 from grampus.master.core.scheduler import Scheduler
+from grampus.master.office import Office
 from grampus.master.roster import Roster
 from grampus.model.run import TaskState
 from grampus.protocol import LogChunk, ReadLog
@@ -101,13 +102,19 @@ class Explainer:
 
 
 class NodeStatus:
-    def __init__(self, replica: Replica, roster: Roster, waiting_for: Callable[[], str]) -> None:
+    def __init__(self, replica: Replica, office: Office, roster: Roster) -> None:
         self._replica = replica
+        self._office = office
         self._roster = roster
-        self._waiting_for = waiting_for
 
     def waiting_for(self) -> str:
-        return self._waiting_for()
+        if self._office.stopping:
+            return "the node is stopping"
+        if not self._replica.leader:
+            return "" if self._replica.leader_address else "no leader is known"
+        if not self._office.held.is_set():
+            return "the master is not in office yet"
+        return "" if self._roster.loads else "no worker is connected"
 
     def applied_index(self) -> int:
         return self._replica.applied_index

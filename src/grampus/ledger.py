@@ -100,7 +100,7 @@ class Ledger:
         if index != self._applied + 1:
             raise RuntimeError(f"entry {index} cannot follow entry {self._applied}")
         change = Change(self._db, self._graphs, self._revision)
-        change.index = index
+        change.index, change.term = index, term
         with self._db.transaction():
             answers = [
                 apply_command(change, self._version, decode_command(data)) for data in commands

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hmac
 import logging
 import os
 import secrets
@@ -28,22 +29,21 @@ from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, DataFolder
-from grampus.consensus.port import Stopped
 from grampus.consensus.solo import SoloLog
 from grampus.database import Database
-from grampus.database.failure import ADVICE, storage_failed
+from grampus.ending import explained
 from grampus.errors import GrampusError
 from grampus.ledger import Ledger
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
-from grampus.master.core.events import Stopping
 from grampus.master.driver import Master
 from grampus.master.firing import ScheduleDriver
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
+from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
-from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
 from grampus.runs.change import Graphs
@@ -56,9 +56,11 @@ from grampus.worker.driver import Worker
 from grampus.worker.identity import machine_id
 
 log = logging.getLogger("grampus.node")
-#: Random bytes of a token, as hexadecimal.
+#: Random bytes of a secret.
 TOKEN_BYTES = 24
-#: The node port is for the worker of this process: it is not opened to the network.
+#: In the data folder: what a worker shows that joins this node.
+WORKER_CREDENTIAL = "worker-credential"
+#: The node port is for workers of this machine: it is not opened to the network.
 LOOPBACK = "127.0.0.1"
 
 
@@ -80,20 +82,7 @@ async def run_up(config: Config, ready: Callable[[str], None], *, detach: bool =
             async with asyncio.TaskGroup() as group:
                 await node.run(group, ready, detach)
         except* (GrampusError, OSError) as errors:
-            raise _explained(errors) from errors
-
-
-def _explained(group: BaseExceptionGroup[Exception]) -> Exception:
-    """What a user should read of all that failed: the first reason."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, Stopped) and isinstance(error.__cause__, GrampusError):
-        error = error.__cause__
-    if isinstance(error, OSError) and error.errno in ADVICE:
-        return storage_failed("use", error.filename or "a file of this node", error)
-    assert isinstance(error, Exception)
-    return error
+            raise explained(errors) from errors
 
 
 class Node:
@@ -108,36 +97,45 @@ class Node:
         self._reads = reads
         self._blobs = Blobs(config.data / "blobs")
         self._wakes = Wakes()
-        self._in_office = asyncio.Event()
-        self._stopping = False
         #: Why the node must end, and the event of it.
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
-        # The worker shows this to the node port; it never leaves the process.
-        self._credential = secrets.token_hex(TOKEN_BYTES)
+        # Workers show this to the node port: our own, and those that join with a copy of the file.
+        self._credential = secret_of(config.data / WORKER_CREDENTIAL)
         self._cluster = folder.identity.cluster
         self._token_file = config.data / "token"
-        self._token = _token(self._token_file)
+        self._token = secret_of(self._token_file)
         self._proposer = Proposer(replica)
-        graphs = Graphs()
-        briefs = Briefs(Queries(readers, graphs), self._blobs.put)
         self._intake = Intake(self._proposer, self._clock)
-        self._master = Master(
-            config.name, self._proposer, Loading(readers, graphs), briefs, self._clock
-        )
-        self._roster = self._master.roster = Roster(
-            config.name, self._cluster, self._credential, self._proposer, self._intake,
-            BlobDesk(self._blobs), self._clock, self._master.happened,
+        self._roster = Roster(
+            config.name, self._cluster, self._admits, self._proposer, self._intake,
+            BlobDesk(self._blobs), self._clock,
         )  # fmt: skip
-        self._retention = Retention(
-            self._proposer, reads, self._blobs, self._clock, config.retention,
-            readers.value("SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"),
-        )  # fmt: skip
-        self._schedules = ScheduleDriver(self._proposer, reads, self._clock)
-        replica.subscribe(self._master.committed)
-        replica.subscribe(self._schedules.committed)
+        self._office = self._roster.office = self._make_office(readers)
         replica.subscribe(self._wake)
         self._worker: Worker | None = None
+
+    def _make_office(self, readers: Database) -> Office:
+        """Its master and its clerks are made when this node leads, which a lone one always does."""
+        config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
+        graphs = Graphs()
+        queries, loading = Queries(readers, graphs), Loading(readers, graphs)
+        retention = Retention(
+            proposer, reads, self._blobs, clock, config.retention,
+            readers.value("SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"),
+        )  # fmt: skip
+
+        def appoint() -> Master:
+            briefs = Briefs(queries, self._blobs.put)
+            return Master(proposer, loading, briefs, self._roster, clock)
+
+        return Office(
+            config.name, self._replica, proposer, clock,
+            appoint=appoint,
+            dismiss=self._roster.dismiss,
+            hire=lambda: [ScheduleDriver(proposer, reads, clock)],
+            chores=[retention.run],
+        )  # fmt: skip
 
     @classmethod
     async def open(cls, config: Config, stack: contextlib.AsyncExitStack) -> Node:
@@ -172,9 +170,7 @@ class Node:
             for work in (
                 self._replica.wait_failed(),
                 self._intake.run(),
-                self._master.run(self._in_office),
-                self._fire(),
-                self._retention.run(),
+                self._office.run(),
                 api.run(),
             )
         ]
@@ -194,10 +190,8 @@ class Node:
             raise self._failure
         finally:
             # Also after a cancel: what follows waits, but never without a bound.
-            self._stopping = True
             discovery.withdraw(state, url, os.getpid())
-            self._master.happened([Stopping()])
-            self._schedules.stop()
+            self._office.stop()
             if detach or self._failure is not None:
                 worker.leave()
             else:
@@ -228,8 +222,8 @@ class Node:
             reads=self._reads,
             blobs=BlobFiles(self._blobs),
             read_log=read_log,
-            explain=Explainer(self._reads, lambda: self._master.scheduler, read_log, self._clock),
-            status=NodeStatus(self._replica, self._roster, self._waiting_for),
+            explain=Explainer(self._reads, lambda: self._office.scheduler, read_log, self._clock),
+            status=NodeStatus(self._replica, self._office, self._roster),
             clock=self._clock,
             entropy=os.urandom,
         )
@@ -254,16 +248,8 @@ class Node:
             warm=config.warm,
         )  # fmt: skip
 
-    async def _fire(self) -> None:
-        await self._in_office.wait()
-        await self._schedules.run(self._master.epoch)
-
-    def _waiting_for(self) -> str:
-        if self._stopping:
-            return "the node is stopping"
-        if not self._in_office.is_set():
-            return "the master is not in office yet"
-        return "" if self._roster.loads else "no worker is connected"
+    def _admits(self, hello: Hello) -> bool:
+        return hmac.compare_digest(hello.credential.encode(), self._credential.encode())
 
     def _wake(self, index: int, facts: Sequence[object]) -> None:
         for fact in facts:
@@ -271,8 +257,8 @@ class Node:
                 self._wakes.wake(fact.run)
 
 
-def _token(path: Path) -> str:
-    """The token of this folder's API; made once, 0600. A file without one is made anew."""
+def secret_of(path: Path) -> str:
+    """A secret of this folder; made once, 0600. A file without one is made anew."""
     with contextlib.suppress(FileNotFoundError):
         if token := path.read_text().strip():
             return token

@@ -54,7 +54,8 @@ class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
 
 
 class Register(Struct, frozen=True, array_like=True, tag="register"):
-    """A worker asks for its session; answered by `Registered` or an error."""
+    """A worker asks for its session; answered by `Registered`, `Elsewhere`, or an
+    error."""
 
     name: str
     #: Random id of the warden's incarnation: attempts belong to it.
@@ -71,6 +72,13 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):
     session: int
+
+
+class Elsewhere(Struct, frozen=True, array_like=True, tag="elsewhere"):
+    """The answer to Register of a server that does not lead."""
+
+    #: HOST:PORT of the leader's API, whose node port is the next one; empty when not known.
+    leader: str
 
 
 class Invocation(Struct, frozen=True, array_like=True):
@@ -281,6 +289,7 @@ Message = (
     | Goodbye
     | Register
     | Registered
+    | Elsewhere
     | Assign
     | Kill
     | Sync

@@ -141,7 +141,7 @@ class Node:
     async def staff(self) -> None:
         """A master takes office and a worker registers."""
         self.epoch, self.session = await self.proposer.propose(  # type: ignore[assignment]
-            TakeOffice(1, "n1"), OpenSession(1, "w1", "i1", "m1", "b1", True, "default", 8)
+            TakeOffice(1, "n1", 1), OpenSession(1, "w1", "i1", "m1", "b1", True, "default", 8)
         )
 
     async def begin(self, run: str, index: int = 0, attempt: int = 1) -> int:

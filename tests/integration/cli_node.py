@@ -166,7 +166,7 @@ class Puppet:
         self._clock = SystemClock()
         self._pace = pace
         now = self._clock.now()
-        self._epoch = node.command(TakeOffice(now, "n1"))
+        self._epoch = node.command(TakeOffice(now, "n1", 1))
         opened = OpenSession(now, "w1", "i1", "m1", "b1", True, "default", slots)
         self._session = node.command(opened)
         self._stop = threading.Event()

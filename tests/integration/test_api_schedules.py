@@ -132,7 +132,7 @@ def test_the_command_line_tells_the_time_of_the_zone(
     code, out, err = grampus("ticks", "nightly")
     assert (code, out) == (0, "")
     assert "no tick of nightly has come yet" in err
-    epoch = node.command(TakeOffice(1, "n1"))
+    epoch = node.command(TakeOffice(1, "n1", 1))
     assert isinstance(epoch, int)
     for command in commands(epoch):
         node.command(command)

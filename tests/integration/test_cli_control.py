@@ -131,7 +131,7 @@ def test_a_lost_attempt_is_declared_with_yes_only(node: Node, grampus: Call) -> 
     assert "has no attempt" in err
     # The session that this API calls connected is the first one.
     now = 2**41
-    epoch = node.command(TakeOffice(now, "n2"))
+    epoch = node.command(TakeOffice(now, "n2", 1))
     node.command(StartAttempts(now, epoch, 1, run, [(0, 1)]))  # type: ignore[arg-type]
     with Client() as client, pytest.raises(Refused, match="is connected"):
         client.declare_lost(run, "load")

@@ -228,7 +228,7 @@ def test_a_start_of_an_older_epoch_is_refused() -> None:
     )
     submit(world, "r1")
     old = world.scheduler.epoch
-    world.propose(TakeOffice(world.now, "n2"))
+    world.propose(TakeOffice(world.now, "n2", 1))
     (refused,) = world.propose(StartAttempts(world.now, old, world.session, "r1", [(0, 1)]))
     assert isinstance(refused, Refusal)
     assert refused.code == "stale-epoch"

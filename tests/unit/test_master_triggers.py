@@ -52,7 +52,7 @@ class Office:
 
     def take(self) -> None:
         """Another master, with what the ledger has."""
-        epoch = self.do(TakeOffice(self.now, "n1"))
+        epoch = self.do(TakeOffice(self.now, "n1", 1))
         self.triggers = Triggers(epoch, Almanac())
         self.pending = [
             ScheduleLoaded(view.workflow, view) for view in self.queries.schedules(10_000)

@@ -40,7 +40,7 @@ class Book:
         self.ledger = Ledger(None)
         self.index = 0
         self.facts: list[Any] = []
-        self.epoch = self.do(TakeOffice(0, "n"))
+        self.epoch = self.do(TakeOffice(0, "n", 1))
         self.session = self.do(OpenSession(0, "w1", "i1", "m", "b", True, "default", 4))
         tasks = tasks or (Task("a", Shell("true")),)
         self.do(ApplyWorkflow(0, "w", pack_definition(Workflow("w", tasks, **options).content())))

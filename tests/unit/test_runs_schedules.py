@@ -43,7 +43,7 @@ class Book:
         self.ledger = Ledger(None)
         self.index = 0
         self.facts: list[Any] = []
-        self.epoch = self.do(TakeOffice(0, "n"))
+        self.epoch = self.do(TakeOffice(0, "n", 1))
         self.session = self.do(OpenSession(0, "w1", "i1", "m", "b", True, "default", 9))
         self.apply(10, schedule=Schedule(every=100, overlap=overlap), **options)
         assert self.do(self.plan(1, 100)) == "planned"

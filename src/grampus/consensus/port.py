@@ -17,7 +17,8 @@ class Stopped(GrampusError):
 
 
 class OutcomeUnknown(Stopped):
-    """The replica failed while it worked on the proposal: it may have happened, or may yet."""
+    """The replica failed, or lost the leader, while it worked on the proposal: it may have
+    happened, or may yet. After a read barrier the ledger tells what happened until then."""
 
 
 class StateMachine(Protocol):
@@ -68,12 +69,22 @@ class Replica(Protocol):
         """One result each, in order, once they are durable and applied.
 
         Commands of one call keep their order, but a call is no transaction. A caller that is
-        cancelled cancels nothing: its commands are applied. Raises Overloaded (nothing happened),
-        Stopped (nothing happened) or OutcomeUnknown."""
+        cancelled cancels nothing: its commands are applied. Raises Overloaded, NotLeader, NoQuorum
+        or Stopped (nothing happened), or OutcomeUnknown."""
         ...
 
     async def read_barrier(self) -> None:
-        """After it, a read of the machine sees whatever was answered before it was called."""
+        """After it, a read of the machine sees whatever was answered before it was called.
+
+        Raises NoQuorum, or Stopped."""
+        ...
+
+    async def leads(self) -> None:
+        """Returns once this replica leads: at once when it does. Raises Stopped when it ends."""
+        ...
+
+    async def deposed(self, term: int) -> None:
+        """Returns once this replica does not lead in `term`, or not any more."""
         ...
 
     def subscribe(self, listener: Listener) -> None:
@@ -83,7 +94,13 @@ class Replica(Protocol):
 
     @property
     def leader(self) -> bool:
-        """Whether proposals are taken here."""
+        """Whether this replica leads, as far as it knows."""
+        ...
+
+    @property
+    def leader_address(self) -> str | None:
+        """HOST:PORT where the API of the leader answers; None when that is not known, and on the
+        leader itself."""
         ...
 
     @property

@@ -30,6 +30,8 @@ class SoloLog:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        #: Set from the moment that it is closing or has failed.
+        self._leads_no_more = asyncio.Event()
         self._listeners: list[Listener] = []
         self._term = 0
         self._applied = 0
@@ -110,12 +112,24 @@ class SoloLog:
         """Nothing to wait for: what was answered is applied, and there is no other leader."""
         self._check()
 
+    async def leads(self) -> None:
+        """At once: there is nobody else."""
+        self._check()
+
+    async def deposed(self, term: int) -> None:
+        if term == self._term:
+            await self._leads_no_more.wait()
+
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
     @property
     def leader(self) -> bool:
         return self._failure is None and not self._closing
+
+    @property
+    def leader_address(self) -> str | None:
+        return None
 
     @property
     def term(self) -> int:
@@ -141,6 +155,7 @@ class SoloLog:
         failed_before = self._failure is not None
         if not self._closing:
             self._closing = True
+            self._leads_no_more.set()
             self._writer.put(None)
         try:
             async with asyncio.timeout(self._limits.close):
@@ -204,6 +219,7 @@ class SoloLog:
         if self._failure is not None:
             return
         self._failure = error
+        self._leads_no_more.set()
         # What explains itself needs no traceback.
         bug = None if isinstance(error, GrampusError) else error
         log.error("the log in %s has stopped: %s", self._folder, _reason(error), exc_info=bug)

@@ -3,6 +3,8 @@
 Order of one round: messages of the turn leave first (they are consequences of committed facts),
 then its commands are proposed; what they bring about comes back as facts, through the same inbox as
 everybody else's. A refused command comes back as `Declined`, and its run is read anew.
+
+A Master lasts for one office (see `office`): the next one begins with nothing but the ledger.
 """
 
 from __future__ import annotations
@@ -12,15 +14,15 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from grampus.clock import Clock
-from grampus.errors import GrampusError, Overloaded
+from grampus.master.asking import Deposed, ask
 from grampus.master.briefs import Briefs
-from grampus.master.core.events import Declined, Happening
+from grampus.master.core.events import Declined, Happening, Loaded, Stopping
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import Order, SendAssign, Turn
 from grampus.master.loading import Loading
 from grampus.master.roster import Roster
 from grampus.protocol import Forget
-from grampus.runs.commands import Refusal, TakeOffice
+from grampus.runs.commands import Refusal
 from grampus.runs.events import RunDeleted, RunFinished
 from grampus.runs.proposer import Proposer
 
@@ -32,27 +34,20 @@ BATCH = 500
 BUSY = 0.05
 
 
-class Deposed(GrampusError):
-    """Another master has taken office: this one must stop."""
-
-
 class Master:
-    """`happened` may be called at any time on the loop; `run` needs the replica to be open."""
+    """`begin`, then `run`; `happened` and `committed` may be called on the loop from before on."""
 
     def __init__(
-        self, node: str, proposer: Proposer, loading: Loading, briefs: Briefs, clock: Clock
+        self, proposer: Proposer, loading: Loading, briefs: Briefs, roster: Roster, clock: Clock
     ) -> None:
-        self._node = node
         self._proposer = proposer
         self._loading = loading
         self._briefs = briefs
+        self._roster = roster
         self._clock = clock
         self._inbox: list[Happening] = []
         self._wake = asyncio.Event()
-        self.roster: Roster | None = None
-        #: Set before `in_office` is.
-        self.epoch = 0
-        #: Of this office, for those who ask why something waits; they change nothing in it.
+        #: For those who ask why something waits; they change nothing in it. None before `begin`.
         self.scheduler: Scheduler | None = None
 
     def happened(self, events: Iterable[Happening]) -> None:
@@ -64,23 +59,28 @@ class Master:
         if facts:
             self.happened(facts)  # type: ignore[arg-type]
 
-    async def run(self, in_office: asyncio.Event) -> None:
-        """Takes office, then rounds until cancelled. Raises Deposed."""
-        self.epoch = epoch = await self._take_office()
-        scheduler = Scheduler(epoch)
+    def stop(self) -> None:
+        """Starts nothing more; what lives is still looked after."""
+        self.happened([Stopping()])
+
+    async def begin(self, epoch: int) -> None:
+        """Reads the ledger, which has the office's own command by now."""
         # Facts up to the loaded revision that are in the inbox too are skipped by the scheduler.
-        loaded = await asyncio.to_thread(self._loading.everything)
+        loaded = await self._load()
         self._inbox.insert(0, loaded)
         log.info(
             "in office with epoch %d: %d live attempts, %d tasks ready",
             epoch, len(loaded.live), len(loaded.ready),
         )  # fmt: skip
-        self.scheduler = scheduler
-        in_office.set()
+        self.scheduler = Scheduler(epoch)
+
+    async def run(self) -> None:
+        """Rounds until cancelled. Raises Deposed."""
+        assert self.scheduler is not None
         while True:
             events, self._inbox = self._inbox, []
             self._wake.clear()
-            turn = scheduler.step(self._clock.now(), events)
+            turn = self.scheduler.step(self._clock.now(), events)
             self._send(turn.messages)
             self._told(events)
             if turn.deposed:
@@ -89,26 +89,19 @@ class Master:
             if not self._inbox:
                 await self._sleep(turn.wake_at)
 
-    async def _take_office(self) -> int:
-        """As often as it takes: clients that submit need no master, and may be many already."""
-        while True:
-            try:
-                (epoch,) = await self._proposer.propose(TakeOffice(self._clock.now(), self._node))
-            except Overloaded:
-                await asyncio.sleep(BUSY)
-                continue
-            assert isinstance(epoch, int)
-            return epoch
+    async def _load(self) -> Loaded:
+        """The connection is free for others when this ends, however it ends."""
+        reading = asyncio.get_running_loop().run_in_executor(None, self._loading.everything)
+        try:
+            return await asyncio.shield(reading)
+        finally:
+            if not reading.done():
+                await asyncio.wait([reading])
 
     async def _propose(self, turn: Turn) -> None:
         for start in range(0, len(turn.commands), BATCH):
             commands = turn.commands[start : start + BATCH]
-            try:
-                answers = await self._proposer.propose(*commands)
-            except Overloaded as error:
-                await asyncio.sleep(BUSY)
-                busy = Refusal("overloaded", str(error))
-                answers = [busy for _ in commands]
+            answers = await ask(self._proposer, commands, BUSY)
             self._inbox.extend(
                 Declined(command, answer)
                 for command, answer in zip(commands, answers, strict=True)
@@ -118,18 +111,16 @@ class Master:
             self._inbox.append(self._loading.run(run))
 
     def _send(self, orders: tuple[Order, ...]) -> None:
-        assert self.roster is not None
         for order in orders:
             if isinstance(order, SendAssign):
                 assign = self._briefs.assign(order)
                 if assign is not None:
-                    self.roster.send(order.session, assign)
+                    self._roster.send(order.session, assign)
             else:
-                self.roster.send(order.session, order)
+                self._roster.send(order.session, order)
 
     def _told(self, events: list[Happening]) -> None:
         """What others must do about facts."""
-        assert self.roster is not None
         deleted = []
         for event in events:
             if isinstance(event, RunFinished):
@@ -137,7 +128,7 @@ class Master:
             elif isinstance(event, RunDeleted):
                 deleted.append(event.run)
         for start in range(0, len(deleted), BATCH):
-            self.roster.send_all(Forget(deleted[start : start + BATCH]))
+            self._roster.send_all(Forget(deleted[start : start + BATCH]))
 
     async def _sleep(self, wake_at: int | None) -> None:
         if wake_at is None:

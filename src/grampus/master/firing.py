@@ -11,8 +11,8 @@ import logging
 from collections.abc import Sequence
 
 from grampus.clock import Clock
-from grampus.errors import Overloaded
 from grampus.master.almanac import Almanac
+from grampus.master.asking import Deposed, ask
 from grampus.master.core.steadiness import Steadiness
 from grampus.master.core.triggers import (
     Firing,
@@ -60,7 +60,7 @@ class ScheduleDriver:
         self._wake.set()
 
     async def run(self, epoch: int) -> None:
-        """Until cancelled, stopped, or another master has taken office."""
+        """Until cancelled or stopped. Raises Deposed."""
         triggers = Triggers(epoch, Almanac())
         steady = Steadiness(self._clock.now(), self._clock.ticks())
         await self._load()
@@ -73,7 +73,7 @@ class ScheduleDriver:
                 _tell(steady.jump, believed)
             turn = await asyncio.to_thread(triggers.step, now, events, not believed)
             if turn.deposed:
-                return
+                raise Deposed("another master has taken office")
             await self._carry_out(turn)
             if not self._inbox:
                 await self._sleep(turn.wake_at if believed else None)
@@ -86,11 +86,7 @@ class ScheduleDriver:
 
     async def _carry_out(self, turn: Firing) -> None:
         if turn.commands and not self._stopping:
-            try:
-                answers = await self._proposer.propose(*turn.commands)
-            except Overloaded as error:
-                await asyncio.sleep(BUSY)
-                answers = [Refusal("overloaded", str(error))] * len(turn.commands)
+            answers = await ask(self._proposer, turn.commands, BUSY)
             self._inbox.extend(
                 TickDeclined(command.workflow, answer)
                 for command, answer in zip(turn.commands, answers, strict=True)

@@ -2,14 +2,17 @@
 
 A worker has two connections under one name: control (register, assign, report) and bulk (blobs,
 logs). A session lives in the ledger; here is only whether somebody speaks for it now. What comes in
-goes on as events to the master, as reports to the intake, or as questions to the blob desk.
+goes on as events to the office, as reports to the intake, or as questions to the blob desk.
+
+Rule: only the server that holds office has workers on its control lane. Elsewhere a worker that
+asks for its session is told where to go, and an office that ends sends its workers away.
 """
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 from grampus.clock import Clock
 from grampus.errors import ProtocolError, Refused, ServerUnreachable
@@ -20,6 +23,7 @@ from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,
     PROTOCOL_VERSION,
+    Elsewhere,
     GetBlob,
     Goodbye,
     HasBlob,
@@ -43,28 +47,39 @@ log = logging.getLogger("grampus.master")
 Peer = Connection[Message]
 
 
+class Door(Protocol):
+    """The office, as far as workers come to it."""
+
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def leader_address(self) -> str | None: ...
+    async def opens(self) -> bool: ...
+    def happened(self, events: Iterable[Happening]) -> None: ...
+
+
 class Roster:
-    """The Handler of the node port. `happened` takes events for the scheduler."""
+    """The Handler of the node port. `admits` says whether a Hello shows a worker's credential."""
 
     def __init__(
         self,
         node: str,
         cluster: str,
-        credential: str,
+        admits: Callable[[Hello], bool],
         proposer: Proposer,
         intake: Intake,
         desk: BlobDesk,
         clock: Clock,
-        happened: Callable[[Iterable[Happening]], None],
     ) -> None:
         self._node = node
         self._cluster = cluster
-        self._credential = credential
+        self._admits = admits
         self._proposer = proposer
         self._intake = intake
         self._desk = desk
         self._clock = clock
-        self._happened = happened
+        #: Set before anything comes: the office sends away who is here, and is told of who comes.
+        self.office: Door
         #: By session: its control connection.
         self._control: dict[int, Peer] = {}
         self._sessions: dict[Peer, int] = {}
@@ -84,7 +99,7 @@ class Roster:
             return Goodbye(why), False, 0
         if hello.role != "worker" or hello.lane not in ("control", "bulk"):
             return Goodbye("only workers connect here, by control or bulk"), False, 0
-        if not hmac.compare_digest(hello.credential.encode(), self._credential.encode()):
+        if not self._admits(hello):
             return Goodbye("wrong credential"), False, 0
         if hello.cluster and hello.cluster != self._cluster:
             return Goodbye(f"this is cluster {self._cluster}"), False, 0
@@ -108,7 +123,7 @@ class Roster:
                 case Report():
                     reports.append(message)
                 case Synced():
-                    self._happened([WorkerSynced(message.session, tuple(message.missing))])
+                    self.office.happened([WorkerSynced(message.session, tuple(message.missing))])
                 case Load():
                     if session is not None:
                         self._loads[session] = message
@@ -134,16 +149,19 @@ class Roster:
         if session is not None and self._control.get(session) is connection:
             del self._control[session]
             self._loads.pop(session, None)
-            self._happened([WorkerGone(session)])
+            self.office.happened([WorkerGone(session)])
             log.info("worker %s is disconnected: %s", self._names.get(session), reason)
         for name, bulk in list(self._bulk.items()):
             if bulk is connection:
                 del self._bulk[name]
 
     async def _register(self, connection: Peer, message: Register) -> Message:
+        """Raises Refused, or what `propose` raises."""
         hello = connection.greeting
         if not isinstance(hello, Hello) or hello.node != message.name or hello.lane != "control":
             raise Refused("a worker registers under the name of its Hello, on the control lane")
+        if not await self.office.opens():
+            return Elsewhere(self.office.leader_address or "")
         (answer,) = await self._proposer.propose(
             OpenSession(
                 self._clock.now(), message.name, message.instance, message.machine, message.boot,
@@ -153,6 +171,9 @@ class Roster:
         if isinstance(answer, Refusal):
             raise Refused(answer.reason)
         assert isinstance(answer, int)
+        if not self.office.is_open:
+            # Its office ended meanwhile. The session is there all the same, for the next one.
+            return Elsewhere(self.office.leader_address or "")
         old = self._control.get(answer)
         self._control[answer] = connection
         self._sessions[connection] = answer
@@ -164,10 +185,10 @@ class Roster:
             "worker %s is connected: group %s, %d slots, containment %s",
             message.name, message.group, message.slots, message.containment,
         )  # fmt: skip
-        self._happened([WorkerConnected(answer)])
+        self.office.happened([WorkerConnected(answer)])
         return Registered(answer)
 
-    # -- for the master and the API -------------------------------------------------------------
+    # -- for the office and the API -------------------------------------------------------------
 
     def send(self, session: int, message: Message) -> None:
         """Lost when the worker is not connected: the next Sync says it again."""
@@ -183,6 +204,15 @@ class Roster:
     def send_all(self, message: Message) -> None:
         for connection in self._control.values():
             connection.send(message)
+
+    def dismiss(self, reason: str) -> None:
+        """Closes every control connection; the workers register elsewhere."""
+        leaving, self._control = self._control, {}
+        self._sessions.clear()
+        self._loads.clear()
+        for connection in leaving.values():
+            connection.send(Goodbye(reason))
+            connection.close(reason)
 
     async def ask(self, worker: str, message: Message, within: float) -> Message:
         """A question over the bulk lane. Raises ServerUnreachable when that worker is not there."""

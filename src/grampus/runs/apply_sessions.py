@@ -81,8 +81,11 @@ def _end(change: Change, at: int, session: int, worker: str, reason: str) -> Non
     change.emit(SessionEnded, at=at, session=session, worker=worker, reason=reason)
 
 
-def take_office(change: Change, command: TakeOffice) -> int:
+def take_office(change: Change, command: TakeOffice) -> int | Refusal:
     """The epoch is the index of this command: later ones are higher, on every server the same."""
+    if command.term != change.term:
+        reason = f"{command.node} led in term {command.term}, this is term {change.term}"
+        return Refusal("stale-epoch", reason)
     change.db.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (change.index,))
     change.emit(OfficeTaken, at=command.at, epoch=change.index, node=command.node)
     return change.index

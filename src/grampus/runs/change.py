@@ -61,7 +61,9 @@ class Change:
 
     def __init__(self, db: Database, graphs: Graphs, revision: int) -> None:
         self.db = db
+        #: Of the log entry.
         self.index = 0
+        self.term = 0
         self.revision = revision
         self.facts: list[Fact] = []
         self._graphs = graphs

@@ -148,10 +148,13 @@ class EndSession(
 
 
 class TakeOffice(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="office"):
-    """The leader's first command. Accepted: the epoch, which is the index of this command."""
+    """The leader's first command. Accepted: the epoch, which is the index of this command.
+
+    Refused in another term than the one that its proposer led in: it came too late."""
 
     at: int
     node: str
+    term: int
 
 
 class PauseRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pause-run"):

@@ -17,7 +17,7 @@ class Proposer:
         """What `apply` answered, per command: a value or a `Refusal`.
 
         Raises InvalidInput for a command beyond COMMAND_LIMIT, Overloaded when too much is in
-        flight, Refused when this server takes no proposals; then nothing was proposed."""
+        flight, NotLeader, NoQuorum or Stopped: then nothing happened. And OutcomeUnknown."""
         encoded = [encode_command(command) for command in commands]
         for command, data in zip(commands, encoded, strict=True):
             if len(data) > COMMAND_LIMIT:
@@ -27,3 +27,7 @@ class Proposer:
                              allowed=f"{COMMAND_LIMIT} bytes")]
                 )  # fmt: skip
         return await self._replica.propose(encoded)
+
+    async def settle(self) -> None:
+        """After it, the ledger here has whatever was answered before. Raises NoQuorum, Stopped."""
+        await self._replica.read_barrier()

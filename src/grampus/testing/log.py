@@ -69,6 +69,7 @@ class SimLog:
         #: It takes half of what is proposed until then, as if too much waited.
         self.refuse_until = 0.0
         self._quiet = asyncio.Event()
+        self._closing = asyncio.Event()
         while disk.ledger.applied_index < len(disk.entries):
             disk.apply_next()
         disk.synced = len(disk.entries)
@@ -167,8 +168,20 @@ class SimLog:
 
     async def close(self) -> None:
         self._stopped = True
+        self._closing.set()
         if self._in_flight:
             await self._quiet.wait()
+
+    async def leads(self) -> None:
+        if self._stopped:
+            raise Stopped("the log is closed")
+
+    async def deposed(self, term: int) -> None:
+        await self._closing.wait()
+
+    @property
+    def leader_address(self) -> str | None:
+        return None
 
     @property
     def leader(self) -> bool:

@@ -12,10 +12,10 @@ from grampus.blobs import Blobs
 from grampus.master import driver as master_driver
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
-from grampus.master.core.events import Stopping
 from grampus.master.driver import Master
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
+from grampus.master.office import Office
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.rpc import server as rpc_server
 from grampus.rpc.codec import Codec
@@ -99,15 +99,20 @@ class SimServer:
         self.proposer = Proposer(self._log)
         graphs, db = Graphs(), disk.ledger.database
         blobs = Blobs(folder / "blobs")
-        briefs = Briefs(Queries(db, graphs), blobs.put)
+        queries, loading = Queries(db, graphs), Loading(db, graphs)
         self._intake = Intake(self.proposer, world)
-        self._master = Master("n1", self.proposer, Loading(db, graphs), briefs, world)
-        self._roster = self._master.roster = NoisyRoster(
-            world, "n1", "sim", "secret", self.proposer, self._intake, BlobDesk(blobs), world,
-            self._master.happened,
+        roster = self._roster = NoisyRoster(
+            world, "n1", "sim", lambda hello: hello.credential == "secret", self.proposer,
+            self._intake, BlobDesk(blobs), world,
         )  # fmt: skip
-        self._log.subscribe(self._master.committed)
-        self.in_office = asyncio.Event()
+
+        def appoint() -> Master:
+            return Master(self.proposer, loading, Briefs(queries, blobs.put), roster, world)
+
+        self._office = self._roster.office = Office(
+            "n1", self._log, self.proposer, world, appoint=appoint, dismiss=roster.dismiss
+        )
+        self.in_office = self._office.held
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -119,7 +124,7 @@ class SimServer:
             await listener.start("127.0.0.1", NODE_PORT)
             tasks = [
                 group.create_task(self._intake.run()),
-                group.create_task(self._master.run(self.in_office)),
+                group.create_task(self._office.run()),
             ]
             await self._stop.wait()
             await listener.close()
@@ -131,7 +136,7 @@ class SimServer:
         self._log.refuse_until = self.loop.world.time + seconds
 
     def admit_no_more(self) -> None:
-        self._master.happened([Stopping()])
+        self._office.stop()
 
     def stop(self) -> None:
         self._stop.set()

@@ -269,7 +269,7 @@ class Stage(World):
 
     def take_office(self) -> None:
         """A new master: it knows only what the ledger has."""
-        (epoch,) = self.propose(TakeOffice(self.now, "n2"))
+        (epoch,) = self.propose(TakeOffice(self.now, "n2", 1))
         self.pending.clear()
         self.scheduler = Scheduler(epoch)
         self.pending.append(Loading(self.ledger.database, Graphs()).everything())

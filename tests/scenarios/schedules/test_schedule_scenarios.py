@@ -96,7 +96,7 @@ class Stage:
         self.take_office()
 
     def take_office(self) -> None:
-        (self.epoch,) = self.do(TakeOffice(self.now, "n1"))
+        (self.epoch,) = self.do(TakeOffice(self.now, "n1", 1))
         self.triggers = Triggers(self.epoch, Almanac())
         self.steady = Steadiness(self.now, self.now - self.offset)
         self.pending = [ScheduleLoaded(v.workflow, v) for v in self.queries.schedules(1_000)]

@@ -7,6 +7,9 @@ from msgspec import Struct
 from grampus.runs.commands import ExpireRun, Refusal, StartAttempts
 from grampus.runs.events import Fact
 
+#: Codes of refusals that the ledger did not give: what was asked for may be asked for again.
+UNANSWERED = frozenset({"overloaded", "no-quorum", "unknown-outcome"})
+
 
 class LiveAttempt(Struct, frozen=True):
     """An attempt that the ledger knows and that is not final."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from grampus.master.core.alarms import Alarms
 from grampus.master.core.events import (
+    UNANSWERED,
     Declined,
     Happening,
     LiveAttempt,
@@ -192,12 +193,10 @@ class Scheduler:
 
     def _started(self, event: AttemptStarted) -> None:
         self.queue.remove(event.run, event.index, event.attempt)
-        reserved = self.proposed.pop((event.run, event.index, event.attempt), None)
+        self._release(event.run, event.index, event.attempt)
         place = self.places.get(event.session)
         if place is None:
             return
-        if reserved is not None:
-            place.busy -= reserved[1]
         place.next_n = max(place.next_n, event.n + 1)
         place.born(event.n, event.at)
         self._add_live(
@@ -260,14 +259,19 @@ class Scheduler:
         if event.refusal.code == "stale-epoch":
             self._deposed = True
         if isinstance(command, ExpireRun):
-            if event.refusal.code == "overloaded":
+            if event.refusal.code in UNANSWERED:
                 self.expiries.set(command.run, command.at + EXPIRE_AGAIN)
             return
         for index, attempt in command.tasks:
-            reserved = self.proposed.pop((command.run, index, attempt), None)
-            if reserved is not None and (place := self.places.get(reserved[0])):
-                place.busy -= reserved[1]
+            self._release(command.run, index, attempt)
         self._reload[command.run] = None
+
+    def _release(self, run: str, index: int, attempt: int) -> None:
+        """What was reserved for a start. It may be elsewhere than where the attempt has started: a
+        start without an answer is proposed again, and the ledger takes whichever comes first."""
+        reserved = self.proposed.pop((run, index, attempt), None)
+        if reserved is not None and (place := self.places.get(reserved[0])):
+            place.busy -= reserved[1]
 
     def _expire(self, now: int) -> tuple[ExpireRun, ...]:
         """Each is asked for once; what the ledger refuses has ended by itself."""
