@@ -3,17 +3,22 @@ exit code.
 
 GrampusError
 ├── UsageError            2   what was asked makes no sense
-│   └── InvalidInput      2   a file, a field or a value is wrong: all problems at once
+│   ├── InvalidInput      2   a file, a field or a value is wrong: all problems at once
+│   └── TooLarge          2   more than is kept there
 ├── ServerUnreachable     3   nobody answers at the addresses tried
 │   └── NoQuorum          3   too few servers are there to decide anything: nothing happened
 ├── Refused               4   understood and declined: a conflict, a rule, a state
 │   ├── Overloaded        4   try again after `retry_after` seconds
+│   ├── SessionUnknown    4   the session is over, and all that it owned is gone
+│   ├── LockLost          4   the lock is no longer held
+│   ├── Compacted         4   that part of the history is forgotten: `first` is still known
+│   ├── Lagging           4   this server has not come so far yet: ask another one
 │   └── NotLeader         4   another server decides: nothing happened
 ├── NotFound              6
 ├── FolderError           4   a data folder that this process must not use
 └── ProtocolError         70  the other side of a connection broke the rules
 
-A refusal inside `apply` is a value (`runs.commands.Refusal`), not an exception.
+A refusal inside `apply` is a value (`cluster.refusal.Refusal`), not an exception.
 """
 
 from __future__ import annotations
@@ -71,6 +76,10 @@ class InvalidInput(UsageError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
+class TooLarge(UsageError):
+    """It is larger than what is kept there."""
+
+
 class ServerUnreachable(GrampusError):
     """No server answers at the addresses tried."""
 
@@ -102,6 +111,27 @@ class NotLeader(Refused):
         #: HTTP address of the leader, when it is known.
         self.leader = leader
         super().__init__(message)
+
+
+class SessionUnknown(Refused):
+    """The session is over: its keys and locks are gone. Begin a new one."""
+
+
+class LockLost(Refused):
+    """The lock is no longer held: stop what it protects."""
+
+
+class Compacted(Refused):
+    """The history that was asked for is forgotten. Read everything, then watch from there on."""
+
+    def __init__(self, message: str, first: int) -> None:
+        #: The first revision that can still be watched from.
+        self.first = first
+        super().__init__(message)
+
+
+class Lagging(Refused):
+    """This server has not come as far as the client has seen. Nothing happened: ask another."""
 
 
 class NotFound(GrampusError):

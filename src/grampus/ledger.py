@@ -14,19 +14,33 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from grampus.cluster import apply as cluster_apply
+from grampus.cluster.batch import Batch
+from grampus.cluster.commands import Command as ClusterCommand
+from grampus.cluster.commands import is_put
+from grampus.cluster.keyspace import Keyspace
 from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
-from grampus.runs.apply import APPLY, APPLY_VERSION, apply_command
+from grampus.runs import apply as runs_apply
+from grampus.runs.apply import APPLY, APPLY_VERSION
 from grampus.runs.change import Change, Graphs
-from grampus.runs.commands import SubmitRun, decode_command, is_of_attempts, is_submit
+from grampus.runs.commands import Command as RunsCommand
+from grampus.runs.commands import SubmitRun, is_of_attempts, is_submit
 
 #: A batch of more commands and submitted tasks than this is applied on the writer's thread.
 LIGHT_COMMANDS = 64
-#: The script N leads to apply_version N, and runs inside the command that raises it.
-SCRIPTS = ("schema.sql",)
+#: The scripts N, by package, lead to apply_version N, and run inside the command that raises it.
+SCRIPTS = ((("grampus.cluster", "schema.sql"), ("grampus.runs", "schema.sql")),)
 #: In this order they are hashed, each by its primary key.
 TABLES = {
     "meta": "key",
+    "kv": "key",
+    "kv_history": "revision, place",
+    "keyspace": "id",
+    "cluster_session": "id",
+    "cluster_result": "session, seq",
     "workflow": "name",
     "workflow_version": "name, version",
     "run": "id",
@@ -40,11 +54,23 @@ TABLES = {
 }
 
 
+_DECODER = msgspec.msgpack.Decoder(RunsCommand | ClusterCommand)
+
+
+def decode_command(data: bytes) -> RunsCommand | ClusterCommand:
+    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never
+    skipped."""
+    command: RunsCommand | ClusterCommand = _DECODER.decode(data)
+    return command
+
+
 def migrations() -> list[Migration]:
-    folder = files("grampus.runs")
     return [
-        Migration(number, folder.joinpath(name).read_text())
-        for number, name in enumerate(SCRIPTS, start=1)
+        Migration(
+            number,
+            "\n".join(files(package).joinpath(name).read_text() for package, name in scripts),
+        )
+        for number, scripts in enumerate(SCRIPTS, start=1)
     ]
 
 
@@ -99,22 +125,28 @@ class Ledger:
         """One answer per command, and the facts. An exception must end the process."""
         if index != self._applied + 1:
             raise RuntimeError(f"entry {index} cannot follow entry {self._applied}")
-        change = Change(self._db, self._graphs, self._revision)
-        change.index, change.term = index, term
+        batch = Batch(self._db, index, term, self._revision)
+        change, space = Change(batch, self._graphs), Keyspace(batch)
+        keys, runs = cluster_apply.APPLY[self._version], runs_apply.APPLY[self._version]
+        answers: list[object] = []
         with self._db.transaction():
-            answers = [
-                apply_command(change, self._version, decode_command(data)) for data in commands
-            ]
+            for data in commands:
+                command = decode_command(data)
+                if handler := keys.get(type(command)):
+                    answers.append(handler(space, command))
+                else:
+                    answers.append(runs[type(command)](change, command))
             change.store_facts()
+            space.store()
             self._db.execute(
                 "UPDATE meta SET value = CASE key WHEN 'applied_index' THEN ?"
                 " WHEN 'applied_term' THEN ? ELSE ? END"
                 " WHERE key IN ('applied_index', 'applied_term', 'revision')",
-                (index, term, change.revision),
+                (index, term, batch.revision),
             )
         self._applied = index
-        self._revision = change.revision
-        return answers, list(change.facts)
+        self._revision = batch.revision
+        return answers, batch.facts
 
     @property
     def members(self) -> bytes:
@@ -173,8 +205,9 @@ class Ledger:
         return meta["applied_index"], meta["applied_term"], meta.get("members", b"")
 
     def light(self, commands: Sequence[bytes]) -> bool:
-        """Whether applying these takes a few milliseconds at most: starts, reports, and submits of
-        workflows that are known to be small; not many of them. May be called on any thread."""
+        """Whether applying these takes a few milliseconds at most: starts, reports, puts, and
+        submits of workflows that are known to be small; not many of them. May be called on any
+        thread."""
         room = LIGHT_COMMANDS - len(commands)
         for data in commands:
             if is_submit(data):
@@ -182,7 +215,7 @@ class Ledger:
                 assert isinstance(command, SubmitRun)
                 graph = self._graphs.peek(command.workflow, command.version)
                 room -= LIGHT_COMMANDS if graph is None else len(graph.tasks)
-            elif not is_of_attempts(data):
+            elif not (is_put(data) or is_of_attempts(data)):
                 return False
             if room < 0:
                 return False

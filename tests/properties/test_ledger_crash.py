@@ -12,6 +12,8 @@ import pytest
 from consensus_crashes import RecordingDisk, lay_out
 from ledger_crashes import LedgerDisk, recorded
 
+from grampus.cluster.commands import Put
+from grampus.cluster.commands import encode_command as encode_key
 from grampus.consensus import segment, writer
 from grampus.consensus.log import DurableLog
 from grampus.consensus.port import Stopped
@@ -31,8 +33,13 @@ FLOW = Workflow("w", (Task("a", Shell("true")), Task("b", Shell("true"), after=(
 
 def commands() -> list[bytes]:
     first = ApplyWorkflow(1, "w", pack_definition(FLOW.content()))
-    runs = [SubmitRun(n, f"r{n}", "w", 1, PARAMS, "r", 0, n) for n in range(1, COMMANDS)]
-    return [encode_command(command) for command in (first, *runs)]
+    rest = [
+        encode_key(Put(n, b"/k/%d" % (n % 2), PARAMS))
+        if n % 4 == 0
+        else encode_command(SubmitRun(n, f"r{n}", "w", 1, PARAMS, "r", 0, n))
+        for n in range(1, COMMANDS)
+    ]
+    return [encode_command(first), *rest]
 
 
 def checksums() -> list[str]:

@@ -23,7 +23,7 @@ from grampus.master.loading import Loading
 from grampus.master.roster import Roster
 from grampus.protocol import Forget
 from grampus.runs.commands import Refusal
-from grampus.runs.events import RunDeleted, RunFinished
+from grampus.runs.events import Event, RunDeleted, RunFinished
 from grampus.runs.proposer import Proposer
 
 log = logging.getLogger("grampus.master")
@@ -56,8 +56,9 @@ class Master:
 
     def committed(self, index: int, facts: Sequence[object]) -> None:
         """The replica's listener."""
-        if facts:
-            self.happened(facts)  # type: ignore[arg-type]
+        found = [fact for fact in facts if isinstance(fact, Event)]
+        if found:
+            self.happened(found)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         """Starts nothing more; what lives is still looked after."""

@@ -21,7 +21,6 @@ from grampus.runs.change import Change
 from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
-    Command,
     DeclareLost,
     DeleteRun,
     DeleteWorkflow,
@@ -72,8 +71,3 @@ _VERSION_1: dict[type[Any], Handler] = {
 }
 
 APPLY: dict[int, dict[type[Any], Handler]] = {1: _VERSION_1}
-
-
-def apply_command(change: Change, version: int, command: Command) -> object:
-    """The proposer's answer: a value, or a `Refusal`."""
-    return APPLY[version][type(command)](change, command)

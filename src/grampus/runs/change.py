@@ -1,8 +1,6 @@
-"""One batch of the log being applied: the open transaction, the revision, the facts so far.
+"""One batch of the log as the run store changes it: the batch, and the graphs of its workflows.
 
-Rule for everything that is given a `Change`: the same batch on the same rows gives the same rows
-and facts, on every server, for ever. So: no clock, no chance, no iteration over a set, every SELECT
-that returns several rows is ordered, numbers are integers.
+The rules of `cluster.batch` hold for everything that is given a `Change`.
 """
 
 from __future__ import annotations
@@ -12,9 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
+from grampus.cluster.batch import Batch
 from grampus.database import Database
 from grampus.model.workflow import read_workflow
-from grampus.runs.events import Event, Fact
+from grampus.runs.events import Event
 from grampus.runs.graph import Graph
 
 E = TypeVar("E", bound=Event)
@@ -57,17 +56,23 @@ class Graphs:
 
 
 class Change:
-    """What handlers write through. `facts` are published after the commit."""
+    """What handlers write through."""
 
-    def __init__(self, db: Database, graphs: Graphs, revision: int) -> None:
-        self.db = db
-        #: Of the log entry.
-        self.index = 0
-        self.term = 0
-        self.revision = revision
-        self.facts: list[Fact] = []
+    def __init__(self, batch: Batch, graphs: Graphs) -> None:
+        self.batch = batch
+        self.db = batch.db
         self._graphs = graphs
-        self._unkept: list[int] = []
+        self._kept: list[Event] = []
+
+    @property
+    def index(self) -> int:
+        """Of the log entry."""
+        return self.batch.index
+
+    @property
+    def term(self) -> int:
+        """Of the log entry."""
+        return self.batch.term
 
     def graph(self, name: str, version: int) -> Graph:
         """The graph of a version that must exist."""
@@ -84,25 +89,25 @@ class Change:
 
     def next_revision(self) -> int:
         """The revision that the next fact will have."""
-        return self.revision + 1
+        return self.batch.revision + 1
 
     def emit(self, kind: type[E], *, at: int, keep: bool = True, **fields: object) -> E:
         """Adds a fact. `keep=False`: published, but not stored in the run's history."""
-        self.revision += 1
-        fact = kind(revision=self.revision, at=at, **fields)  # type: ignore[arg-type]
-        self.facts.append(fact)  # type: ignore[arg-type]
-        if not keep:
-            self._unkept.append(self.revision)
+        self.batch.revision += 1
+        fact = kind(revision=self.batch.revision, at=at, **fields)  # type: ignore[arg-type]
+        self.batch.facts.append(fact)
+        if keep:
+            self._kept.append(fact)
         return fact
 
     def store_facts(self) -> None:
         """Writes the facts' rows; once, at the end of the batch."""
-        unkept = self._unkept
+        if not self._kept:
+            return
         self.db.executemany(
             "INSERT INTO event (run, revision, at, kind, data) VALUES (?, ?, ?, ?, ?)",
             [
                 (f.run, f.revision, f.at, f.__struct_config__.tag, _JSON.encode(f))
-                for f in self.facts
-                if f.revision not in unkept
+                for f in self._kept
             ],
         )

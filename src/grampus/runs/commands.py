@@ -12,6 +12,7 @@ import zlib
 import msgspec
 from msgspec import Struct
 
+from grampus.cluster.refusal import Refusal as Refusal
 from grampus.model.run import AttemptState, Value
 from grampus.model.workflow import CONTENT_LIMIT
 
@@ -294,14 +295,6 @@ Command = (
 )
 
 
-class Refusal(Struct, frozen=True, array_like=True):
-    """A command was declined. A normal answer: nothing changed."""
-
-    #: `conflict`, `not-found`, `stale-epoch`, `no-slot`, `not-due`, `not-active`, `no-session`
-    code: str
-    reason: str
-
-
 def pack_definition(content: bytes) -> bytes:
     """A definition as it travels in the log: thousands of tasks that look alike become short."""
     return zlib.compress(content, 6)
@@ -317,18 +310,10 @@ def unpack_definition(packed: bytes) -> bytes:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Command)
 
 
 def encode_command(command: Command) -> bytes:
     return _ENCODER.encode(command)
-
-
-def decode_command(data: bytes) -> Command:
-    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never
-    skipped."""
-    command: Command = _DECODER.decode(data)
-    return command
 
 
 def is_of_attempts(data: bytes) -> bool:

@@ -1,6 +1,4 @@
 -- The run store, version 1. Times are wall milliseconds, spans milliseconds.
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-
 CREATE TABLE workflow (
     name TEXT PRIMARY KEY, version INTEGER NOT NULL, paused INTEGER NOT NULL,
     deleted INTEGER NOT NULL, applied_at INTEGER NOT NULL

@@ -1,0 +1,1 @@
+"""The metadata center: keys with revisions, sessions, locks and watches."""
