@@ -6,6 +6,9 @@ looks at are part of its version.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from grampus.cluster.commands import Compare, DeleteOp, GetOp, Op, PutOp
 from grampus.errors import InvalidInput, Problem, TooLarge
 
 KEY_LIMIT = 512
@@ -79,6 +82,49 @@ def check_name(name: str, what: str) -> None:
             [Problem(f"this cannot be the name of a {what}", field=what, found=repr(name[:60]),
                      allowed=allowed)]
         )  # fmt: skip
+
+
+def check_txn(
+    compare: Sequence[Compare], then: Sequence[Op], orelse: Sequence[Op], session: int
+) -> None:
+    """Raises TooLarge, or InvalidInput for what no transaction can mean."""
+    for what, part in (("comparisons", compare), ("operations", then), ("operations", orelse)):
+        if len(part) > TXN_LIMIT:
+            raise TooLarge(f"a transaction has at most {TXN_LIMIT} {what}, not {len(part)}")
+    for each in compare:
+        check_key(each.key)
+        if isinstance(each.value, bytes) is not (each.target == "value"):
+            raise _impossible(f"`{each.target}` of {each.key!r} cannot be compared with this")
+    for branch in (then, orelse):
+        _check_branch(branch, session)
+
+
+def _check_branch(branch: Sequence[Op], session: int) -> None:
+    put: set[bytes] = set()
+    deletes: list[DeleteOp] = []
+    for op in branch:
+        match op:
+            case PutOp():
+                check_key(op.key)
+                check_value(op.value)
+                if op.ephemeral and not session:
+                    raise _impossible(f"{op.key!r} is ephemeral: that takes a session")
+                if op.key in put:
+                    raise _impossible(f"{op.key!r} is put twice in one transaction")
+                put.add(op.key)
+            case DeleteOp():
+                deletes.append(op)
+            case GetOp():
+                if not 1 <= op.limit <= ROWS:
+                    raise _impossible(f"1 to {ROWS} keys can be read at once, not {op.limit}")
+    for delete in deletes:
+        end = delete.end or delete.start + b"\0"
+        if any(delete.start <= key < end for key in put):
+            raise _impossible("a key is put and deleted in one transaction")
+
+
+def _impossible(message: str) -> InvalidInput:
+    return InvalidInput([Problem(message)])
 
 
 def end_of(prefix: bytes) -> bytes:

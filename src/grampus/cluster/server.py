@@ -1,0 +1,316 @@
+"""The metadata center of one server: what clients can ask of it, whichever way they come.
+
+Rules: a write is answered after its commit, or with an error that says whether it happened. A read
+is linearizable by a read barrier, unless it may be stale; and it never shows a state before one
+that the client has seen. Nothing is kept here: keys, sessions and locks are in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from msgspec import Struct
+
+from grampus.clock import Clock
+from grampus.cluster import locks
+from grampus.cluster.commands import (
+    Begin,
+    Command,
+    Compare,
+    Delete,
+    Deleted,
+    End,
+    Op,
+    Origin,
+    Put,
+    Txn,
+    TxnDone,
+    Written,
+    encode_command,
+)
+from grampus.cluster.feed import SILENCE, Feed
+from grampus.cluster.limits import (
+    COMMAND_LIMIT,
+    check_key,
+    check_name,
+    check_prefix,
+    check_ttl,
+    check_txn,
+    check_value,
+    end_of,
+)
+from grampus.cluster.queries import Page, Piece
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.refusal import Refusal
+from grampus.cluster.sessions import SessionDriver
+from grampus.cluster.values import KeyValue
+from grampus.consensus.port import OutcomeUnknown, Replica, Stopped
+from grampus.errors import (
+    InvalidInput,
+    LockLost,
+    NoQuorum,
+    Problem,
+    Refused,
+    SessionUnknown,
+    TooLarge,
+)
+
+#: Seconds: for a server that is behind, for a read barrier, for a write.
+CATCH_UP = 1.0
+BARRIER = 2.0
+WRITE = 10.0
+
+
+class Seen(Struct, frozen=True):
+    """The newest state that a client knows: its next answer is not older."""
+
+    history: str
+    revision: int
+
+
+class View(Struct, frozen=True):
+    """How new a read has to be: as of now, or for `stale` whatever this server has."""
+
+    stale: bool = False
+    seen: Seen | None = None
+
+
+class Got(Struct, frozen=True):
+    """`revision` is that of the ledger at which it was read."""
+
+    revision: int
+    item: KeyValue | None
+
+
+NOW = View()
+
+
+class ClusterServer:
+    """On a server. `run` keeps sessions; everything else works while the replica is open."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        reads: KeyReads,
+        clock: Clock,
+        history: str,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self._replica = replica
+        self._reads = reads
+        self._clock = clock
+        self._entropy = entropy
+        self.history = history
+        self.feed = Feed(reads)
+        self.sessions = SessionDriver(replica, reads, clock)
+        replica.subscribe(self.feed.committed)
+        replica.subscribe(self.sessions.committed)
+        self.feed.start()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self.sessions.run()
+
+    def close(self) -> None:
+        """Ends all watches."""
+        self.feed.close()
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self.history, self.feed.revision)
+
+    # reads
+
+    async def get(self, key: bytes, view: View = NOW) -> Got:
+        check_key(key)
+        await self._settle(view)
+        return Got(*self._reads.get(key))
+
+    async def range(
+        self, prefix: bytes, limit: int = 100, after: bytes = b"", view: View = NOW
+    ) -> Page:
+        """Keys that begin with `prefix`, in order, beyond `after`; at most `limit` and a MiB."""
+        check_prefix(prefix)
+        if after:
+            check_key(after, "after")
+        await self._settle(view)
+        start = max(prefix, after + b"\0" if after else prefix)
+        return await self._reads.range(start, end_of(prefix), limit)
+
+    async def count(self, prefix: bytes, view: View = NOW) -> int:
+        check_prefix(prefix)
+        await self._settle(view)
+        return await self._reads.count(prefix, end_of(prefix))
+
+    async def watch(
+        self, prefix: bytes, first: int | None = None, view: View = NOW, silence: float = SILENCE
+    ) -> AsyncGenerator[Piece, None]:
+        """What changes under `prefix` from revision `first` on; by default from now on.
+
+        Begins with a piece that says up to where everything is told, if with nothing else.
+        A piece without facts comes after `silence` seconds, too. Raises Compacted."""
+        check_prefix(prefix)
+        await self._settle(view)
+        after = self.feed.revision if first is None else max(first - 1, 0)
+        yield Piece(min(after, self.feed.revision), ())
+        async with aclosing(self.feed.watch(prefix, end_of(prefix), after, silence)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _settle(self, view: View) -> None:
+        if view.seen is not None:
+            if view.seen.history != self.history:
+                raise Refused(
+                    "this cluster was restored or recovered since: read everything anew, without"
+                    " what was seen before"
+                )
+            await self.feed.reached(view.seen.revision, CATCH_UP)
+        if not view.stale:
+            try:
+                async with asyncio.timeout(BARRIER):
+                    await self._replica.read_barrier()
+            except TimeoutError:
+                raise NoQuorum(
+                    f"no majority of servers answered for {BARRIER:g} s: try again, or ask for a"
+                    " stale read"
+                ) from None
+
+    # writes
+
+    async def put(
+        self, key: bytes, value: bytes, *, origin: Origin | None = None, ephemeral: bool = False
+    ) -> Written:
+        """An ephemeral key takes an `origin`, and is gone with its session."""
+        check_key(key)
+        check_value(value)
+        if ephemeral and origin is None:
+            raise InvalidInput([Problem("an ephemeral key takes a session", field="ephemeral")])
+        answer = await self._propose(Put(self._clock.now(), key, value, origin, ephemeral))
+        assert isinstance(answer, Written)
+        return answer
+
+    async def delete(self, key: bytes, *, origin: Origin | None = None) -> Deleted:
+        check_key(key)
+        return await self._delete(key, b"", origin)
+
+    async def delete_prefix(self, prefix: bytes, *, origin: Origin | None = None) -> Deleted:
+        """In one revision; Refused for very many."""
+        check_key(prefix, "prefix")
+        return await self._delete(prefix, end_of(prefix), origin)
+
+    async def _delete(self, start: bytes, end: bytes, origin: Origin | None) -> Deleted:
+        answer = await self._propose(Delete(self._clock.now(), start, end, origin))
+        assert isinstance(answer, Deleted)
+        return answer
+
+    async def txn(
+        self,
+        compare: Sequence[Compare],
+        then: Sequence[Op],
+        orelse: Sequence[Op] = (),
+        *,
+        origin: Origin | None = None,
+    ) -> TxnDone:
+        """One revision: `then` when all comparisons hold, else `orelse`."""
+        check_txn(compare, then, orelse, 0 if origin is None else origin.session)
+        command = Txn(self._clock.now(), tuple(compare), tuple(then), tuple(orelse), origin)
+        answer = await self._propose(command)
+        assert isinstance(answer, TxnDone)
+        return answer
+
+    async def _propose(self, command: Command) -> object:
+        data = encode_command(command)
+        if len(data) > COMMAND_LIMIT:
+            raise TooLarge(
+                f"a request has at most {COMMAND_LIMIT} bytes, not {len(data)}: make several of it"
+            )
+        try:
+            async with asyncio.timeout(WRITE):
+                (answer,) = await self._replica.propose([data])
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"no answer for {WRITE:g} s: it may have happened, or may yet; read, then decide"
+            ) from None
+        if isinstance(answer, Refusal):
+            raise (SessionUnknown if answer.code == "no-session" else Refused)(answer.reason)
+        return answer
+
+    # sessions
+
+    async def open_session(self, name: str, ttl: int, instance: str | None = None) -> int:
+        """The session's id. `ttl` in ms: it is over when so long no keep-alive was confirmed.
+
+        Asked again with the same random `instance`, it is the same session."""
+        check_name(name, "session")
+        check_ttl(ttl)
+        instance = instance or self._entropy(16).hex()
+        answer = await self._propose(Begin(self._clock.now(), instance, name, ttl))
+        assert isinstance(answer, int)
+        return answer
+
+    async def keep_alive(self, session: int) -> None:
+        """Begins its time anew. Raises SessionUnknown, NotLeader, or NoQuorum when unconfirmed."""
+        await self.sessions.keep_alive(session)
+
+    async def close_session(self, session: int) -> None:
+        """Its keys are gone when this returns. Raises SessionUnknown when it was over before."""
+        await self._propose(End(self._clock.now(), session, "closed"))
+
+    # locks
+
+    async def lock(self, name: str, session: int, patience: float) -> int:
+        """Waits for the lock for `patience` seconds; the fencing token. Again: the same token.
+
+        Raises Refused when it is held for longer, and leaves the line; LockLost when the place was
+        lost meanwhile. A caller that is cancelled keeps its place, until `unlock`."""
+        check_name(name, "lock")
+        key = locks.place(name, session)
+        compare, then, orelse = locks.stand_in_line(key)
+        token = locks.token_of(await self.txn(compare, then, orelse, origin=Origin(session)))
+        ahead: KeyValue | None = None
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    since = self.feed.revision
+                    found = await self._places(name)
+                    if not any(each.created == token for each in found):
+                        raise LockLost(
+                            f"the place in line for lock {name} is lost, its session over"
+                        )
+                    ahead = locks.ahead(found, token)
+                    if ahead is None:
+                        return token
+                    await self._left(locks.queue(name), (ahead.key, key), since)
+        except TimeoutError:
+            await self.txn(*locks.leave(key, token), origin=Origin(session))
+            holder = "another session" if ahead is None else f"session {ahead.session}"
+            raise Refused(
+                f"lock {name} was not free within {patience:g} s: {holder} is before you"
+            ) from None
+
+    async def unlock(self, name: str, session: int) -> None:
+        """Raises LockLost when it was not held any more."""
+        check_name(name, "lock")
+        key = locks.place(name, session)
+        if not (await self.delete(key, origin=Origin(session))).count:
+            raise LockLost(f"session {session} does not hold lock {name} any more")
+
+    async def _places(self, name: str) -> list[KeyValue]:
+        found, start, end = list[KeyValue](), locks.queue(name), end_of(locks.queue(name))
+        while True:
+            page = await self._reads.range(start, end, 1000)
+            found += page.items
+            if not page.more:
+                return found
+            start = page.items[-1].key + b"\0"
+
+    async def _left(self, queue: bytes, keys: tuple[bytes, ...], since: int) -> None:
+        """Waits until one of these places is given up, after revision `since`."""
+        async with aclosing(self.feed.watch(queue, end_of(queue), since)) as pieces:
+            async for piece in pieces:
+                for fact in piece.facts:
+                    if any(c.value is None and c.key in keys for c in fact.changes):
+                        return
+        raise Stopped("the server stops: ask another one")
