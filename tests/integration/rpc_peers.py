@@ -18,6 +18,8 @@ from grampus.rpc.codec import Codec, OneWay
 from grampus.rpc.connection import Connection, Limits
 from grampus.rpc.frames import frame
 from grampus.rpc.server import Server
+from grampus.rpc.subject import Subject
+from grampus.rpc.tls import Tls
 
 
 class Hi(Struct, frozen=True, array_like=True, tag="hi"):
@@ -102,6 +104,7 @@ class Line:
         token: str = TOKEN,
         frame_limit: int = FRAME_LIMIT,
         limits: Limits | None = None,
+        tls: Tls | None = None,
     ) -> Connection[Spoken]:
         def accept(answer: Spoken) -> int:
             if not isinstance(answer, Come):
@@ -118,6 +121,7 @@ class Line:
             PATIENCE,
             tasks=self.tasks,
             limits=limits or Limits(),
+            tls=tls,
         )
         return connection
 
@@ -133,7 +137,7 @@ class Line:
         return reader, writer
 
 
-def greet(hello: Spoken, peer: str) -> tuple[Spoken, bool, int]:
+def greet(hello: Spoken, peer: str, subject: Subject | None) -> tuple[Spoken, bool, int]:
     if isinstance(hello, Hi) and hmac.compare_digest(hello.token, TOKEN):
         return Come("ear"), True, FRAME_LIMIT
     return Go("wrong token"), False, 0
@@ -142,11 +146,12 @@ def greet(hello: Spoken, peer: str) -> tuple[Spoken, bool, int]:
 @asynccontextmanager
 async def line(
     limits: Limits | None = None,
-    greet: Callable[[Spoken, str], tuple[Spoken, bool, int]] = greet,
+    greet: Callable[[Spoken, str, Subject | None], tuple[Spoken, bool, int]] = greet,
     opened: Callable[[Connection[Spoken]], None] | None = None,
     hello_timeout: float = PATIENCE,
     most: int = 1024,
     most_strangers: int = 64,
+    tls: Tls | None = None,
 ) -> AsyncIterator[Line]:
     """A server on a free port; everything on it is closed at the end."""
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
@@ -161,6 +166,7 @@ async def line(
             limits=limits or Limits(),
             most=most,
             most_strangers=most_strangers,
+            tls=tls,
         )
         await server.start("127.0.0.1", 0)
         yield Line(tasks, server, ear)

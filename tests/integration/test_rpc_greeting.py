@@ -38,6 +38,7 @@ from grampus.rpc.codec import Failure, OneWay, Reason, Request, Response
 from grampus.rpc.connection import Connection, Limits
 from grampus.rpc.frames import frame
 from grampus.rpc.server import CannotListen, Server
+from grampus.rpc.subject import Subject
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -223,12 +224,12 @@ def test_five_hundred_clients_that_call_at_once_are_all_greeted(
 def test_greet_that_fails_closes_that_connection_with_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def buggy(hello: Spoken, peer: str) -> tuple[Spoken, bool, int]:
+    def buggy(hello: Spoken, peer: str, subject: Subject | None) -> tuple[Spoken, bool, int]:
         if hello == Hi("bug"):
             raise ValueError("a bug")
         if hello == Hi("rule"):
             raise ProtocolError("version 9 is from the future")
-        return greet(hello, peer)
+        return greet(hello, peer, subject)
 
     async def scene() -> None:
         async with line(greet=buggy) as here:

@@ -50,6 +50,7 @@ from grampus.protocol import (
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
+from grampus.rpc.subject import Subject
 from grampus.tasks.value import decode
 from grampus.worker.driver import Worker
 from grampus.worker.process_tree import marked
@@ -82,7 +83,9 @@ class FakeServer:
             hello_limit=HELLO_FRAME,
         )
 
-    def greet(self, hello: Message, peer: str) -> tuple[Message, bool, int]:
+    def greet(
+        self, hello: Message, peer: str, subject: Subject | None
+    ) -> tuple[Message, bool, int]:
         assert isinstance(hello, Hello)
         assert (hello.role, hello.node, hello.credential) == ("worker", "w1", "secret")
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME

@@ -39,6 +39,7 @@ from grampus.protocol import (
     Welcome,
 )
 from grampus.rpc.connection import Connection
+from grampus.rpc.subject import Subject
 from grampus.runs.commands import OpenSession, Refusal
 from grampus.runs.proposer import Proposer
 
@@ -90,7 +91,9 @@ class Roster:
 
     # -- the door -------------------------------------------------------------------------------
 
-    def greet(self, hello: Message, peer: str) -> tuple[Message, bool, int]:
+    def greet(
+        self, hello: Message, peer: str, subject: Subject | None
+    ) -> tuple[Message, bool, int]:
         """Version, credential and cluster are looked at before anything else is."""
         if not isinstance(hello, Hello):
             return Goodbye("say Hello first"), False, 0

@@ -1,6 +1,7 @@
 """Addresses: how they are written, and which may be used.
 
-Rule: what is said is not encrypted, credentials included, so nothing is said but over loopback.
+Rule: without TLS what is said is not encrypted, credentials included, so that nothing is said but
+over loopback. With TLS any address will do.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def loopback(host: str) -> list[str]:
-    """The IP addresses of `host`, IPv4 first. UsageError when another machine can reach one."""
+async def resolve(host: str, *, encrypted: bool) -> list[str]:
+    """The IP addresses of `host`, IPv4 first.
+
+    UsageError when another machine can reach one and what is said there is not encrypted."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -30,9 +33,15 @@ async def loopback(host: str) -> list[str]:
         raise CannotResolve(f"the host {host!r} has no address: {error}") from error
     numbers = list(dict.fromkeys(str(info[4][0]) for info in sorted(found, key=lambda i: i[0])))
     for number in numbers:
-        if not ipaddress.ip_address(number.partition("%")[0]).is_loopback:
+        if not encrypted and not is_loopback(number):
             raise UsageError(
-                f"{host!r} is {number}, which other machines can reach, and connections between"
-                " nodes are not encrypted: use 127.0.0.1"
+                f"{host!r} is {number}, which other machines can reach, and without TLS what is"
+                " said between nodes is not encrypted: use 127.0.0.1, or found the cluster with"
+                " TLS"
             )
     return numbers
+
+
+def is_loopback(number: str) -> bool:
+    """Whether an IP address is of this machine alone."""
+    return ipaddress.ip_address(number.partition("%")[0]).is_loopback

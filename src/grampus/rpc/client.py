@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from grampus.errors import GrampusError, ServerUnreachable
-from grampus.rpc.address import address, loopback
+from grampus.rpc.address import address, resolve
 from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.codec import Codec
-from grampus.rpc.connection import Connection, Handler, Limits
+from grampus.rpc.connection import LINGER, Connection, Handler, Limits
+from grampus.rpc.tls_faults import tls_fault
+
+if TYPE_CHECKING:
+    from grampus.rpc.tls import Tls
 
 M = TypeVar("M")
 
@@ -65,6 +69,7 @@ async def connect(
     tasks: asyncio.TaskGroup,
     hello_limit: int = 1024,
     limits: Limits = Limits(),  # noqa: B008, a frozen value
+    tls: Tls | None = None,
 ) -> tuple[Connection[M], M]:
     """A connection that has been greeted, and the answer to `hello`, within `timeout` seconds.
 
@@ -72,7 +77,8 @@ async def connect(
     for example Refused when the server said Goodbye: that error comes out here. Hello and its
     answer have at most `hello_limit` bytes. The handler may get messages before this returns.
     Request handlers run in `tasks`, which has to outlive the connection. ServerUnreachable names
-    the address tried.
+    the address tried. With `tls` the Hello is said only to a server that it trusts; without, only
+    to this machine (UsageError).
     """
     where = address(host, port)
     knock: Knock[M] = Knock(hello, accept)
@@ -80,10 +86,14 @@ async def connect(
     connection: Connection[M] | None = None
     try:
         async with asyncio.timeout(timeout):
+            number = (await resolve(host, encrypted=tls is not None))[0]
+            identify = tls.callee if tls is not None else None
             _, connection = await loop.create_connection(
-                lambda: Connection(codec, handler, knock, tasks, limits, hello_limit),
-                (await loopback(host))[0],
+                lambda: Connection(codec, handler, knock, tasks, limits, hello_limit, identify),
+                number,
                 port,
+                ssl=tls.client if tls is not None else None,
+                ssl_shutdown_timeout=LINGER if tls is not None else None,
             )
             return connection, await knock.answer
     except BaseException as error:
@@ -92,7 +102,10 @@ async def connect(
         if isinstance(error, TimeoutError):
             why = f"nothing came within {timeout:g} s"
         elif isinstance(error, ConnectionLost):
-            why = f"the connection ended before the Hello was answered: {error}"
+            hint = "; its log says why" if tls is not None else ""
+            why = f"the connection ended before the Hello was answered: {error}{hint}"
+        elif isinstance(error, OSError) and tls is not None:
+            why = tls_fault(error)
         elif isinstance(error, OSError):
             why = os.strerror(error.errno) if error.errno else str(error)
         else:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -29,6 +31,8 @@ from grampus.rpc.address import address
 from grampus.rpc.calls import Calls, ConnectionLost
 from grampus.rpc.codec import Codec, Failure, OneWay, Reason, Request, Response
 from grampus.rpc.frames import FrameReader, frame
+from grampus.rpc.subject import Subject
+from grampus.rpc.tls_faults import tls_fault
 from grampus.rpc.work import Work
 
 M = TypeVar("M")
@@ -39,6 +43,8 @@ log = logging.getLogger("grampus.rpc")
 _WRITE_AT_ONCE = 64 * 1024
 #: What is still unwritten this many seconds after a close is thrown away.
 LINGER = 5.0
+#: How the first bytes of a TLS connection look. As the header of a frame they would be too long.
+_TLS_HELLO = b"\x16\x03"
 #: Longest text of an error response, in characters.
 _LONGEST_TEXT = 4096
 
@@ -105,14 +111,19 @@ class Connection(asyncio.Protocol, Generic[M]):
         tasks: asyncio.TaskGroup,
         limits: Limits,
         first_limit: int,
+        identify: Callable[[ssl.SSLObject], Subject | None] | None = None,
     ) -> None:
+        """`identify` tells of a connection with TLS who the other side is, or raises."""
         self.peer = "?"
+        #: Who the other side is by its certificate; None without one, and without TLS.
+        self.subject: Subject | None = None
         #: The first message of the other side: its Hello, or the answer to ours.
         self.greeting: M | None = None
         self._codec = codec
         self._handler = handler
         self._owner = owner
         self._limits = limits
+        self._identify = identify
         self._reader = FrameReader(first_limit)
         self._calls: Calls[M] = Calls(limits.requests)
         self._work: Work[M] = Work(limits.work, tasks, self._answer, self._go_on)
@@ -223,9 +234,18 @@ class Connection(asyncio.Protocol, Generic[M]):
         if isinstance(peer, tuple):
             self.peer = address(peer[0], peer[1])
             _tune(transport.get_extra_info("socket"))
+        if self._identify is not None:
+            try:
+                self.subject = self._identify(transport.get_extra_info("ssl_object"))
+            except GrampusError as error:
+                self._end(str(error), fault=True)
+                return
         self._owner.made(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._reason is not None:
+            # With TLS this may still come after the close.
+            return
         try:
             if not self._opened:
                 self._receive_first(data)
@@ -243,6 +263,8 @@ class Connection(asyncio.Protocol, Generic[M]):
         self._end(f"closed by the other side{where}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, ssl.SSLError):
+            self._end(tls_fault(exc), fault=True)
         self._end(f"lost: {exc}" if exc is not None else "closed by the other side")
         if self._linger is not None:
             self._linger.cancel()
@@ -264,6 +286,8 @@ class Connection(asyncio.Protocol, Generic[M]):
     # ---- in
 
     def _receive_first(self, data: bytes) -> None:
+        if data.startswith(_TLS_HELLO) and self._identify is None:
+            raise ProtocolError("it speaks TLS, and here nobody does: this node has no certificate")
         for payload in self._reader.feed(data, most=1):
             envelope = self._codec.decode(payload)
             if not isinstance(envelope, OneWay):

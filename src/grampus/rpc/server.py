@@ -11,12 +11,17 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from grampus.errors import GrampusError, ProtocolError
-from grampus.rpc.address import address, loopback
+from grampus.errors import GrampusError, ProtocolError, UsageError
+from grampus.rpc.address import address, resolve
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import LINGER, Connection, Handler, Limits
+from grampus.rpc.handshakes import Handshakes
+from grampus.rpc.subject import Subject
+
+if TYPE_CHECKING:
+    from grampus.rpc.tls import Tls
 
 M = TypeVar("M")
 
@@ -38,7 +43,7 @@ class Door(Generic[M]):
 
     def __init__(
         self,
-        greet: Callable[[M, str], tuple[M, bool, int]],
+        greet: Callable[[M, str, Subject | None], tuple[M, bool, int]],
         opened: Callable[[Connection[M]], None] | None,
         hello_timeout: float,
         most: int,
@@ -95,7 +100,7 @@ class Door(Generic[M]):
         self._strangers.pop(connection).cancel()
         if connection.unread:
             raise ProtocolError("it went on before its Hello was answered")
-        answer, accepted, frame_limit = self._greet(message, connection.peer)
+        answer, accepted, frame_limit = self._greet(message, connection.peer, connection.subject)
         connection.send(answer)
         if not accepted:
             connection.fail(f"refused with {answer!r}")
@@ -111,13 +116,14 @@ class Door(Generic[M]):
 
 
 class Server(Generic[M]):
-    """Listens on one loopback address and gives what comes to a Handler.
+    """Listens on one address, without `tls` a loopback one, and gives what comes to a Handler.
 
-    `greet(hello, peer)` gives the answer, whether the connection is accepted, and the longest
-    frame in bytes that may go over it from then on, in both directions. It is called once per
-    connection, must not block, and compares secrets with hmac.compare_digest. The answer to a
-    refused Hello is logged. `opened` is told of each accepted connection; its `greeting` is the
-    Hello. Request handlers run in `tasks`, which has to outlive the server. Times in seconds,
+    `greet(hello, peer, subject)` gives the answer, whether the connection is accepted, and the
+    longest frame in bytes that may go over it from then on, in both directions. `subject` is who
+    the caller is by his certificate: None when he has shown none, or there is no TLS. It is called
+    once per connection, must not block, and compares secrets with hmac.compare_digest. The answer
+    to a refused Hello is logged. `opened` is told of each accepted connection; its `greeting` is
+    the Hello. Request handlers run in `tasks`, which has to outlive the server. Times in seconds,
     limits in bytes.
     """
 
@@ -125,7 +131,7 @@ class Server(Generic[M]):
         self,
         codec: Codec[M],
         handler: Handler[M],
-        greet: Callable[[M, str], tuple[M, bool, int]],
+        greet: Callable[[M, str, Subject | None], tuple[M, bool, int]],
         tasks: asyncio.TaskGroup,
         *,
         opened: Callable[[Connection[M]], None] | None = None,
@@ -134,6 +140,7 @@ class Server(Generic[M]):
         limits: Limits = Limits(),  # noqa: B008, a frozen value
         most: int = 1024,
         most_strangers: int = 64,
+        tls: Tls | None = None,
     ) -> None:
         self._codec = codec
         self._handler = handler
@@ -141,7 +148,12 @@ class Server(Generic[M]):
         self._hello_limit = hello_limit
         self._limits = limits
         self._door = Door(greet, opened, hello_timeout, most, most_strangers)
+        self._hello_timeout = hello_timeout
+        self._most_strangers = most_strangers
+        self._tls = tls
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._handshakes: Handshakes | None = None
         self._port = 0
 
     @property
@@ -155,12 +167,16 @@ class Server(Generic[M]):
         return self._door.friends
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; `port` 0 takes a free one. UsageError unless on loopback; CannotListen."""
-        sock = _listen((await loopback(host))[0], port)
+        """Listen; `port` 0 takes a free one. UsageError unless on loopback or with TLS;
+        CannotListen."""
+        sock = _listen((await resolve(host, encrypted=self._tls is not None))[0], port)
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._connection, sock=sock, backlog=_ACCEPTED_PER_TURN
-            )
+            if self._tls is not None:
+                self._encrypt(sock, self._tls)
+            else:
+                self._server = await asyncio.get_running_loop().create_server(
+                    self._connection, sock=sock, backlog=_ACCEPTED_PER_TURN
+                )
         except BaseException:
             sock.close()
             raise
@@ -168,21 +184,34 @@ class Server(Generic[M]):
         sock.listen(_BACKLOG)
         self._port = sock.getsockname()[1]
 
+    def _encrypt(self, sock: socket.socket, tls: Tls) -> None:
+        if tls.server is None:
+            raise UsageError("a worker's certificate is not for a server")
+        self._socket = sock
+        self._handshakes = Handshakes(
+            sock, tls.server, self._connection, self._tasks,
+            timeout=self._hello_timeout, linger=LINGER, most=self._most_strangers,
+        )  # fmt: skip
+        self._handshakes.start()
+
     async def close(self, reason: str = "the server stops") -> None:
         """Stop listening and close every connection; returns when their sockets are closed."""
-        if self._server is not None:
-            self._server.close()
-        ending = self._door.shut(reason)
         async with asyncio.timeout(2 * LINGER):
-            for connection in ending:
+            if self._server is not None:
+                self._server.close()
+            if self._handshakes is not None and self._socket is not None:
+                await self._handshakes.close()
+                self._socket.close()
+            for connection in self._door.shut(reason):
                 await connection.wait_closed()
             if self._server is not None:
                 await self._server.wait_closed()
 
     def _connection(self) -> Connection[M]:
         return Connection(
-            self._codec, self._handler, self._door, self._tasks, self._limits, self._hello_limit
-        )
+            self._codec, self._handler, self._door, self._tasks, self._limits, self._hello_limit,
+            self._tls.caller if self._tls is not None else None,
+        )  # fmt: skip
 
 
 def _listen(host: str, port: int) -> socket.socket:

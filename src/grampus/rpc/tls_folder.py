@@ -1,0 +1,179 @@
+"""DIR/tls: the authority's certificate, and the key and the certificate of this node.
+
+    ca.pem         the authority of the cluster; all that others need to trust its servers
+    ca-key.pem     its key, on servers only
+    node-key.pem   the key of this node, made once
+    node.pem       its certificate, with the authority's behind it
+
+Rule: each file is written aside, synced and renamed, so that a crash leaves the old one or the new
+one; and since a node keeps its key, node.pem alone is what a renewal replaces. All but ca.pem are
+readable by their owner only; a key that others can read is not used.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from grampus.errors import FolderError
+from grampus.rpc.certificates import (
+    Authority,
+    BadCertificate,
+    authority_hash,
+    certificate_request,
+    found_authority,
+    key_hash,
+    life,
+    new_key,
+    read_request,
+    renewal_due,
+    request_key,
+    subject_of_pem,
+)
+from grampus.rpc.subject import SERVER, Subject
+
+_CA, _CA_KEY, _NODE, _NODE_KEY = "ca.pem", "ca-key.pem", "node.pem", "node-key.pem"
+#: No file of ours is longer.
+_LIMIT = 64 * 1024
+
+
+class TlsFolder:
+    """DIR/tls of one node. Every method may raise FolderError."""
+
+    def __init__(self, data: Path) -> None:
+        self.path = data / "tls"
+
+    @property
+    def ca(self) -> Path:
+        return self.path / _CA
+
+    @property
+    def certificate(self) -> Path:
+        return self.path / _NODE
+
+    @property
+    def key(self) -> Path:
+        return self.path / _NODE_KEY
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node has a certificate."""
+        return self.certificate.exists()
+
+    def found(self, cluster: str, name: str, hosts: Sequence[str], now: int) -> None:
+        """Makes the authority, where there is none, and this first server's certificate."""
+        if not self.ca.exists() or not (self.path / _CA_KEY).exists():
+            certificate, key = found_authority(cluster, now)
+            self._write(_CA_KEY, key)
+            # The authority is there once its certificate is.
+            self._write(_CA, certificate, 0o644)
+        self.issue_own(cluster, name, hosts, now)
+
+    def issue_own(self, cluster: str, name: str, hosts: Sequence[str], now: int) -> None:
+        """A new certificate of this server, by the authority that it holds itself."""
+        made = self.authority().issue(self.request(), cluster, SERVER, name, hosts, now)
+        self._write(_NODE, made)
+
+    def install(
+        self, certificate: bytes, ca: bytes, expected: Subject, ca_key: bytes = b""
+    ) -> None:
+        """What a server has issued for `request()`. Nothing is written unless all of it fits."""
+        try:
+            subject = subject_of_pem(certificate)
+            if subject != expected or subject.key != request_key(self.request()):
+                raise BadCertificate(f"it is for {subject}, not for {expected} and its key")
+            if ca_key:
+                Authority(ca, ca_key)
+            if self.ca.exists() and authority_hash(self._read(_CA)) != authority_hash(ca):
+                raise BadCertificate("it comes from another authority than the folder's")
+        except BadCertificate as error:
+            raise FolderError(f"the certificate that was issued cannot be used: {error}") from error
+        if ca_key:
+            self._write(_CA_KEY, ca_key)
+        self._write(_CA, ca, 0o644)
+        self._write(_NODE, certificate)
+
+    def renew(self, certificate: bytes) -> None:
+        """Replaces the certificate by a newer one for the same subject."""
+        self.install(certificate, self._read(_CA), self.subject())
+
+    def request(self) -> bytes:
+        """Asks for a certificate for the node's key, which is made if there is none."""
+        if not self.key.exists():
+            self._write(_NODE_KEY, new_key())
+        try:
+            return certificate_request(self._read(_NODE_KEY))
+        except BadCertificate as error:
+            raise FolderError(f"{self.key} is damaged: {error}") from error
+
+    def authority(self) -> Authority:
+        """To issue certificates with; on servers only."""
+        return Authority(self._read(_CA), self._read(_CA_KEY))
+
+    @property
+    def has_authority(self) -> bool:
+        return (self.path / _CA_KEY).exists()
+
+    def authority_certificate(self) -> bytes:
+        return self._read(_CA)
+
+    def authority_key(self) -> bytes:
+        """For another server that joins."""
+        return self._read(_CA_KEY)
+
+    def subject(self) -> Subject:
+        """Whom the node's certificate is for."""
+        try:
+            return subject_of_pem(self._read(_NODE))
+        except BadCertificate as error:
+            raise FolderError(f"{self.certificate} is damaged: {error}") from error
+
+    def ends(self) -> int:
+        """When the node's certificate ends, in wall milliseconds."""
+        return life(self._read(_NODE))[1]
+
+    def renewal_due(self) -> int:
+        """From when on a new certificate should be asked for, in wall milliseconds."""
+        return renewal_due(self._read(_NODE))
+
+    def check(self) -> None:
+        """That all that a connection needs is there, fits together, and is for nobody else."""
+        subject = self.subject()
+        if subject.key != key_hash(read_request(self.request())):
+            raise FolderError(f"{self.certificate} is not for the key in {self.key}")
+        authority_hash(self._read(_CA))
+
+    def _read(self, name: str) -> bytes:
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                if mode & 0o077 and name != _CA:
+                    raise FolderError(f"{path} can be read by others: chmod 600 {path}")
+                return file.read(_LIMIT)
+        except FileNotFoundError:
+            raise FolderError(f"{path} is missing: restore it, or let the node join anew") from None
+        except OSError as error:
+            raise FolderError(f"{path} cannot be read: {error.strerror}") from error
+
+    def _write(self, name: str, content: bytes, mode: int = 0o600) -> None:
+        path = self.path / name
+        aside = path.with_name(f".{name}.new")
+        try:
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(aside, flags, mode), "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise FolderError(f"{path} cannot be written: {error.strerror}") from error
