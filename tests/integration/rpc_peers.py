@@ -93,8 +93,12 @@ class Ear:
 class Line:
     """A listening server with its ear, and ways to call it."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, server: Server[Spoken], ear: Ear) -> None:
+    def __init__(
+        self, tasks: asyncio.TaskGroup, server: Server[Spoken], ear: Ear, caller: Tls | None = None
+    ) -> None:
         self.tasks = tasks
+        #: The TLS of those who call.
+        self.caller = caller
         self.server = server
         self.ear = ear
 
@@ -121,7 +125,7 @@ class Line:
             PATIENCE,
             tasks=self.tasks,
             limits=limits or Limits(),
-            tls=tls,
+            tls=tls or self.caller,
         )
         return connection
 
@@ -152,6 +156,7 @@ async def line(
     most: int = 1024,
     most_strangers: int = 64,
     tls: Tls | None = None,
+    caller: Tls | None = None,
 ) -> AsyncIterator[Line]:
     """A server on a free port; everything on it is closed at the end."""
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
@@ -169,7 +174,7 @@ async def line(
             tls=tls,
         )
         await server.start("127.0.0.1", 0)
-        yield Line(tasks, server, ear)
+        yield Line(tasks, server, ear, caller)
         await server.close()
 
 

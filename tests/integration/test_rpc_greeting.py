@@ -7,6 +7,7 @@ import logging
 import random
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rpc_peers import (
@@ -30,6 +31,7 @@ from rpc_peers import (
     someone_else,
     spoken,
 )
+from tls_nodes import Nodes
 
 from grampus.errors import ProtocolError, Refused, ServerUnreachable, UsageError
 from grampus.rpc.calls import ConnectionLost
@@ -39,6 +41,7 @@ from grampus.rpc.connection import Connection, Limits
 from grampus.rpc.frames import frame
 from grampus.rpc.server import CannotListen, Server
 from grampus.rpc.subject import Subject
+from grampus.rpc.tls import NodeTls
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -445,11 +448,16 @@ def test_a_friend_who_breaks_a_rule_is_closed_with_one_line_and_disturbs_nobody(
     assert reason in record.getMessage()
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("seed", range(5))
 def test_in_a_storm_of_calls_and_hang_ups_every_request_ends_and_nothing_is_left_over(
-    seed: int, caplog: pytest.LogCaptureFixture
+    seed: int, encrypted: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance = random.Random(seed)
+    server = worker = None
+    if encrypted:
+        nodes = Nodes(tmp_path)
+        server, worker = NodeTls(nodes.server()), NodeTls(nodes.worker())
 
     async def caller(here: Line) -> int:
         ear = Ear()
@@ -476,7 +484,7 @@ def test_in_a_storm_of_calls_and_hang_ups_every_request_ends_and_nothing_is_left
         return answered
 
     async def scene() -> None:
-        async with line(limits=Limits(work=16)) as here:
+        async with line(limits=Limits(work=16), tls=server, caller=worker) as here:
 
             async def reply(message: Spoken) -> Spoken:
                 for _ in range(chance.randrange(3)):

@@ -263,6 +263,7 @@ class Connection(asyncio.Protocol, Generic[M]):
         self._end(f"closed by the other side{where}")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
         if isinstance(exc, ssl.SSLError):
             self._end(tls_fault(exc), fault=True)
         self._end(f"lost: {exc}" if exc is not None else "closed by the other side")
@@ -399,8 +400,10 @@ class Connection(asyncio.Protocol, Generic[M]):
         if abort:
             self._transport.abort()
             return
+        # In this order: a TLS transport that is closed does not tell its size.
+        unwritten = self._transport.get_write_buffer_size()
         self._transport.close()
-        if self._transport.get_write_buffer_size():
+        if unwritten:
             self._linger = self._loop.call_later(LINGER, self._transport.abort)
 
     def _lost_text(self) -> str:
