@@ -41,6 +41,8 @@ TABLES = {
     "keyspace": "id",
     "cluster_session": "id",
     "cluster_result": "session, seq",
+    "join_token": "id",
+    "worker_key": "name",
     "workflow": "name",
     "workflow_version": "name, version",
     "run": "id",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from grampus import secret_file
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.api.app import create_app
 from grampus.api.blob_files import BlobFiles
@@ -263,11 +264,5 @@ def secret_of(path: Path) -> str:
         if token := path.read_text().strip():
             return token
     token = secrets.token_urlsafe(TOKEN_BYTES)
-    aside = path.with_name(path.name + ".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with open(os.open(aside, flags, 0o600), "w") as file:
-        file.write(token + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
+    secret_file.write(path, token.encode() + b"\n")
     return token

@@ -30,15 +30,19 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     version: int
     #: `control` or `bulk`.
     lane: str
-    #: `worker` or `server`.
+    #: `worker`, `server`, or `join` for one who is neither yet.
     role: str
     node: str
     #: Empty when not known yet.
     cluster: str
+    #: Empty where a certificate tells who it is.
     credential: str
     #: Of a server: the history of its ledger, and its Raft id.
     history: str = ""
     id: int = 0
+
+    def __repr__(self) -> str:
+        return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"
 
 
 class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
@@ -283,6 +287,72 @@ class TookSnapshot(Struct, frozen=True, array_like=True, tag="took-snapshot"):
     ok: bool
 
 
+# ---- joining a cluster, and staying in it
+
+
+class GetAuthority(Struct, frozen=True, array_like=True, tag="get-authority"):
+    """Asks a server for the certificate of its cluster's authority, before it is trusted."""
+
+
+class AuthorityIs(Struct, frozen=True, array_like=True, tag="authority"):
+    """`certificate` as PEM; empty where there is no TLS. To be compared with the token's hash."""
+
+    certificate: bytes
+
+
+class Join(Struct, frozen=True, array_like=True, tag="join"):
+    """Asks to become a node; answered by `Joined`. Repeated with the same key, it gets the same
+    answer."""
+
+    version: int
+    #: Id and secret of the join token.
+    token: str
+    secret: str
+    #: `server` or `worker`.
+    role: str
+    name: str
+    #: Where a server listens for nodes, and by what else it is called.
+    address: str
+    hosts: tuple[str, ...]
+    #: A request for a certificate (DER); empty where there is no TLS.
+    request: bytes
+    #: Hash of its public key; without TLS of the credential that it will show.
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Join(token={self.token!r}, role={self.role!r}, name={self.name!r})"
+
+
+class Joined(Struct, frozen=True, array_like=True, tag="joined"):
+    """What the new node needs to know."""
+
+    cluster: str
+    history: str
+    #: Without TLS: what a server shows to the others; empty for a worker, which has its own.
+    credential: str
+    #: With TLS: the node's certificate with the authority's behind it, and the authority's, as PEM.
+    certificate: bytes
+    ca: bytes
+    #: The authority's key, for a server.
+    ca_key: bytes
+    #: Addresses of servers, for nodes.
+    servers: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Joined(cluster={self.cluster!r}, servers={self.servers!r})"
+
+
+class Renew(Struct, frozen=True, array_like=True, tag="renew"):
+    """A node asks for a new certificate for its key, over a connection made with the old one."""
+
+    request: bytes
+    hosts: tuple[str, ...] = ()
+
+
+class Renewed(Struct, frozen=True, array_like=True, tag="renewed"):
+    certificate: bytes
+
+
 Message = (
     Hello
     | Welcome
@@ -312,4 +382,10 @@ Message = (
     | ReadIndexed
     | PutSnapshot
     | TookSnapshot
+    | GetAuthority
+    | AuthorityIs
+    | Join
+    | Joined
+    | Renew
+    | Renewed
 )

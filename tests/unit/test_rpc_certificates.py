@@ -278,9 +278,7 @@ def test_what_was_not_asked_for_is_not_installed(tmp_path: Path) -> None:
     others = {
         "another name": authority.issue(worker.request(), "abc", "worker", "w2", (), NOW),
         "another role": authority.issue(worker.request(), "abc", "server", "w1", (), NOW),
-        "another key": authority.issue(
-            certificate_request(new_key()), "abc", "worker", "w1", (), NOW
-        ),
+        "another key": authority.issue(stranger, "abc", "worker", "w1", (), NOW),
         "another cluster": authority.issue(worker.request(), "abd", "worker", "w1", (), NOW),
         "garbage": b"garbage",
     }

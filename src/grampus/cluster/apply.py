@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grampus.cluster import apply_keys, apply_sessions
+from grampus.cluster import apply_keys, apply_sessions, tokens
 from grampus.cluster.apply_sessions import once
 from grampus.cluster.commands import Begin, Compact, Delete, End, Put, Txn
 from grampus.cluster.keyspace import Keyspace
+from grampus.cluster.token_commands import CreateToken, RevokeToken, RevokeWorker, UseToken
 
 Handler = Callable[[Keyspace, Any], object]
 
@@ -23,6 +24,10 @@ _VERSION_1: dict[type[Any], Handler] = {
     Begin: apply_sessions.begin,
     End: apply_sessions.end,
     Compact: apply_keys.compact,
+    CreateToken: tokens.create_token,
+    UseToken: tokens.use_token,
+    RevokeToken: tokens.revoke_token,
+    RevokeWorker: tokens.revoke_worker,
 }
 
 APPLY: dict[int, dict[type[Any], Handler]] = {1: _VERSION_1}

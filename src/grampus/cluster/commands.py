@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from grampus.cluster.refusal import Refusal
+from grampus.cluster.token_commands import TokenCommand
 from grampus.cluster.values import KeyValue
 
 
@@ -120,7 +121,7 @@ class Compact(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     before: int
 
 
-Command = Put | Delete | Txn | Begin | End | Compact
+Command = Put | Delete | Txn | Begin | End | Compact | TokenCommand
 
 # What they are answered with.
 

@@ -9,6 +9,6 @@ class Refusal(Struct, frozen=True, array_like=True, tag="refused"):
     """A command was declined. A normal answer: nothing changed."""
 
     #: `conflict`, `not-found`, `stale-epoch`, `no-slot`, `not-due`, `not-active`, `no-session`,
-    #: `no-space`, `too-many`, `forgotten`
+    #: `no-space`, `too-many`, `forgotten`, `no-token`, `expired`, `used`
     code: str
     reason: str

@@ -36,3 +36,17 @@ CREATE TABLE cluster_result (
     session INTEGER NOT NULL, seq INTEGER NOT NULL, answer BLOB NOT NULL,
     PRIMARY KEY (session, seq)
 ) WITHOUT ROWID;
+
+-- What lets nodes join. hash: of the secret. name: the one it is for, or ''. used, used_by, key:
+-- when, by whom, and by what that node is known.
+CREATE TABLE join_token (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL,
+    created INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER, used_by TEXT NOT NULL,
+    key TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX join_token_by_end ON join_token (expires, id);
+
+-- Workers that have joined. key: hash of the public key, or of the credential, they show.
+CREATE TABLE worker_key (
+    name TEXT PRIMARY KEY, key TEXT NOT NULL, token TEXT NOT NULL, at INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -155,6 +155,21 @@ def authority_hash(certificate: bytes) -> str:
     return key_hash(_load(certificate).public_key())
 
 
+def only_first(certificate: bytes) -> bytes:
+    """The first certificate in a PEM alone: what else may stand there was not looked at.
+
+    Raises BadCertificate."""
+    return _load(certificate).public_bytes(Encoding.PEM)
+
+
+def check_issued(certificate: bytes, authority: bytes) -> None:
+    """That the authority has signed it. Raises BadCertificate."""
+    try:
+        _load(certificate).verify_directly_issued_by(_load(authority))
+    except (ValueError, TypeError, InvalidSignature):
+        raise BadCertificate("it is not signed by the cluster's authority") from None
+
+
 def key_hash(key: object) -> str:
     """SHA-256 of a public key (its SubjectPublicKeyInfo), in hexadecimal."""
     if not isinstance(key, ec.EllipticCurvePublicKey):

@@ -12,21 +12,22 @@ readable by their owner only; a key that others can read is not used.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from grampus import secret_file
 from grampus.errors import FolderError
 from grampus.rpc.certificates import (
     Authority,
     BadCertificate,
     authority_hash,
     certificate_request,
+    check_issued,
     found_authority,
     key_hash,
     life,
     new_key,
+    only_first,
     read_request,
     renewal_due,
     request_key,
@@ -35,8 +36,6 @@ from grampus.rpc.certificates import (
 from grampus.rpc.subject import SERVER, Subject
 
 _CA, _CA_KEY, _NODE, _NODE_KEY = "ca.pem", "ca-key.pem", "node.pem", "node-key.pem"
-#: No file of ours is longer.
-_LIMIT = 64 * 1024
 
 
 class TlsFolder:
@@ -81,6 +80,8 @@ class TlsFolder:
     ) -> None:
         """What a server has issued for `request()`. Nothing is written unless all of it fits."""
         try:
+            ca = only_first(ca)
+            check_issued(certificate, ca)
             subject = subject_of_pem(certificate)
             if subject != expected or subject.key != request_key(self.request()):
                 raise BadCertificate(f"it is for {subject}, not for {expected} and its key")
@@ -146,34 +147,11 @@ class TlsFolder:
         authority_hash(self._read(_CA))
 
     def _read(self, name: str) -> bytes:
-        path = self.path / name
-        try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                if mode & 0o077 and name != _CA:
-                    raise FolderError(f"{path} can be read by others: chmod 600 {path}")
-                return file.read(_LIMIT)
-        except FileNotFoundError:
-            raise FolderError(f"{path} is missing: restore it, or let the node join anew") from None
-        except OSError as error:
-            raise FolderError(f"{path} cannot be read: {error.strerror}") from error
+        return secret_file.read(self.path / name, public=name == _CA)
 
     def _write(self, name: str, content: bytes, mode: int = 0o600) -> None:
-        path = self.path / name
-        aside = path.with_name(f".{name}.new")
         try:
             self.path.mkdir(mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(aside, flags, mode), "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         except OSError as error:
-            raise FolderError(f"{path} cannot be written: {error.strerror}") from error
+            raise FolderError(f"{self.path} cannot be made: {error.strerror}") from error
+        secret_file.write(self.path / name, content, mode)

@@ -1,0 +1,171 @@
+"""The server's side of joining and of renewal. Who asks may be anybody.
+
+Rules. A stranger may ask for the authority's certificate and show a join token, and nothing else;
+few are heard at a time, each for a short while. The token is looked up before anything is proposed,
+so that a stranger writes nothing into the log. What is issued names the caller as the token or the
+certificate allows, never as the request says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+
+from grampus.clock import Clock
+from grampus.cluster.join_token import secret_hash
+from grampus.cluster.refusal import Refusal
+from grampus.cluster.token_commands import UseToken
+from grampus.cluster.tokens import TokenRow
+from grampus.errors import InvalidInput, Problem, ProtocolError, Refused
+from grampus.protocol import (
+    PROTOCOL_VERSION,
+    AuthorityIs,
+    GetAuthority,
+    Join,
+    Joined,
+    Message,
+    Renew,
+    Renewed,
+)
+from grampus.rpc.certificates import request_key
+from grampus.rpc.connection import Connection
+from grampus.rpc.subject import ROLES, SERVER, read_subject
+from grampus.rpc.tls_folder import TlsFolder
+
+#: Longest frame of a connection that joins, in bytes.
+JOIN_FRAME = 32 * 1024
+#: How many may be joining at a time, and for how many seconds each.
+MOST_JOINING = 32
+JOIN_TIMEOUT = 15.0
+
+Peer = Connection[Message]
+
+
+class JoinDesk:
+    """One per server. It is given the connections whose Hello says `join`, and the renewals of all
+    others."""
+
+    def __init__(
+        self,
+        cluster: str,
+        history: str,
+        *,
+        tls: TlsFolder | None,
+        server_secret: str,
+        propose: Callable[[UseToken], Awaitable[object]],
+        find_token: Callable[[str], Awaitable[TokenRow | None]],
+        servers: Callable[[], Sequence[str]],
+        clock: Clock,
+    ) -> None:
+        """`find_token` reads the ledger as it is after a read barrier. `servers` are the addresses
+        that nodes may try. Without `tls`, servers show `server_secret`."""
+        self._cluster = cluster
+        self._history = history
+        self._tls = tls
+        self._server_secret = server_secret
+        self._propose = propose
+        self._find_token = find_token
+        self._servers = servers
+        self._clock = clock
+        self._joining: dict[Peer, asyncio.TimerHandle] = {}
+
+    # ---- connections that join
+
+    @property
+    def full(self) -> bool:
+        """Then a Hello that says `join` is refused: try again in a moment."""
+        return len(self._joining) >= MOST_JOINING
+
+    def opened(self, connection: Peer) -> None:
+        self._joining[connection] = asyncio.get_running_loop().call_later(
+            JOIN_TIMEOUT, connection.close, f"it has not joined within {JOIN_TIMEOUT:g} s"
+        )
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        raise ProtocolError("whoever joins has nothing else to say")
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        match message:
+            case GetAuthority():
+                return AuthorityIs(b"" if self._tls is None else self._tls.authority_certificate())
+            case Join():
+                return await self._join(message)
+            case _:
+                raise Refused("whoever joins asks for nothing else: show your certificate")
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        if (timer := self._joining.pop(connection, None)) is not None:
+            timer.cancel()
+
+    # ---- what is asked
+
+    async def _join(self, join: Join) -> Message:
+        self._check(join)
+        hashed = secret_hash(join.secret)
+        row = await self._find_token(join.token)
+        if row is None or not hmac.compare_digest(row.hash, hashed):
+            raise Refused(
+                "this join token is not known here, or has been removed: make another one on a"
+                " server"
+            )
+        answer = await self._propose(
+            UseToken(self._clock.now(), join.token, hashed, join.role, join.name, join.key)
+        )
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason)
+        serves = join.role == SERVER
+        if self._tls is None:
+            credential = self._server_secret if serves else ""
+            return self._joined(credential=credential)
+        authority = self._tls.authority()
+        certificate = authority.issue(
+            join.request, self._cluster, join.role, join.name, join.hosts, self._clock.now()
+        )
+        return self._joined(
+            certificate=certificate,
+            ca=authority.pem,
+            ca_key=self._tls.authority_key() if serves else b"",
+        )
+
+    def _check(self, join: Join) -> None:
+        if join.version != PROTOCOL_VERSION:
+            raise Refused(
+                f"protocol {join.version} is not spoken here, {PROTOCOL_VERSION} is: install the"
+                " Grampus of this cluster"
+            )
+        uri = f"grampus:{self._cluster}/{join.role}/{join.name}"
+        if join.role not in ROLES or read_subject(uri, "") is None:
+            raise InvalidInput([Problem("no node can have this role and name")])
+        if self._tls is not None and request_key(join.request) != join.key:
+            raise InvalidInput([Problem("the key is not that of the request for a certificate")])
+        if self._tls is None and (join.request or len(join.key) != 64):
+            raise Refused("this cluster has no TLS: its join tokens begin with grampus-join.plain")
+
+    def _joined(
+        self,
+        credential: str = "",
+        certificate: bytes = b"",
+        ca: bytes = b"",
+        ca_key: bytes = b"",
+    ) -> Joined:
+        return Joined(
+            self._cluster, self._history, credential, certificate, ca, ca_key,
+            tuple(self._servers()),
+        )  # fmt: skip
+
+    def renew(self, connection: Peer, message: Renew) -> Renewed:
+        """A new certificate for the bearer of the old one: same name, role and key.
+
+        Raises Refused, and InvalidInput."""
+        subject = connection.subject
+        if self._tls is None or subject is None:
+            raise Refused("only who has shown a certificate may have it renewed")
+        if request_key(message.request) != subject.key:
+            raise Refused("a certificate is renewed for the key that it was issued for")
+        return Renewed(
+            self._tls.authority().issue(
+                message.request, self._cluster, subject.role, subject.name, message.hosts,
+                self._clock.now(),
+            )
+        )  # fmt: skip
