@@ -26,6 +26,7 @@ from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, PROTOCOL_VERSION, Goodb
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
+from grampus.rpc.subject import Subject
 from grampus.testing.disk import SimDisk
 from grampus.testing.world import ProcessLoop, World
 
@@ -149,7 +150,9 @@ class SimServer:
 
     # -- the Handler of its node port
 
-    def _greet(self, hello: Message, peer: str) -> tuple[Message, bool, int]:
+    def _greet(
+        self, hello: Message, peer: str, subject: Subject | None
+    ) -> tuple[Message, bool, int]:
         if self._desk is None or not isinstance(hello, Hello):
             return Goodbye("not open yet"), False, 0
         return self._desk.greet(hello)
