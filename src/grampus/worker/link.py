@@ -1,5 +1,8 @@
 """The connections to a server: one for control, one for bulk, kept up for ever.
 
+Which server is said by `servers`: the control lane finds the one that leads, the bulk lane follows.
+From each pause a random part, up to half, is taken off.
+
 Rule: it repeats nothing and remembers nothing; what must not be lost is repeated by the core.
 After each new control connection the worker registers, and only then hears what the server says.
 """
@@ -12,12 +15,13 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from grampus.errors import GrampusError, ProtocolError, Refused, ServerUnreachable
+from grampus.errors import GrampusError, NotLeader, ProtocolError, Refused, ServerUnreachable
 from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,
     HELLO_TIMEOUT,
     PROTOCOL_VERSION,
+    Elsewhere,
     Goodbye,
     Hello,
     Message,
@@ -25,15 +29,19 @@ from grampus.protocol import (
     Registered,
     Welcome,
 )
+from grampus.rpc.address import node_address
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
+from grampus.worker.servers import FIRST_PAUSE, LAST_PAUSE, Address, Servers
 
 log = logging.getLogger("grampus.worker")
 
-#: Between two tries to connect, in seconds: it doubles, and a random part up to half is taken off.
-FIRST_WAIT, LAST_WAIT = 0.1, 5.0
 REGISTER_TIMEOUT = 10.0
+#: A control connection that ends sooner, in seconds, has failed: else two could chase each other.
+HELD = 1.0
+#: Reasons that are logged between two registrations.
+MOST_TOLD = 10
 #: Messages that may come before the answer to Register.
 EARLY_LIMIT = 1_000
 
@@ -54,7 +62,7 @@ class Link:
 
     def __init__(
         self,
-        addresses: Sequence[tuple[str, int]],
+        addresses: Sequence[Address],
         name: str,
         cluster: str,
         credential: str,
@@ -62,7 +70,7 @@ class Link:
         receiver: Receiver,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._addresses = addresses
+        self._servers = Servers(addresses)
         self._name = name
         self._cluster = cluster
         self._credential = credential
@@ -73,14 +81,66 @@ class Link:
         self._control: Peer | None = None
         self._bulk: Peer | None = None
         self._has_bulk = asyncio.Event()
+        #: Where the worker is registered, or was last; `_moved` is set when that changes.
+        self._home: Address | None = None
+        self._moved = asyncio.Event()
+        self._renewing = False
 
     async def keep_control(self) -> None:
         """Until cancelled."""
-        await self._keep("control")
+        loop = asyncio.get_running_loop()
+        told: set[str] = set()
+        while True:
+            address = self._servers.next()
+            try:
+                connection = await self._open_control(address)
+                told.clear()
+                begun = loop.time()
+                reason = await connection.wait_closed()
+                self._lost(address, loop.time() - begun)
+            except GrampusError as error:
+                reason = str(error)
+                self._servers.failed(address, answered=isinstance(error, NotLeader))
+            if reason not in told and len(told) < MOST_TOLD:
+                log.warning("control connection: %s", reason)
+                told.add(reason)
+            if pause := self._servers.pause():
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    def _lost(self, address: Address, lasted: float) -> None:
+        if self._renewing or lasted >= HELD:
+            self._servers.held(address)
+        else:
+            self._servers.failed(address)
+        if self._renewing:
+            self._renewing = False
+            self._servers.named(address)
 
     async def keep_bulk(self) -> None:
-        """Until cancelled."""
-        await self._keep("bulk")
+        """Until cancelled: to the server that the worker is registered with."""
+        wait, told = FIRST_PAUSE, False
+        await self._moved.wait()
+        while True:
+            self._moved.clear()
+            home = self._home
+            assert home is not None
+            try:
+                connection = await self._open_bulk(home)
+                wait, told = FIRST_PAUSE, False
+                if home != self._home:
+                    connection.close("the worker has registered elsewhere meanwhile")
+                reason = await connection.wait_closed()
+            except GrampusError as error:
+                reason = str(error)
+            if not told:
+                log.warning("bulk connection: %s", reason)
+                told = True
+            try:
+                async with asyncio.timeout(wait * random.uniform(0.5, 1.0)):
+                    await self._moved.wait()
+                wait = FIRST_PAUSE
+            except TimeoutError:
+                wait = min(2 * wait, LAST_PAUSE)
 
     def send(self, message: Message) -> None:
         """Over the control connection; lost when there is none."""
@@ -99,8 +159,9 @@ class Link:
         return await self._bulk.request(message, within)
 
     def renew(self, reason: str) -> None:
-        """Ends the control connection, so that the worker registers anew."""
+        """Ends the control connection, so that the worker registers anew, with the same server."""
         if self._control is not None:
+            self._renewing = True
             self._control.close(reason)
 
     def close(self, reason: str) -> None:
@@ -108,43 +169,17 @@ class Link:
             if connection is not None:
                 connection.close(reason)
 
-    async def _keep(self, lane: str) -> None:
-        wait, turn, told = FIRST_WAIT, 0, False
-        while True:
-            host, port = self._addresses[turn % len(self._addresses)]
-            turn += 1
-            try:
-                connection = await self._open(lane, host, port)
-                wait, told = FIRST_WAIT, False
-                reason = await connection.wait_closed()
-            except GrampusError as error:
-                reason = str(error)
-            if not told:
-                log.warning("%s connection: %s", lane, reason)
-                told = True
-            await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-            wait = min(2 * wait, LAST_WAIT)
-
-    async def _open(self, lane: str, host: str, port: int) -> Peer:
-        ears = Ears(self, lane)
-        hello = Hello(PROTOCOL_VERSION, lane, "worker", self._name, self._cluster, self._credential)
-        frame = CONTROL_FRAME if lane == "control" else BULK_FRAME
-        connection, _ = await connect(
-            host,
-            port,
-            self._codec,
-            ears,
-            hello,
-            lambda answer: _accept(answer, frame),
-            HELLO_TIMEOUT,
-            tasks=self._tasks,
-        )
-        if lane == "bulk":
-            self._bulk = connection
-            self._has_bulk.set()
-            return connection
+    async def _open_control(self, address: Address) -> Peer:
+        """Registered. Raises NotLeader where the worker has to go elsewhere."""
+        ears = Ears(self, early=True)
+        connection = await self._connect("control", address, ears)
         try:
             answer = await connection.request(self._register(), REGISTER_TIMEOUT)
+            if isinstance(answer, Elsewhere):
+                if answer.leader:
+                    self._servers.named(node_address(answer.leader))
+                known = f", {answer.leader} does" if answer.leader else ""
+                raise NotLeader(f"{connection.peer} does not lead{known}")
             if not isinstance(answer, Registered):
                 raise ProtocolError(f"Register was answered by {type(answer).__name__}")
         except BaseException:
@@ -152,9 +187,38 @@ class Link:
             raise
         if not connection.closed:
             self._control = connection
+            self._move(address)
             self._receiver.registered_as(answer.session)
             ears.open()
         return connection
+
+    async def _open_bulk(self, address: Address) -> Peer:
+        connection = await self._connect("bulk", address, Ears(self, early=False))
+        self._bulk = connection
+        self._has_bulk.set()
+        return connection
+
+    async def _connect(self, lane: str, address: Address, ears: Ears) -> Peer:
+        hello = Hello(PROTOCOL_VERSION, lane, "worker", self._name, self._cluster, self._credential)
+        frame = CONTROL_FRAME if lane == "control" else BULK_FRAME
+        connection, _ = await connect(
+            *address,
+            self._codec,
+            ears,
+            hello,
+            lambda answer: _accept(answer, frame),
+            HELLO_TIMEOUT,
+            tasks=self._tasks,
+        )
+        return connection
+
+    def _move(self, home: Address) -> None:
+        """The bulk lane goes to the same server."""
+        if home != self._home:
+            self._home = home
+            if self._bulk is not None:
+                self._bulk.close("the worker has registered elsewhere")
+            self._moved.set()
 
     def hear(self, batch: list[Message]) -> None:
         self._receiver.heard(batch)
@@ -174,10 +238,10 @@ class Link:
 class Ears:
     """The Handler of one connection."""
 
-    def __init__(self, link: Link, lane: str) -> None:
+    def __init__(self, link: Link, *, early: bool) -> None:
         self._link = link
         #: What came before the registration was answered; None once it was.
-        self._early: list[Message] | None = [] if lane == "control" else None
+        self._early: list[Message] | None = [] if early else None
 
     def open(self) -> None:
         early, self._early = self._early, None
