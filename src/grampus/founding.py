@@ -17,12 +17,13 @@ from msgspec import Struct
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
-from grampus.consensus.members import Member, Members
+from grampus.consensus.members import Members
 from grampus.consensus.record import HardState
 from grampus.consensus.snapshots import LEDGER, lay_down
 from grampus.consensus.solo import SoloLog
 from grampus.errors import Refused
 from grampus.ledger import Ledger
+from grampus.model.member import Member
 
 #: Added to the revision when a history begins that may have lost the end of another: whoever saw
 #: that end has seen no revision that will be given out again.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from grampus.model.member import Member
 from grampus.model.run import AttemptState, Value
 
 #: Raised with every change; a side speaks to its own version and the one before.
@@ -287,6 +288,21 @@ class TookSnapshot(Struct, frozen=True, array_like=True, tag="took-snapshot"):
     ok: bool
 
 
+class ClusterAsk(Struct, frozen=True, array_like=True, tag="cluster-ask"):
+    """A server asks the leader about the members, or to change them; answered by ClusterTold."""
+
+    #: `status`, `remove`, `replace`, `transfer` or `admit`.
+    action: str
+    name: str = ""
+    #: Of `admit`: who comes.
+    member: Member | None = None
+
+
+class ClusterTold(Struct, frozen=True, array_like=True, tag="cluster-told"):
+    #: The cluster afterwards, as `/api/v1/cluster` shows it: JSON.
+    body: bytes
+
+
 # ---- joining a cluster, and staying in it
 
 
@@ -388,4 +404,6 @@ Message = (
     | Joined
     | Renew
     | Renewed
+    | ClusterAsk
+    | ClusterTold
 )

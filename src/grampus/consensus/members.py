@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from grampus.model.member import Member
+
 #: As Raft has it: voters, learners, outgoing voters, next learners, auto leave.
 Conf = tuple[list[int], list[int], list[int], list[int], bool]
 EMPTY: Conf = ([], [], [], [], False)
@@ -19,20 +21,6 @@ EMPTY: Conf = ([], [], [], [], False)
 REMEMBERED = 1000
 #: Members in all.
 MOST = 16
-
-
-class Member(Struct, frozen=True, array_like=True):
-    id: int
-    name: str
-    host: str
-    #: Of its API; its node port may be any other.
-    port: int
-    node_port: int
-
-    @property
-    def address(self) -> str:
-        """Of its API, as users write it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class MemberChange(Struct, frozen=True, array_like=True):

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.consensus.members import Member, Members
+from grampus.consensus.members import Members
 from grampus.consensus.port import OutcomeUnknown
 from grampus.consensus.snapshots import PIECE
 from grampus.errors import (
@@ -25,6 +25,7 @@ from grampus.errors import (
     Refused,
     ServerUnreachable,
 )
+from grampus.model.member import Member
 from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,

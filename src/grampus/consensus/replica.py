@@ -119,6 +119,7 @@ class RaftReplica:
         self._chores: list[Callable[[], None]] = []
         self._leader = 0
         self._role = 0
+        self._since = self._loop.time()
         self._failure: BaseException | None = None
         self._stopped = False
         self.peers: dict[int, tuple[int, int, int, bool, bool, int]] = {}
@@ -261,6 +262,11 @@ class RaftReplica:
     def leader_id(self) -> int:
         """0 when none is known."""
         return self._leader
+
+    @property
+    def led(self) -> int:
+        """For how long there is this leader, or none, in ms."""
+        return int(1000 * (self._loop.time() - self._since))
 
     @property
     def leader_address(self) -> str | None:
@@ -490,6 +496,8 @@ class RaftReplica:
 
     def _turned(self, leader: int, role: int) -> None:
         led = self._role == LEADER
+        if leader != self._leader:
+            self._since = self._loop.time()
         self._leader, self._role = leader, role
         if led and role != LEADER:
             gone = NotLeader("this server leads no longer")

@@ -13,7 +13,7 @@ from pathlib import Path
 from grampus.answers import decode_answers, encode_answers
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduce
-from grampus.consensus.members import Member, Members
+from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.replica import RaftReplica
@@ -22,6 +22,7 @@ from grampus.consensus.writer import Limits
 from grampus.errors import NotLeader
 from grampus.founding import Standing, found, standing
 from grampus.ledger import Ledger
+from grampus.model.member import Member
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, PROTOCOL_VERSION, Goodbye, Hello, Message
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection

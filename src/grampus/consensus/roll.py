@@ -1,0 +1,118 @@
+"""The roll of a cluster: who is there, who leads, who is behind, and what a person should do. Pure.
+
+It is read at 3 a.m.: what matters comes first, and every complaint ends with what to type.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from grampus.consensus.members import Members
+from grampus.consensus.membership import Progress, can_lose
+
+
+class Line(Struct, frozen=True):
+    """One member."""
+
+    name: str
+    id: str
+    address: str
+    #: `voter`, `learner` or `lost` (to be replaced).
+    role: str
+    #: `leads`, `follows`, `behind`, `silent` or `unknown`.
+    state: str
+    #: Entries that it lacks, as far as the leader knows.
+    behind: int | None
+    #: Why it cannot be reached from the server that was asked, or "".
+    complaint: str
+
+
+class Roll(Struct, frozen=True):
+    cluster: str
+    history: str
+    #: The server that answers.
+    server: str
+    #: Name of the leader; None when there is none.
+    leader: str | None
+    #: How long it has led, in ms, as far as the server that answers has seen it.
+    led: int
+    term: int
+    commit: int
+    applied: int
+    members: tuple[Line, ...]
+    #: Voters that may still be lost without losing the majority; -1: it is lost. None: not known.
+    can_lose: int | None
+    #: What to do, most urgent first.
+    advice: tuple[str, ...]
+
+
+#: Entries behind which a member is called behind.
+BEHIND = 1000
+
+
+def lines(
+    members: Members, leader: int, progress: Progress, last: int, complaints: dict[int, str]
+) -> tuple[Line, ...]:
+    """In the order of their names. `progress` is empty unless this server leads."""
+    rows = []
+    for member in sorted(members.known, key=lambda m: (m.name, m.id)):
+        role = "voter" if member.id in members.voters else "learner"
+        role = "lost" if member.id in members.lost else role
+        peer = progress.get(member.id)
+        behind = None if peer is None else max(0, last - peer[0])
+        if member.id == leader:
+            state, behind = "leads", 0
+        elif peer is None:
+            state = "unknown"
+        elif not peer[4]:
+            state = "silent"
+        else:
+            state = "behind" if (behind or 0) > BEHIND else "follows"
+        complaint = complaints.get(member.id, "")
+        rows.append(
+            Line(member.name, f"{member.id:x}", member.address, role, state, behind, complaint)
+        )
+    return tuple(rows)
+
+
+def spare(members: Members, leader: int, progress: Progress) -> int:
+    """See `can_lose`: on the leader."""
+    answer = sum(
+        1
+        for id in members.conf[0]
+        if id == leader or ((peer := progress.get(id)) is not None and peer[4])
+    )
+    return can_lose(members, answer)
+
+
+def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | None) -> list[str]:
+    """Sentences for a person."""
+    told = []
+    if leader is None:
+        told.append(
+            f"No server leads: writes are refused until {voters // 2 + 1} of {voters} voters can"
+            " reach each other. Start the others; if most of them are lost for good, stop this"
+            " server and run: grampus cluster recover --data DIR"
+        )
+    for row in rows:
+        if row.state == "silent":
+            why = f": {row.complaint}" if row.complaint else ""
+            told.append(
+                f"{row.name} does not answer at {row.address}{why}. Start it again; if its folder"
+                f" is lost: grampus cluster replace {row.name}"
+            )
+        elif row.state == "behind":
+            told.append(f"{row.name} is {row.behind:,} entries behind, and is catching up.")
+        elif row.role == "lost":
+            told.append(
+                f"{row.name} is being replaced: start its successor in an empty folder with"
+                f" --name {row.name} --join HOST:PORT"
+            )
+    if voters == 1:
+        told.append(
+            "One voter survives no loss. Let two more servers join: grampus cluster token, then"
+            " grampus server start --join HOST:PORT --token-file FILE"
+        )
+    elif left == 0 and leader is not None:
+        told.append("One more silent voter, and no write is taken any more.")
+    return told

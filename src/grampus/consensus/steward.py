@@ -1,0 +1,207 @@
+"""Who looks after the membership: answers what a cluster looks like, and carries out what a person
+or `membership` wants changed. On a server that does not lead it asks the leader's steward.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from grampus.consensus.members import MemberChange
+from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step
+from grampus.consensus.peers import Peers
+from grampus.consensus.port import Stopped
+from grampus.consensus.replica import RaftReplica
+from grampus.consensus.roll import Roll, advice, lines, spare
+from grampus.errors import (
+    GrampusError,
+    NoQuorum,
+    NotFound,
+    NotLeader,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+)
+from grampus.model.member import Member
+from grampus.protocol import ClusterAsk, ClusterTold
+
+log = logging.getLogger("grampus.cluster")
+
+#: Seconds between two looks at what could be changed, and that a change may take.
+LOOK, WITHIN = 0.5, 15.0
+_JSON = msgspec.json.Encoder()
+_ROLL = msgspec.json.Decoder(Roll)
+
+
+class Steward:
+    """A Clerk of the office: `run` changes the members by itself, on the leader only."""
+
+    def __init__(
+        self, replica: RaftReplica, peers: Peers, me: Member, cluster: str, history: str
+    ) -> None:
+        self._replica = replica
+        self._peers = peers
+        self._me = me
+        self._cluster = cluster
+        self._history = history
+        self._stopping = False
+
+    # -- the clerk ------------------------------------------------------------------------------
+
+    def committed(self, index: int, facts: Sequence[object]) -> None:
+        return
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    async def run(self, epoch: int) -> None:
+        """Until cancelled or stopped."""
+        while not self._stopping:
+            await asyncio.sleep(LOOK)
+            replica = self._replica
+            step = next_step(replica.members, replica.peers, replica.commit_index)
+            if step is None or not replica.leader:
+                continue
+            log.info("the members change: %s", step.why)
+            try:
+                await replica.change_members(list(step.changes), MemberChange(), joint=step.joint)
+            except Stopped:
+                return
+            except (GrampusError, TimeoutError) as error:
+                log.warning("the members did not change: %s", error)
+
+    # -- what is asked of it --------------------------------------------------------------------
+
+    async def ask(self, action: str, name: str = "", member: Member | None = None) -> bytes:
+        """`status` `remove` `replace` `transfer` `admit`, here or at the leader: JSON.
+
+        Raises NotFound, Refused, NoQuorum."""
+        if self._replica.leader:
+            return await self.answer(ClusterAsk(action, name, member))
+        leader = self._replica.leader_id
+        if action == "status" and not self._peers.connected(leader):
+            return _JSON.encode(self._roll())
+        if not leader:
+            raise NoQuorum("no server leads, so the members cannot change: see cluster status")
+        try:
+            told = await self._peers.ask(leader, ClusterAsk(action, name, member), WITHIN)
+        except ServerUnreachable:
+            if action == "status":
+                return _JSON.encode(self._roll())
+            raise
+        if not isinstance(told, ClusterTold):
+            raise ProtocolError(f"ClusterAsk was answered by {type(told).__name__}")
+        return told.body
+
+    async def status(self) -> Roll:
+        return _ROLL.decode(await self.ask("status"))
+
+    async def answer(self, asked: ClusterAsk) -> bytes:
+        """On the leader."""
+        if not self._replica.leader:
+            raise NotLeader("this server leads no longer: ask again")
+        async with asyncio.timeout(WITHIN):
+            match asked.action:
+                case "status":
+                    return _JSON.encode(self._roll())
+                case "remove":
+                    await self._remove(self._named(asked.name))
+                case "replace":
+                    await self._replace(self._named(asked.name))
+                case "transfer":
+                    await self._transfer(self._named(asked.name))
+                case "admit" if asked.member is not None:
+                    await self._admit(asked.member)
+                case _:
+                    raise ProtocolError(f"{asked.action!r} is nothing that a steward does")
+        return _JSON.encode(self._roll())
+
+    def _named(self, name: str) -> Member:
+        found = self._replica.members.named(name)
+        if not found:
+            names = ", ".join(sorted(member.name for member in self._replica.members.known))
+            raise NotFound(f"no server is named {name}; there are: {names}")
+        lost = self._replica.members.lost
+        return next((member for member in found if member.id not in lost), found[0])
+
+    async def _remove(self, member: Member) -> None:
+        members = self._replica.members
+        if members.voters == (member.id,):
+            raise Refused(f"{member.name} is the only voter: a cluster cannot be without one")
+        if member.id == self._replica.id:
+            other = self._best_peer()
+            await self._replica.transfer(other)
+            raise Refused(f"{member.name} leads, and gives that up first: ask again in a moment")
+        await self._replica.change_members([(REMOVE, member.id)], MemberChange())
+        log.info("server %s is removed", member.name)
+
+    async def _replace(self, member: Member) -> None:
+        if member.id == self._replica.id:
+            raise Refused(f"{member.name} answers this very request: it is not lost")
+        members, peer = self._replica.members, self._replica.peers.get(member.id)
+        if peer is not None and peer[4]:
+            raise Refused(f"{member.name} answers: stop it first, if its folder is to be given up")
+        await self._replica.change_members(
+            # Raft's part changes nothing: it stays what it is until its successor has caught up.
+            [(LEARNER if member.id in members.learners else VOTER, member.id)],
+            MemberChange(lost=(member.id,)),
+        )
+        log.info("server %s is given up: its successor may join", member.name)
+
+    async def _transfer(self, member: Member) -> None:
+        if member.id not in self._replica.members.voters:
+            raise Refused(f"{member.name} is no voter, and cannot lead")
+        peer = self._replica.peers.get(member.id)
+        if member.id != self._replica.id and (peer is None or not peer[4]):
+            raise Refused(f"{member.name} does not answer, and cannot lead")
+        term = self._replica.term
+        await self._replica.transfer(member.id)
+        if member.id != self._replica.id:
+            await self._replica.deposed(term)
+
+    async def _admit(self, member: Member) -> None:
+        members = self._replica.members
+        if members.find(member.id) == member:
+            return
+        if member.id in members.removed:
+            raise Refused("this folder's server was removed: empty the folder, and join again")
+        others = [other for other in members.named(member.name) if other.id != member.id]
+        if any(other.id not in members.lost for other in others) or len(others) > 1:
+            raise Refused(
+                f"there is a server named {member.name} already: take another name, or, if its"
+                f" folder is lost, run first: grampus cluster replace {member.name}"
+            )
+        await self._replica.change_members([(LEARNER, member.id)], MemberChange((member,)))
+        log.info("server %s joins as a learner", member.name)
+
+    def _best_peer(self) -> int:
+        """The voter that has most of the log, this server apart."""
+        peers = self._replica.peers
+        others = [id for id in self._replica.members.conf[0] if id != self._replica.id]
+        return max(others, key=lambda id: (peers[id][4], peers[id][0]) if id in peers else (0, 0))
+
+    def _roll(self) -> Roll:
+        replica, peers = self._replica, self._peers
+        members = replica.members
+        leader = members.find(replica.leader_id)
+        complaints = {m.id: peers.complaint(m.id) for m in members.known if m.id != replica.id}
+        progress = replica.peers if replica.leader else {}
+        rows = lines(members, replica.leader_id, progress, replica.last_index, complaints)
+        left = spare(members, replica.id, progress) if replica.leader else None
+        name = None if leader is None else leader.name
+        return Roll(
+            cluster=self._cluster,
+            history=self._history,
+            server=self._me.name,
+            leader=name,
+            led=replica.led,
+            term=replica.term,
+            commit=replica.commit_index,
+            applied=replica.applied_index,
+            members=rows,
+            can_lose=left,
+            advice=tuple(advice(rows, len(members.conf[0]), name, left)),
+        )

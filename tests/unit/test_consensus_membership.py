@@ -1,0 +1,130 @@
+"""How a cluster grows and heals by itself, and what it tells a person."""
+
+from __future__ import annotations
+
+import pytest
+
+from grampus.consensus.members import Conf, MemberChange, Members
+from grampus.consensus.membership import LEARNER, REMOVE, VOTER, Step, can_lose, next_step
+from grampus.consensus.roll import advice, lines, spare
+from grampus.model.member import Member
+
+NAMES = {1: "a", 2: "b", 3: "c", 4: "d", 5: "e", 6: "f", 12: "b"}
+
+
+def members(
+    voters: list[int], learners: list[int] | None = None, lost: tuple[int, ...] = ()
+) -> Members:
+    ids = [*voters, *(learners or [])]
+    known = tuple(Member(id, NAMES[id], "127.0.0.1", 8000 + id, 9000 + id) for id in ids)
+    return Members((voters, learners or [], [], [], False), known, lost)
+
+
+def close(
+    *ids: int, behind: tuple[int, ...] = (), silent: tuple[int, ...] = ()
+) -> dict[int, tuple[int, int, int, bool, bool, int]]:
+    progress = {id: (1000, 1001, 1, False, True, 0) for id in ids}
+    progress |= {id: (10, 11, 1, False, True, 0) for id in behind}
+    return progress | {id: (1000, 1001, 1, False, False, 0) for id in silent}
+
+
+def changes(step: Step | None) -> list[tuple[int, int]]:
+    return [] if step is None else list(step.changes)
+
+
+@pytest.mark.parametrize(
+    ("there", "progress", "wanted"),
+    [
+        pytest.param(members([1]), close(1), [], id="alone"),
+        pytest.param(members([1], [2]), close(1, 2), [], id="two-voters-are-no-better-than-one"),
+        pytest.param(
+            members([1], [2, 3]), close(1, 2, 3), [(VOTER, 2), (VOTER, 3)], id="two-at-once"
+        ),
+        pytest.param(members([1], [2, 3]), close(1, 2, behind=(3,)), [], id="one-is-behind"),
+        pytest.param(members([1], [2, 3]), close(1, 2, silent=(3,)), [], id="one-is-silent"),
+        pytest.param(members([1, 2], [3]), close(1, 2, 3), [(VOTER, 3)], id="two-become-three"),
+        pytest.param(members([1, 2, 3], [4]), close(1, 2, 3, 4), [], id="four-stay-three"),
+        pytest.param(
+            members([1, 2, 3, 4, 5], [6]), close(1, 2, 3, 4, 5, 6), [], id="five-are-enough"
+        ),
+        pytest.param(
+            members([1, 2, 3], [12], (2,)), close(1, 3, 12), [(VOTER, 12), (REMOVE, 2)],
+            id="a-successor-takes-the-place",
+        ),
+        pytest.param(
+            members([1, 2, 3], [12], (2,)), close(1, 3, behind=(12,)), [], id="not-before-it-is-close"
+        ),
+        pytest.param(members([1, 2, 3], [], (2,)), close(1, 3), [], id="no-successor-yet"),
+        pytest.param(
+            members([1, 3], [2], (2,)), close(1, 3), [(REMOVE, 2)], id="a-lost-learner-just-goes"
+        ),
+    ],
+)  # fmt: skip
+def test_the_next_step(
+    there: Members,
+    progress: dict[int, tuple[int, int, int, bool, bool, int]],
+    wanted: list[tuple[int, int]],
+) -> None:
+    assert changes(next_step(there, progress, 1050)) == wanted
+
+
+def test_nothing_is_asked_for_in_a_joint_configuration() -> None:
+    joint = Members(([1, 2, 3], [4, 5], [1], [], True), members([1, 2, 3], [4, 5]).known)
+    assert next_step(joint, close(1, 2, 3, 4, 5), 1000) is None
+
+
+def test_who_is_in_no_list_any_more_is_removed_for_good() -> None:
+    three = members([1, 2, 3])
+    conf: Conf = ([1, 3], [], [], [], False)
+    after = three.after(conf, MemberChange())
+    assert [member.name for member in after.known] == ["a", "c"]
+    assert after.removed == (2,)
+    assert Members.decode(after.encode()) == after
+
+
+def test_a_lost_server_stays_until_its_successor_is_there() -> None:
+    conf: Conf = ([1, 2, 3], [], [], [], False)
+    marked = members([1, 2, 3]).after(conf, MemberChange(lost=(2,)))
+    assert marked.lost == (2,)
+    new = Member(12, "b", "127.0.0.1", 1, 2)
+    joined = marked.after(([1, 2, 3], [12], [], [], False), MemberChange((new,)))
+    assert [m.id for m in joined.named("b")] == [2, 12]
+    swapped = joined.after(([1, 3, 12], [], [], [], False), MemberChange())
+    assert (swapped.lost, swapped.removed) == ((), (2,))
+    assert [m.id for m in swapped.named("b")] == [12]
+
+
+@pytest.mark.parametrize(
+    ("voters", "answering", "left"), [(1, 1, 0), (3, 3, 1), (3, 2, 0), (3, 1, -1), (5, 5, 2)]
+)
+def test_how_many_may_still_be_lost(voters: int, answering: int, left: int) -> None:
+    assert can_lose(members(list(range(1, voters + 1))), answering) == left
+
+
+def test_a_silent_server_is_named_with_what_to_type() -> None:
+    three = members([1, 2, 3])
+    progress = close(1, 2, silent=(3,))
+    rows = lines(three, 1, progress, 1000, {3: "connection refused"})
+    assert [(row.name, row.state, row.behind) for row in rows] == [
+        ("a", "leads", 0), ("b", "follows", 0), ("c", "silent", 0),
+    ]  # fmt: skip
+    left = spare(three, 1, progress)
+    assert left == 0
+    assert advice(rows, 3, "a", left) == [
+        "c does not answer at 127.0.0.1:8003: connection refused. Start it again; if its folder is"
+        " lost: grampus cluster replace c",
+        "One more silent voter, and no write is taken any more.",
+    ]
+
+
+def test_without_a_leader_the_way_out_comes_first() -> None:
+    rows = lines(members([1, 2, 3]), 0, {}, 1000, {})
+    first = advice(rows, 3, None, None)[0]
+    assert first.startswith("No server leads: writes are refused until 2 of 3 voters")
+    assert "grampus cluster recover" in first
+
+
+def test_learner_is_a_role_of_its_own() -> None:
+    rows = lines(members([1], [2]), 1, close(1, behind=(2,)), 5000, {})
+    assert (rows[1].role, rows[1].state, rows[1].behind) == ("learner", "behind", 4990)
+    assert LEARNER == 2
