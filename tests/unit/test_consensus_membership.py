@@ -52,7 +52,7 @@ def changes(step: Step | None) -> list[tuple[int, int]]:
             id="a-successor-takes-the-place",
         ),
         pytest.param(
-            members([1, 2, 3], [12], (2,)), close(1, 3, behind=(12,)), [], id="not-before-it-is-close"
+            members([1, 2, 3], [12], (2,)), close(1, 3, behind=(12,)), [], id="too-early"
         ),
         pytest.param(members([1, 2, 3], [], (2,)), close(1, 3), [], id="no-successor-yet"),
         pytest.param(

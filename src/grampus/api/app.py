@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from grampus.api import (
     batch,
+    cluster,
     control,
     problems,
     runs,
@@ -53,6 +54,7 @@ TAGS = [
         "description": "When workflows start by themselves, and what became of it.",
     },
     {"name": "workers", "description": "Who runs attempts."},
+    {"name": "cluster", "description": "The servers, and who leads them."},
     {"name": "node", "description": "Health and numbers of this server."},
 ]
 #: Models that are named in the document by hand.
@@ -76,7 +78,7 @@ def create_app(
         dependencies=[Depends(only_known_parameters)],
     )
     app.state.shared = Shared(ports, wakes, Metrics())
-    for module in (workflows, batch, runs, control, story, schedules, stream, workers):
+    for module in (workflows, batch, runs, control, story, schedules, stream, workers, cluster):
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []

@@ -162,6 +162,20 @@ class Status(Protocol):
         ...
 
 
+class Cluster(Protocol):
+    """The servers of the cluster that this one belongs to."""
+
+    async def ask(self, action: str, name: str) -> bytes:
+        """`status` `remove` `replace` `transfer`: the cluster afterwards, as JSON.
+
+        Raises NotFound, Refused, NotLeader, NoQuorum, TimeoutError."""
+        ...
+
+    async def snapshot(self) -> tuple[int, AsyncIterator[bytes]]:
+        """A copy of the ledger as of now: its size, and its bytes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All of them together."""
@@ -175,3 +189,4 @@ class Ports:
     clock: Clock
     #: So many random bytes.
     entropy: Callable[[int], bytes]
+    cluster: Cluster

@@ -27,7 +27,9 @@ from grampus.consensus.port import OutcomeUnknown, Stopped
 from grampus.errors import (
     GrampusError,
     InvalidInput,
+    NoQuorum,
     NotFound,
+    NotLeader,
     Overloaded,
     Problem,
     Refused,
@@ -58,6 +60,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "internal": (500, "That is a defect of the server"),
     "stopped": (503, "The server is about to stop; nothing happened"),
     "unreachable": (503, "The one who knows cannot be reached"),
+    "no-quorum": (503, "Too few servers are there to decide; nothing happened"),
     "not-ready": (503, "The server takes no work yet"),
     "unknown-outcome": (504, "It may have happened, or not; asking again is safe"),
 }
@@ -179,12 +182,16 @@ def kind_of(error: GrampusError) -> str:
             return "not-found"
         case Overloaded():
             return "overloaded"
+        case NotLeader():
+            return "no-quorum"
         case Refused():
             return "conflict"
         case OutcomeUnknown():
             return "unknown-outcome"
         case Stopped():
             return "stopped"
+        case NoQuorum():
+            return "no-quorum"
         case ServerUnreachable():
             return "unreachable"
         case _:

@@ -409,3 +409,32 @@ class WorkerList(Answer):
 
 class Health(Answer):
     status: Literal["ok"]
+
+
+# The cluster
+
+
+class MemberAnswer(Answer):
+    name: str
+    id: str = Field(description="Changes when the server gets a new folder.")
+    address: str
+    role: Literal["voter", "learner", "lost"]
+    state: Literal["leads", "follows", "behind", "silent", "unknown"]
+    behind: int | None = Field(description="Entries that it lacks; null when not known.")
+    complaint: str = Field(description="Why it is not reached, or empty.")
+
+
+class ClusterAnswer(Answer):
+    cluster: str
+    history: str = Field(description="Changes when a cluster is recovered or restored.")
+    server: str = Field(description="The one that answers.")
+    leader: str | None
+    led: int = Field(description="For how long there is this leader, or none, in ms.")
+    term: int
+    commit: int
+    applied: int
+    members: list[MemberAnswer]
+    can_lose: int | None = Field(
+        description="Voters that may still be lost; -1 when the majority is gone; null: not known."
+    )
+    advice: list[str]

@@ -276,3 +276,33 @@ class TaskResult(Struct, frozen=True, kw_only=True):
     inline: bool = False
     #: Bytes of the encoded result.
     size: int = 0
+
+
+class ClusterMember(Struct, frozen=True, kw_only=True):
+    name: str
+    id: str
+    address: str
+    #: `voter`, `learner` or `lost`.
+    role: str
+    #: `leads`, `follows`, `behind`, `silent` or `unknown`.
+    state: str
+    #: Entries that it lacks; None when not known.
+    behind: int | None = None
+    complaint: str = ""
+
+
+class ClusterInfo(Struct, frozen=True, kw_only=True):
+    cluster: str
+    history: str
+    #: The server that answers.
+    server: str
+    leader: str | None
+    #: For how long there is this leader, or none, in ms.
+    led: int
+    term: int
+    commit: int
+    applied: int
+    members: list[ClusterMember]
+    #: Voters that may still be lost; -1: the majority is gone; None: not known.
+    can_lose: int | None
+    advice: list[str]

@@ -34,6 +34,7 @@ from grampus.errors import (
 from grampus.model.run import FINAL_TASK
 from grampus.sdk.answers import (
     Applied,
+    ClusterInfo,
     Explanation,
     LogPiece,
     PlannedTick,
@@ -374,6 +375,20 @@ class Client:
 
     def workers(self) -> list[Worker]:
         return self._do("GET", "/workers", _Workers).items
+
+    # --- the cluster
+
+    def cluster(self) -> ClusterInfo:
+        return self._do("GET", "/cluster", ClusterInfo)
+
+    def change_member(self, name: str, action: str) -> ClusterInfo:
+        """`remove`, `replace` or `transfer`; the cluster afterwards."""
+        path = f"/cluster/members/{_safe(name)}/{_safe(action)}"
+        return self._do("POST", path, ClusterInfo, repeat=False)
+
+    def save_snapshot(self, file: Path) -> int:
+        """Writes a copy of the ledger of the server that answers; its size in bytes."""
+        return self._transport.download(API + "/cluster/snapshot", file)
 
     def _id(self, run: str) -> str:
         """The full id: what `last` means must not change while a stream is open."""

@@ -8,10 +8,12 @@ The proxies of the environment are not used: a token must not pass through them.
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
@@ -21,6 +23,7 @@ from grampus.clock import SystemClock
 from grampus.errors import (
     GrampusError,
     InvalidInput,
+    NoQuorum,
     NotFound,
     Overloaded,
     Problem,
@@ -34,9 +37,14 @@ from grampus.sdk.discovery import Address
 PATIENCE_MS = 30_000
 LONGEST_RETRY_AFTER = 10
 UPLOAD_TIMEOUT = 60.0
+#: Seconds without a byte of a download.
+SILENCE = 60.0
+#: The type of the problem that waiting does not mend.
+NO_QUORUM = "urn:grampus:problem:no-quorum"
 
 
 class _ProblemDocument(msgspec.Struct):
+    type: str = ""
     title: str = ""
     detail: str = ""
     problems: list[Problem] | None = None
@@ -138,6 +146,24 @@ class Transport:
             return
         raise unreachable(tried)
 
+    def download(self, path: str, file: Path) -> int:
+        """Writes a body to a file, whole or not at all; its size in bytes. Raises GrampusError."""
+        aside = file.with_name(file.name + ".part")
+        try:
+            with self.stream(path, silence=SILENCE) as answer, aside.open("wb") as out:
+                for piece in answer.iter_bytes(1 << 20):
+                    out.write(piece)
+                out.flush()
+                os.fsync(out.fileno())
+            aside.replace(file)
+            return file.stat().st_size
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"the download broke off: {error}") from error
+        except OSError as error:
+            raise Refused(f"{file} cannot be written: {error.strerror or error}") from error
+        finally:
+            aside.unlink(missing_ok=True)
+
     def _send(
         self,
         method: str,
@@ -209,6 +235,8 @@ def fail(answer: httpx.Response) -> NoReturn:
         raise NotFound(text)
     if status in (400, 413, 415, 422):
         raise InvalidInput(document.problems or [Problem(text)])
+    if document.type == NO_QUORUM:
+        raise NoQuorum(text)
     if status in (429, 503):
         raise Overloaded(text, _retry_after(answer))
     if 400 <= status < 500:

@@ -1,0 +1,84 @@
+"""Routes of the cluster: its members, and what a person does about them.
+
+Rule: any server answers; what only the leader can do is done by the leader. A snapshot is a copy of
+this server's ledger, whole, as of one moment.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+from starlette.responses import StreamingResponse
+
+from grampus.api.problems import WRITES, HttpProblem, responses
+from grampus.api.schemas import ClusterAnswer
+from grampus.api.state import ThePorts
+from grampus.errors import NoQuorum, NotLeader
+
+router = APIRouter(prefix="/api/v1")
+
+Name = Annotated[str, Path(min_length=1, max_length=63, description="Name of a server.")]
+
+
+class Action(StrEnum):
+    remove = "remove"
+    give_up = "replace"
+    transfer = "transfer"
+
+
+@router.get(
+    "/cluster",
+    operation_id="getCluster",
+    summary="The servers, who leads, and what to do next",
+    description="From the leader, where there is one; else what the server that is asked knows.",
+    response_model=ClusterAnswer,
+    responses=responses("invalid-input"),
+    tags=["cluster"],
+)
+async def get_cluster(ports: ThePorts) -> Response:
+    return _json(await ports.cluster.ask("status", ""))
+
+
+@router.post(
+    "/cluster/members/{name}/{action}",
+    operation_id="changeMember",
+    summary="Remove or replace a server, or let it lead",
+    description="`remove`: it is no member any more, and its folder is void. `replace`: its folder "
+    "is lost, and the next server that joins under its name takes its place. `transfer`: it leads "
+    "from now on.",
+    response_model=ClusterAnswer,
+    responses=responses(*WRITES, "not-found", "conflict", "no-quorum", "invalid-input"),
+    tags=["cluster"],
+)
+async def change_member(ports: ThePorts, name: Name, action: Action) -> Response:
+    try:
+        return _json(await ports.cluster.ask(action.value, name))
+    except TimeoutError:
+        late = "the servers have not agreed in time; it may happen yet: see /api/v1/cluster"
+        raise HttpProblem("unknown-outcome", late) from None
+    except (NotLeader, NoQuorum) as error:
+        raise HttpProblem("no-quorum", str(error)) from error
+
+
+@router.get(
+    "/cluster/snapshot",
+    operation_id="getSnapshot",
+    summary="A copy of this server's ledger",
+    description="A SQLite file, as of one moment: what `grampus cluster restore` takes.",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}},
+        **responses("stopped", "invalid-input"),
+    },
+    tags=["cluster"],
+)
+async def get_snapshot(ports: ThePorts) -> Response:
+    size, pieces = await ports.cluster.snapshot()
+    headers = {"Content-Length": str(size)}
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json")

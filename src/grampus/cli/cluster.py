@@ -1,0 +1,172 @@
+"""`grampus cluster`: the servers, and what a person does about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
+from grampus.cli.output import document, note, span, table
+
+if TYPE_CHECKING:
+    from grampus.sdk.answers import ClusterInfo
+
+app = typer.Typer(
+    name="cluster", help="The servers of a cluster, and who leads them.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a server.")]
+Folder = Annotated[
+    str | None, typer.Option("--data", metavar="DIR", help="Folder of the stopped server.")
+]
+
+
+@app.callback()
+def cluster() -> None:
+    """The servers of a cluster, and who leads them."""
+
+
+@app.command()
+def status(
+    ctx: typer.Context,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Say who leads, who is behind or silent, what may still be lost, and what to do next."""
+    with connect(ctx, server, token_file) as client:
+        found = client.cluster()
+    if output is Format.json:
+        document(found)
+        return
+    print(f"cluster   {found.cluster}, history {found.history}")
+    if found.leader is None:
+        print(f"leader    none for {span(found.led)} (seen from {found.server})")
+    else:
+        print(f"leader    {found.leader} for {span(found.led)}, term {found.term}")
+    print(f"log       {found.commit:,} entries committed, {found.applied:,} applied")
+    print(f"can lose  {_can_lose(found)}")
+    print()
+    _members(found)
+    for number, text in enumerate(found.advice):
+        print(("\n" if not number else "") + f"→ {text}")
+
+
+@app.command()
+def members(
+    ctx: typer.Context,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """List the servers."""
+    with connect(ctx, server, token_file) as client:
+        found = client.cluster()
+    if output is Format.json:
+        document(found.members)
+    else:
+        _members(found)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    yes: Yes = False,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Take a server out of the cluster, for good: its folder is void afterwards."""
+    confirm(f"Remove server {name} for good?", yes)
+    _change(ctx, name, "remove", server, token_file)
+    note(f"{name} is removed; stop its process, and empty its folder before it is used again")
+
+
+@app.command()
+def replace(
+    ctx: typer.Context,
+    name: Name,
+    yes: Yes = False,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Give up a server whose folder is lost; the next one that joins under its name replaces it."""
+    confirm(f"Is the folder of server {name} lost for good?", yes)
+    _change(ctx, name, "replace", server, token_file)
+    note(
+        f"now start its successor: grampus server start --data EMPTY_DIR --name {name}"
+        " --listen HOST:PORT --join HOST:PORT"
+    )
+
+
+@app.command()
+def transfer(
+    ctx: typer.Context, name: Name, server: Server = None, token_file: TokenFile = None
+) -> None:
+    """Let another voter lead, for example before its leader's machine is serviced."""
+    _change(ctx, name, "transfer", server, token_file)
+    note(f"{name} is asked to lead; see: grampus cluster status")
+
+
+@app.command()
+def snapshot(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy is written.")],
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Save a copy of the ledger: every run, workflow, key and session, as of one moment."""
+    with connect(ctx, server, token_file) as client:
+        size = client.save_snapshot(file)
+    note(f"{file}: {size / 2**20:.1f} MiB; go back to it with: grampus cluster restore {file}")
+
+
+@app.command()
+def recover(data: Folder = None, yes: Yes = False) -> None:
+    """Make this stopped server the only member, when the majority is lost for good.
+
+    What others had committed and this one had not is lost. The others are refused from then on."""
+    from grampus.cli.server import recover_folder
+
+    confirm("Are most of the servers lost for good? What only they knew is lost with them.", yes)
+    recover_folder(data)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the first server.")],
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where it answers.")],
+    data: Folder = None,
+    yes: Yes = False,
+) -> None:
+    """Found a cluster anew from a snapshot, in an empty folder; then start its server."""
+    from grampus.cli.server import restore_folder
+
+    confirm(f"Begin a new history from {file}? Servers of the old one are refused by it.", yes)
+    restore_folder(file, data, name, listen)
+
+
+def _change(
+    ctx: typer.Context, name: str, action: str, server: str | None, token_file: str | None
+) -> None:
+    with connect(ctx, server, token_file) as client:
+        client.change_member(name, action)
+
+
+def _can_lose(found: ClusterInfo) -> str:
+    if found.can_lose is None:
+        return "not known here: ask the leader"
+    voters = sum(1 for each in found.members if each.role != "learner")
+    if found.can_lose < 0:
+        return f"the majority of {voters} voters is gone: writes are refused"
+    return f"{found.can_lose} of {voters} voters"
+
+
+def _members(found: ClusterInfo) -> None:
+    rows = []
+    for each in found.members:
+        behind = "" if each.behind is None else f"{each.behind:,}"
+        rows.append((each.name, each.role, each.state, behind, each.address, each.complaint))
+    table(("NAME", "ROLE", "STATE", "BEHIND", "ADDRESS", "COMPLAINT"), rows)

@@ -1,0 +1,98 @@
+"""What the API tells and does about the cluster: of a lone node, and of a server among others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+
+from grampus.consensus.folder import Identity
+from grampus.consensus.port import Replica
+from grampus.consensus.roll import Line, Roll
+from grampus.consensus.steward import Steward
+from grampus.errors import Refused
+
+#: Bytes of a snapshot that are sent at once.
+PIECE = 1024 * 1024
+#: Writes a copy of the ledger to a new file.
+Copy = Callable[[Path], object]
+
+
+class Snapshots:
+    """Copies of the ledger for whoever asks; one at a time, in `folder`."""
+
+    def __init__(self, folder: Path, copy: Copy) -> None:
+        self._folder = folder
+        self._copy = copy
+        self._busy = asyncio.Lock()
+
+    async def snapshot(self) -> tuple[int, AsyncIterator[bytes]]:
+        """Its size, and its bytes. The file is gone as soon as it is open."""
+        async with self._busy:
+            file = await asyncio.to_thread(self._open)
+        return os.fstat(file).st_size, self._pieces(file)
+
+    def _open(self) -> int:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = Path(folder) / "copy.db"
+            self._copy(path)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    async def _pieces(self, file: int) -> AsyncIterator[bytes]:
+        try:
+            while piece := await asyncio.to_thread(os.read, file, PIECE):
+                yield piece
+        finally:
+            os.close(file)
+
+
+class LoneCluster:
+    """Of `grampus up`."""
+
+    def __init__(
+        self, name: str, address: str, identity: Identity, replica: Replica, snapshots: Snapshots
+    ) -> None:
+        self._name = name
+        self._address = address
+        self._identity = identity
+        self._replica = replica
+        self.snapshot = snapshots.snapshot
+
+    async def ask(self, action: str, name: str) -> bytes:
+        if action != "status":
+            raise Refused(
+                "this node is alone (grampus up): a cluster is founded in its folder with"
+                " grampus server start --init"
+            )
+        replica, me = self._replica, self._identity
+        row = Line(self._name, me.node, self._address, "voter", "leads", 0, "")
+        roll = Roll(
+            cluster=me.cluster,
+            history=me.history,
+            server=self._name,
+            leader=self._name,
+            led=0,
+            term=replica.term,
+            commit=replica.applied_index,
+            applied=replica.applied_index,
+            members=(row,),
+            can_lose=0,
+            advice=(
+                "This node is alone. To make its folder the first server of a cluster, stop it, and"
+                " start it with: grampus server start --init",
+            ),
+        )
+        return msgspec.json.encode(roll)
+
+
+class ServedCluster:
+    """Of `grampus server`."""
+
+    def __init__(self, steward: Steward, snapshots: Snapshots) -> None:
+        self.ask = steward.ask
+        self.snapshot = snapshots.snapshot
