@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from grampus.runs.commands import Refusal
+from grampus.cluster.commands import Deleted, TxnDone, Written
+from grampus.cluster.refusal import Refusal
 
 #: What an answer is made of, beside plain values (0) and tuples of them (1). A type keeps its
 #: number for ever.
-TYPES: dict[int, type[Any]] = {2: Refusal}
+TYPES: dict[int, type[Any]] = {2: Refusal, 3: Written, 4: Deleted, 5: TxnDone}
 _NUMBERS = {kind: number for number, kind in TYPES.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])

@@ -301,6 +301,8 @@ class ClusterAsk(Struct, frozen=True, array_like=True, tag="cluster-ask"):
 class ClusterTold(Struct, frozen=True, array_like=True, tag="cluster-told"):
     #: The cluster afterwards, as `/api/v1/cluster` shows it: JSON.
     body: bytes
+    #: To one who was admitted: the members of that moment, as the ledger has them.
+    members: bytes = b""
 
 
 # ---- joining a cluster, and staying in it

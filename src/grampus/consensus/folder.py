@@ -116,6 +116,14 @@ class DataFolder:
     def worker(self) -> Path:
         return self.path / "worker"
 
+    def adopt(self, cluster: str, history: str) -> None:
+        """From now on the folder belongs to that cluster: durable when this returns."""
+        old = self.identity
+        aside = self.path / (_IDENTITY + ".new")
+        self.identity = _bind(aside, Identity(cluster, history, old.node, old.machine, ""))
+        os.rename(aside, self.path / _IDENTITY)
+        _sync(self.path)
+
     def close(self) -> None:
         """Lets another process take it. Safe to call again."""
         if self._lock is not None:
@@ -192,18 +200,24 @@ def _settle(path: Path, identity: Identity, machine: str) -> Identity:
             " the original, or, if that one will never run again, remove the lines `machine` and"
             f" `place` from {file} and start again"
         )
-    # A file keeps its inode when it is renamed, so the place can be written into the file itself.
     aside = path / (_IDENTITY + ".new")
+    unbound = Identity(identity.cluster, identity.history, identity.node, machine, "")
+    bound = _bind(aside, unbound)
+    os.rename(aside, file)
+    return bound
+
+
+def _bind(aside: Path, identity: Identity) -> Identity:
+    """Writes the identity to a file that is renamed later, with its own place in it: a file keeps
+    its inode when it is renamed."""
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        bound = Identity(
-            identity.cluster, identity.history, identity.node, machine, _place(path, aside)
-        )
+        place = _place(aside.parent, aside)
+        bound = Identity(identity.cluster, identity.history, identity.node, identity.machine, place)
         os.write(fd, bound.toml().encode())
         os.fsync(fd)
     finally:
         os.close(fd)
-    os.rename(aside, file)
     return bound
 
 

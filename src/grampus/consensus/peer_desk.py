@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 
 from grampus.consensus.port import OutcomeUnknown, Stopped
 from grampus.consensus.replica import RaftReplica
+from grampus.consensus.steward import Steward
 from grampus.errors import NotLeader, Overloaded, ProtocolError
 from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,
     PROTOCOL_VERSION,
+    ClusterAsk,
     Goodbye,
     Hello,
     Message,
@@ -37,20 +38,19 @@ Encode = Callable[[list[object]], bytes]
 class PeerDesk:
     """For connections whose Hello was that of a server; who it is has been looked at."""
 
-    def __init__(self, replica: RaftReplica, encode: Encode, me: Hello) -> None:
-        """`me` is what this server says to its peers: they must agree on cluster, history and
-        credential."""
+    def __init__(
+        self, replica: RaftReplica, encode: Encode, me: Hello, steward: Steward | None = None
+    ) -> None:
+        """`me` is what this server says to its peers: they must agree on the history."""
         self._replica = replica
         self._encode = encode
         self._me = me
+        self._steward = steward
 
     def greet(self, hello: Hello) -> tuple[Message, bool, int]:
-        """For a Hello whose role is `server` and whose version is spoken here."""
+        """For a Hello of a server that has been admitted: version, cluster and credential are
+        right."""
         me, members = self._me, self._replica.members
-        if not hmac.compare_digest(hello.credential.encode(), me.credential.encode()):
-            return Goodbye("wrong credential"), False, 0
-        if hello.cluster != me.cluster:
-            return Goodbye(f"this is cluster {me.cluster}, not {hello.cluster}"), False, 0
         if hello.history != me.history:
             return Goodbye(_OTHER_HISTORY), False, 0
         if hello.id in members.removed:
@@ -76,6 +76,10 @@ class PeerDesk:
                 return await self._read_index()
             case PutSnapshot():
                 return await self._snapshot(message)
+            case ClusterAsk() if self._steward is not None:
+                # A newcomer may ask any server; who asks as a peer has asked the leader.
+                relay = message.action == "admit"
+                return await (self._steward.relay if relay else self._steward.answer)(message)
             case _:
                 raise ProtocolError(f"{type(message).__name__} is no request to a peer")
 

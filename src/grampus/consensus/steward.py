@@ -33,7 +33,6 @@ log = logging.getLogger("grampus.cluster")
 #: Seconds between two looks at what could be changed, and that a change may take.
 LOOK, WITHIN = 0.5, 15.0
 _JSON = msgspec.json.Encoder()
-_ROLL = msgspec.json.Decoder(Roll)
 
 
 class Steward:
@@ -75,38 +74,39 @@ class Steward:
 
     # -- what is asked of it --------------------------------------------------------------------
 
-    async def ask(self, action: str, name: str = "", member: Member | None = None) -> bytes:
-        """`status` `remove` `replace` `transfer` `admit`, here or at the leader: JSON.
+    async def ask(self, action: str, name: str = "") -> bytes:
+        """`status` `remove` `replace` `transfer`: the cluster afterwards, as JSON.
 
-        Raises NotFound, Refused, NoQuorum."""
+        Raises NotFound, Refused, NotLeader, NoQuorum, TimeoutError."""
+        return (await self.relay(ClusterAsk(action, name))).body
+
+    async def relay(self, asked: ClusterAsk) -> ClusterTold:
+        """The answer, here or from the leader. Raises as `ask`."""
         if self._replica.leader:
-            return await self.answer(ClusterAsk(action, name, member))
+            return await self.answer(asked)
         leader = self._replica.leader_id
-        if action == "status" and not self._peers.connected(leader):
-            return _JSON.encode(self._roll())
+        if asked.action == "status" and not self._peers.connected(leader):
+            return self._told()
         if not leader:
             raise NoQuorum("no server leads, so the members cannot change: see cluster status")
         try:
-            told = await self._peers.ask(leader, ClusterAsk(action, name, member), WITHIN)
+            told = await self._peers.ask(leader, asked, WITHIN)
         except ServerUnreachable:
-            if action == "status":
-                return _JSON.encode(self._roll())
+            if asked.action == "status":
+                return self._told()
             raise
         if not isinstance(told, ClusterTold):
             raise ProtocolError(f"ClusterAsk was answered by {type(told).__name__}")
-        return told.body
+        return told
 
-    async def status(self) -> Roll:
-        return _ROLL.decode(await self.ask("status"))
-
-    async def answer(self, asked: ClusterAsk) -> bytes:
+    async def answer(self, asked: ClusterAsk) -> ClusterTold:
         """On the leader."""
         if not self._replica.leader:
             raise NotLeader("this server leads no longer: ask again")
         async with asyncio.timeout(WITHIN):
             match asked.action:
                 case "status":
-                    return _JSON.encode(self._roll())
+                    pass
                 case "remove":
                     await self._remove(self._named(asked.name))
                 case "replace":
@@ -117,7 +117,11 @@ class Steward:
                     await self._admit(asked.member)
                 case _:
                     raise ProtocolError(f"{asked.action!r} is nothing that a steward does")
-        return _JSON.encode(self._roll())
+        return self._told(asked.action == "admit")
+
+    def _told(self, admitted: bool = False) -> ClusterTold:
+        members = self._replica.members.encode() if admitted else b""
+        return ClusterTold(_JSON.encode(self._roll()), members)
 
     def _named(self, name: str) -> Member:
         found = self._replica.members.named(name)
@@ -164,7 +168,13 @@ class Steward:
 
     async def _admit(self, member: Member) -> None:
         members = self._replica.members
-        if members.find(member.id) == member:
+        known = members.find(member.id)
+        if known == member:
+            return
+        if known is not None:
+            # It listens elsewhere now; nothing changes for Raft.
+            kind = LEARNER if member.id in members.learners else VOTER
+            await self._replica.change_members([(kind, member.id)], MemberChange((member,)))
             return
         if member.id in members.removed:
             raise Refused("this folder's server was removed: empty the folder, and join again")

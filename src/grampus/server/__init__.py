@@ -1,0 +1,1 @@
+"""One server of a cluster: how its folder comes into the cluster, and what runs in its process."""

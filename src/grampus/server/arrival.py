@@ -1,0 +1,233 @@
+"""How a data folder becomes that of a server: it founds a cluster, joins one, or is one already.
+
+Rules: a cluster is founded once, by `--init`, never by an empty folder on its own. A folder that
+has data is never made to join. Whoever is interrupted while joining joins again with the same token
+and gets the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.cluster.credentials import Credentials, read_credentials, write_credentials
+from grampus.cluster.join_token import JoinToken
+from grampus.cluster.joining import Newcomer, join
+from grampus.config import Listen
+from grampus.consensus.disk import Disk
+from grampus.consensus.folder import DataFolder
+from grampus.consensus.generation import Generation
+from grampus.consensus.introduction import introduce, introduced
+from grampus.consensus.members import Members
+from grampus.consensus.snapshots import LEDGER
+from grampus.errors import FolderError, GrampusError, ProtocolError, ServerUnreachable, UsageError
+from grampus.founding import found, raft_id, standing
+from grampus.model.member import Member
+from grampus.protocol import (
+    CONTROL_FRAME,
+    HELLO_TIMEOUT,
+    PROTOCOL_VERSION,
+    ClusterAsk,
+    ClusterTold,
+    Goodbye,
+    Hello,
+    Message,
+    Welcome,
+)
+from grampus.rpc.client import connect
+from grampus.rpc.codec import Codec
+from grampus.rpc.connection import Connection
+from grampus.rpc.subject import SERVER
+from grampus.rpc.tls import NodeTls, Tls
+from grampus.rpc.tls_folder import TlsFolder
+
+log = logging.getLogger("grampus.server")
+
+#: Seconds that admission may take: the members change by the log.
+ADMISSION = 20.0
+Peer = Connection[Message]
+
+
+class Plan(Struct, frozen=True):
+    """What the command line says."""
+
+    #: Found a cluster if the folder belongs to none.
+    init: bool = False
+    #: Addresses of servers, as their --listen has them, to join if the folder belongs to none.
+    join: tuple[Listen, ...] = ()
+    token: JoinToken | None = None
+
+
+class Place(Struct, frozen=True):
+    """A folder that is a server's."""
+
+    folder: Path
+    cluster: str
+    history: str
+    me: Member
+    #: What servers show each other where there is no TLS.
+    secret: str
+    encrypted: bool
+
+    def hello(self, lane: str) -> Hello:
+        return Hello(
+            PROTOCOL_VERSION, lane, SERVER, self.me.name, self.cluster, self.secret, self.history,
+            self.me.id,
+        )  # fmt: skip
+
+    def tls(self) -> Tls | None:
+        return NodeTls(TlsFolder(self.folder)) if self.encrypted else None
+
+    @property
+    def api_token(self) -> str:
+        """The same on every server: made from what only servers know."""
+        secret = self.secret.encode()
+        if self.encrypted:
+            secret = TlsFolder(self.folder).authority_key()
+        return hmac.new(secret, b"grampus api token", hashlib.sha256).hexdigest()
+
+
+async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now: int) -> Place:
+    """Raises UsageError when the folder is empty and nothing was said of what to do; FolderError,
+    Refused, ServerUnreachable."""
+    path = folder.path
+    me = Member(raft_id(folder.identity.node), name, listen.host, listen.port, listen.node_port)
+    there = standing(path)
+    if there is not None:
+        known = there.members.find(me.id)
+        if known is not None and known.name != name:
+            raise FolderError(f"{path} is the folder of server {known.name}, not of {name}")
+        return _place(folder, there.history, me)
+    if introduced(path).known:
+        return _place(folder, folder.identity.history, me)
+    if plan.init:
+        return await _found(folder, me, now)
+    if not plan.join:
+        raise UsageError(
+            f"{path} is the folder of no server yet: found a cluster with --init, or join one with"
+            " --join HOST:PORT --token-file FILE"
+        )
+    return await _join(folder, me, plan)
+
+
+async def _found(folder: DataFolder, me: Member, now: int) -> Place:
+    path, me_ = folder.path, folder.identity
+    if is_loopback(me.host):
+        if not read_credentials(path).server:
+            own = read_credentials(path)
+            write_credentials(path, Credentials(secrets.token_hex(32), own.worker))
+    elif not TlsFolder(path).ready:
+        TlsFolder(path).found(me_.cluster, me.name, hosts_of(me.host), now)
+    made = await found(path, me, me_.history)
+    log.info("cluster %s is founded by server %s", me_.cluster, me.name)
+    return _place(folder, made.history, me)
+
+
+async def _join(folder: DataFolder, me: Member, plan: Plan) -> Place:
+    path = folder.path
+    if (Generation.current(path).ledger / LEDGER).exists():
+        raise FolderError(f"{path} has runs of its own: join with an empty folder")
+    if plan.token is None:
+        raise UsageError("to join, a token is needed: make one with grampus cluster token")
+    if not plan.token.encrypted and not is_loopback(me.host):
+        raise UsageError(
+            f"this cluster is of one machine: its join tokens are for 127.0.0.1, not {me.host}"
+        )
+    newcomer = Newcomer(
+        path, SERVER, me.name, f"{me.host}:{me.node_port}", tuple(hosts_of(me.host))
+    )
+    servers = [(at.host, at.node_port) for at in plan.join]
+    joined = await join(servers, plan.token, newcomer, os.urandom(32))
+    folder.adopt(joined.cluster, joined.history)
+    place = _place(folder, joined.history, me)
+    members = await admission(place, servers)
+    introduce(path, members, Disk())
+    log.info("server %s joins cluster %s", me.name, joined.cluster)
+    return place
+
+
+async def admission(place: Place, servers: Sequence[tuple[str, int]]) -> Members:
+    """Asks to become a member, or tells where this one listens now: who the members are then.
+
+    Raises Refused, ServerUnreachable."""
+    tried: list[str] = []
+    for host, port in servers:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                told = await _ask(host, port, place, tasks)
+            if not isinstance(told, ClusterTold):
+                raise ProtocolError(f"ClusterAsk was answered by {type(told).__name__}")
+            return Members.decode(told.members)
+        except ExceptionGroup as group:
+            error = group.exceptions[0]  # there is one: nothing else runs in these tasks
+            if not isinstance(error, ServerUnreachable):
+                raise error from None
+            tried.append(str(error))
+    raise ServerUnreachable("\n  ".join(["nobody admits this server:", *tried]))
+
+
+async def _ask(host: str, port: int, place: Place, tasks: asyncio.TaskGroup) -> Message:
+    connection, _ = await connect(
+        host, port, Codec[Message](Message), Deaf(), place.hello("control"), _accept,
+        HELLO_TIMEOUT, tasks=tasks, tls=place.tls(),
+    )  # fmt: skip
+    try:
+        return await connection.request(ClusterAsk("admit", member=place.me), ADMISSION)
+    finally:
+        connection.close("this was all")
+        await connection.wait_closed()
+
+
+def _accept(answer: Message) -> int:
+    if isinstance(answer, Goodbye):
+        raise FolderError(f"the cluster does not take this server: {answer.reason}")
+    if not isinstance(answer, Welcome):
+        raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
+    return CONTROL_FRAME
+
+
+class Deaf:
+    """The Handler of one who only asks."""
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        raise ProtocolError("nothing was to be said here but an answer")
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        raise GrampusError("who asks to be admitted answers nothing")
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        return
+
+
+def _place(folder: DataFolder, history: str, me: Member) -> Place:
+    path = folder.path
+    encrypted = TlsFolder(path).ready
+    secret = "" if encrypted else read_credentials(path).server
+    if not encrypted and not secret:
+        raise FolderError(f"{path} has lost its credentials: restore it, or join anew")
+    if not encrypted and not is_loopback(me.host):
+        raise UsageError(
+            f"the cluster of {path} is of one machine and has no TLS: it cannot listen on {me.host}"
+        )
+    return Place(path, folder.identity.cluster, history, me, secret, encrypted)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def hosts_of(host: str) -> list[str]:
+    """By what a server may be called."""
+    return list(dict.fromkeys([host, os.uname().nodename, "localhost", "127.0.0.1"]))

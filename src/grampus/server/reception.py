@@ -1,0 +1,125 @@
+"""The node port: who comes in, and to whom each of them talks.
+
+Rule: version, cluster and credential are looked at before anything else is; then the role decides.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from grampus.cluster.admission import JOIN, Admission
+from grampus.cluster.join_desk import JOIN_FRAME, JoinDesk
+from grampus.consensus.peer_desk import PeerDesk
+from grampus.errors import ProtocolError, Refused
+from grampus.master.blob_desk import BlobDesk
+from grampus.master.roster import Roster
+from grampus.protocol import (
+    PROTOCOL_VERSION,
+    GetBlob,
+    Goodbye,
+    HasBlob,
+    Hello,
+    Message,
+    PutBlob,
+    Renew,
+    Welcome,
+)
+from grampus.rpc.connection import Connection
+from grampus.rpc.subject import SERVER, WORKER, Subject
+
+Peer = Connection[Message]
+
+
+class _Room(Protocol):
+    def messages(self, connection: Peer, batch: list[Message]) -> None: ...
+    async def request(self, connection: Peer, message: Message) -> Message: ...
+    def closed(self, connection: Peer, reason: str) -> None: ...
+
+
+class Reception:
+    """The Handler of the node port."""
+
+    def __init__(
+        self,
+        name: str,
+        cluster: str,
+        admission: Admission,
+        roster: Roster,
+        joins: JoinDesk,
+        peers: PeerDesk,
+        blobs: BlobDesk,
+    ) -> None:
+        self._welcome = Welcome(PROTOCOL_VERSION, name, cluster)
+        self._admission = admission
+        self._roster = roster
+        self._joins = joins
+        self._peers = peers
+        self._rooms: dict[str, _Room] = {
+            WORKER: roster,
+            JOIN: joins,
+            SERVER: _ServerRoom(peers, blobs),
+        }
+
+    def greet(
+        self, hello: Message, peer: str, subject: Subject | None
+    ) -> tuple[Message, bool, int]:
+        if not isinstance(hello, Hello):
+            return Goodbye("say Hello first"), False, 0
+        if hello.version != PROTOCOL_VERSION:
+            why = f"protocol {hello.version} is not spoken here, {PROTOCOL_VERSION} is"
+            return Goodbye(why), False, 0
+        if hello.lane not in ("control", "bulk"):
+            return Goodbye("a connection is for control or bulk"), False, 0
+        if why := self._admission.refuses(hello, subject):
+            return Goodbye(why), False, 0
+        if hello.role == JOIN:
+            if self._joins.full:
+                return Goodbye("too many are joining: try again in a moment"), False, 0
+            return self._welcome, True, JOIN_FRAME
+        if hello.role == SERVER:
+            return self._peers.greet(hello)
+        return self._roster.greet(hello, peer, subject)
+
+    def opened(self, connection: Peer) -> None:
+        match _role(connection):
+            case "worker":
+                self._roster.opened(connection)
+            case "join":
+                self._joins.opened(connection)
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        self._rooms[_role(connection)].messages(connection, batch)
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        if isinstance(message, Renew):
+            return self._joins.renew(connection, message)
+        return await self._rooms[_role(connection)].request(connection, message)
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        self._rooms[_role(connection)].closed(connection, reason)
+
+
+class _ServerRoom:
+    def __init__(self, peers: PeerDesk, blobs: BlobDesk) -> None:
+        self._peers = peers
+        self._blobs = blobs
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        self._peers.messages(batch)
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        if isinstance(message, HasBlob | GetBlob | PutBlob):
+            return await self._blobs.answer(message)
+        return await self._peers.request(message)
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        return
+
+
+def _role(connection: Peer) -> str:
+    hello = connection.greeting
+    if not isinstance(hello, Hello):
+        raise ProtocolError("nobody has said Hello")
+    if hello.role not in (WORKER, SERVER, JOIN):
+        raise Refused("a node is a server or a worker")
+    return hello.role
