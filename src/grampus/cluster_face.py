@@ -10,12 +10,21 @@ from pathlib import Path
 
 import msgspec
 
+from grampus.clock import Clock
+from grampus.cluster import join_token
+from grampus.cluster.commands import encode_command
+from grampus.cluster.refusal import Refusal
+from grampus.cluster.token_commands import CreateToken
 from grampus.consensus.folder import Identity
 from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
 from grampus.consensus.steward import Steward
 from grampus.errors import Refused
 
+_ALONE = (
+    "this node is alone (grampus up): a cluster is founded in its folder with grampus server start"
+    " --init"
+)
 #: Bytes of a snapshot that are sent at once.
 PIECE = 1024 * 1024
 #: Writes a copy of the ledger to a new file.
@@ -51,6 +60,31 @@ class Snapshots:
             os.close(file)
 
 
+class TokenDesk:
+    """Makes join tokens. The ledger keeps a hash of each; its text is told once."""
+
+    def __init__(
+        self, replica: Replica, authority: str, clock: Clock, entropy: Callable[[int], bytes]
+    ) -> None:
+        self._replica = replica
+        self._authority = authority
+        self._clock = clock
+        self._entropy = entropy
+
+    async def make(self, role: str, name: str, life: int) -> tuple[str, int]:
+        """The token's text, and when it expires, in wall ms. `life` in ms. Raises Refused."""
+        token = join_token.make(self._authority, self._entropy(join_token.ENTROPY))
+        now = self._clock.now()
+        command = CreateToken(
+            at=now, id=token.id, hash=join_token.secret_hash(token.secret), role=role, name=name,
+            expires=now + life,
+        )  # fmt: skip
+        (answer,) = await self._replica.propose([encode_command(command)])
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason)
+        return token.text, now + life
+
+
 class LoneCluster:
     """Of `grampus up`."""
 
@@ -63,12 +97,12 @@ class LoneCluster:
         self._replica = replica
         self.snapshot = snapshots.snapshot
 
+    async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
+        raise Refused(_ALONE)
+
     async def ask(self, action: str, name: str) -> bytes:
         if action != "status":
-            raise Refused(
-                "this node is alone (grampus up): a cluster is founded in its folder with"
-                " grampus server start --init"
-            )
+            raise Refused(_ALONE)
         replica, me = self._replica, self._identity
         row = Line(self._name, me.node, self._address, "voter", "leads", 0, "")
         roll = Roll(
@@ -93,6 +127,7 @@ class LoneCluster:
 class ServedCluster:
     """Of `grampus server`."""
 
-    def __init__(self, steward: Steward, snapshots: Snapshots) -> None:
+    def __init__(self, steward: Steward, snapshots: Snapshots, tokens: TokenDesk) -> None:
+        self.make_token = tokens.make
         self.ask = steward.ask
         self.snapshot = snapshots.snapshot

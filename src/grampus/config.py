@@ -79,7 +79,8 @@ class Row(Struct, frozen=True):
     source: str
 
 
-def _duration(value: object) -> int:
+def read_duration(value: object) -> int:
+    """In ms. Raises ValueError, which says what is allowed."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**9:
         return value * 1000
     if isinstance(value, str) and _DURATION.match(value.strip()):
@@ -116,7 +117,8 @@ def _name(value: object) -> str:
     raise ValueError("letters, digits, `_`, `.` and `-`, at most 63, the first a letter or digit")
 
 
-def _listen(value: object) -> Listen:
+def read_listen(value: object) -> Listen:
+    """Raises ValueError, which says what is allowed."""
     match = _LISTEN.match(value) if isinstance(value, str) else None
     # The next port must exist too.
     if match and int(match[2]) <= 65534:
@@ -137,13 +139,13 @@ def _servers(value: object) -> tuple[str, ...]:
 _READ: dict[str, Callable[[object], Any]] = {
     "data": _path,
     "state": _path,
-    "listen": _listen,
+    "listen": read_listen,
     "name": _name,
     "group": _name,
     "slots": _slots,
     "warm": _flag,
-    "retention": _duration,
-    "kill_grace": _duration,
+    "retention": read_duration,
+    "kill_grace": read_duration,
     "server": _servers,
     "token_file": _path,
 }

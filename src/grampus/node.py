@@ -28,12 +28,15 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster_face import LoneCluster, Snapshots
 from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, DataFolder
+from grampus.consensus.generation import Generation
+from grampus.consensus.introduction import introduced
 from grampus.consensus.solo import SoloLog
 from grampus.database import Database
 from grampus.ending import explained
-from grampus.errors import GrampusError
+from grampus.errors import FolderError, GrampusError
 from grampus.ledger import Ledger
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
@@ -90,7 +93,13 @@ class Node:
     """Everything that one process of `grampus up` holds."""
 
     def __init__(
-        self, config: Config, folder: DataFolder, replica: SoloLog, reads: Reads, readers: Database
+        self,
+        config: Config,
+        folder: DataFolder,
+        ledger: Ledger,
+        replica: SoloLog,
+        reads: Reads,
+        readers: Database,
     ) -> None:
         self._config = config
         self._clock = SystemClock()
@@ -113,6 +122,11 @@ class Node:
             BlobDesk(self._blobs), self._clock,
         )  # fmt: skip
         self._office = self._roster.office = self._make_office(readers)
+        address = str(config.listen)
+        self._cluster_face = LoneCluster(
+            config.name, address, folder.identity, replica,
+            Snapshots(config.data / "snapshots", ledger.snapshot),
+        )  # fmt: skip
         replica.subscribe(self._wake)
         self._worker: Worker | None = None
 
@@ -143,6 +157,11 @@ class Node:
         """Opens the folder, the ledger and the log; what it opens, `stack` closes."""
         folder = DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY))
         stack.callback(folder.close)
+        if Generation.current(config.data).number or introduced(config.data).known:
+            raise FolderError(
+                f"{config.data} is the folder of a server of a cluster: start it with grampus"
+                " server start"
+            )
         path = config.data / "ledger" / "ledger.db"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         ledger = Ledger(path)
@@ -153,7 +172,7 @@ class Node:
         stack.callback(reads.close)
         readers = Database.open(path, readonly=True)
         stack.callback(readers.close)
-        return cls(config, folder, replica, reads, readers)
+        return cls(config, folder, ledger, replica, reads, readers)
 
     async def run(
         self, group: asyncio.TaskGroup, ready: Callable[[str], None], detach: bool
@@ -227,6 +246,7 @@ class Node:
             status=NodeStatus(self._replica, self._office, self._roster),
             clock=self._clock,
             entropy=os.urandom,
+            cluster=self._cluster_face,
         )
         app = create_app(
             ports, self._wakes, token=self._token, listen=listen.host,

@@ -12,8 +12,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 from starlette.responses import StreamingResponse
 
+from grampus.api.answers import respond, time_text
 from grampus.api.problems import WRITES, HttpProblem, responses
-from grampus.api.schemas import ClusterAnswer
+from grampus.api.schemas import ClusterAnswer, TokenAnswer, TokenRequest
 from grampus.api.state import ThePorts
 from grampus.errors import NoQuorum, NotLeader
 
@@ -60,6 +61,22 @@ async def change_member(ports: ThePorts, name: Name, action: Action) -> Response
         raise HttpProblem("unknown-outcome", late) from None
     except (NotLeader, NoQuorum) as error:
         raise HttpProblem("no-quorum", str(error)) from error
+
+
+@router.post(
+    "/cluster/tokens",
+    operation_id="makeToken",
+    summary="Make a token with which one node may join",
+    description="It works once, and not after it has expired. The text is in this answer only.",
+    status_code=201,
+    response_model=TokenAnswer,
+    responses=responses(*WRITES, "conflict", "no-quorum", "invalid-input"),
+    tags=["cluster"],
+)
+async def make_token(ports: ThePorts, asked: TokenRequest) -> Response:
+    text, expires = await ports.cluster.make_token(asked.role, asked.name, asked.life)
+    answer = TokenAnswer(token=text, role=asked.role, expires=time_text(expires))
+    return respond(answer, 201, {"Cache-Control": "no-store"})
 
 
 @router.get(

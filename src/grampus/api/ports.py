@@ -175,6 +175,11 @@ class Cluster(Protocol):
         """A copy of the ledger as of now: its size, and its bytes."""
         ...
 
+    async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
+        """A join token for a `server` or `worker`, for `name` only unless it is "": its text, and
+        when it expires, in wall ms. `life` in ms. Raises Refused."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Ports:

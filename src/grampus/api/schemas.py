@@ -438,3 +438,21 @@ class ClusterAnswer(Answer):
         description="Voters that may still be lost; -1 when the majority is gone; null: not known."
     )
     advice: list[str]
+
+
+class TokenRequest(BaseModel):
+    """What a join token is for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["server", "worker"] = "server"
+    name: str = Field(
+        "", max_length=63, description="Only for that node; empty: any."
+    )
+    life: int = Field(3_600_000, ge=1_000, le=604_800_000, description="In ms.")
+
+
+class TokenAnswer(Answer):
+    token: str = Field(description="Told this once, and kept nowhere.")
+    role: Literal["server", "worker"]
+    expires: Time

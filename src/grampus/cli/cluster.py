@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,13 @@ app = typer.Typer(
     name="cluster", help="The servers of a cluster, and who leads them.", no_args_is_help=True
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a server.")]
+
+
+class Role(StrEnum):
+    server = "server"
+    worker = "worker"
+
+
 Folder = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="Folder of the stopped server.")
 ]
@@ -107,6 +115,42 @@ def transfer(
     """Let another voter lead, for example before its leader's machine is serviced."""
     _change(ctx, name, "transfer", server, token_file)
     note(f"{name} is asked to lead; see: grampus cluster status")
+
+
+@app.command()
+def token(
+    ctx: typer.Context,
+    role: Annotated[
+        Role, typer.Option("--role", help="What joins with it: a server, or a worker.")
+    ] = Role.server,
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="Only for the node of this name.")
+    ] = "",
+    life: Annotated[
+        str, typer.Option("--life", metavar="TIME", help="How long it can be used, e.g. 30m.")
+    ] = "1h",
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Make a token with which one node may join, once; print it on stdout.
+
+    Put it into a file that only you can read, and give that to the new node:
+    umask 077; grampus cluster token > join; grampus server start ... --token-file join"""
+    from grampus.config import read_duration
+    from grampus.errors import UsageError
+
+    try:
+        milliseconds = read_duration(life)
+    except ValueError as error:
+        raise UsageError(f"--life {life}: {error}") from None
+    with connect(ctx, server, token_file) as client:
+        made = client.join_token(role.value, name, milliseconds)
+    if output is Format.json:
+        document(made)
+        return
+    print(made.token)
+    note(f"one {role.value} may join with it until {made.expires:%Y-%m-%d %H:%M:%SZ}")
 
 
 @app.command()

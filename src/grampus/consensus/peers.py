@@ -46,6 +46,7 @@ from grampus.rpc.calls import ConnectionLost, RequestTimedOut
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
+from grampus.rpc.tls import Tls
 
 log = logging.getLogger("grampus.peers")
 
@@ -71,7 +72,9 @@ class Peers:
         hello: Callable[[str], Hello],
         decode: Answers,
         group: asyncio.TaskGroup,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self._id = id
         self._hello = hello
         self._decode = decode
@@ -86,7 +89,7 @@ class Peers:
                 del self._links[id]
         for id, member in there.items():
             if id not in self._links:
-                self._links[id] = PeerLink(member, self._hello, self._group)
+                self._links[id] = PeerLink(member, self._hello, self._group, self._tls)
 
     def send(self, to: int, messages: Sequence[bytes]) -> bool:
         link = self._links.get(to)
@@ -163,8 +166,13 @@ class PeerLink:
     """Both lanes to one peer, until it is closed."""
 
     def __init__(
-        self, member: Member, hello: Callable[[str], Hello], group: asyncio.TaskGroup
+        self,
+        member: Member,
+        hello: Callable[[str], Hello],
+        group: asyncio.TaskGroup,
+        tls: Tls | None,
     ) -> None:
+        self._tls = tls
         self.member = member
         self.control: Peer | None = None
         self.bulk: Peer | None = None
@@ -227,6 +235,7 @@ class PeerLink:
             lambda answer: _accept(answer, frame),
             HELLO_TIMEOUT,
             tasks=self._group,
+            tls=self._tls,
         )
         return connection
 

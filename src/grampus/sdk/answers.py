@@ -306,3 +306,13 @@ class ClusterInfo(Struct, frozen=True, kw_only=True):
     #: Voters that may still be lost; -1: the majority is gone; None: not known.
     can_lose: int | None
     advice: list[str]
+
+
+class JoinToken(Struct, frozen=True, kw_only=True):
+    #: A secret: it is told this once.
+    token: str
+    role: str
+    expires: datetime
+
+    def __repr__(self) -> str:
+        return f"JoinToken(role={self.role!r})"

@@ -36,6 +36,7 @@ from grampus.sdk.answers import (
     Applied,
     ClusterInfo,
     Explanation,
+    JoinToken,
     LogPiece,
     PlannedTick,
     Retried,
@@ -385,6 +386,11 @@ class Client:
         """`remove`, `replace` or `transfer`; the cluster afterwards."""
         path = f"/cluster/members/{_safe(name)}/{_safe(action)}"
         return self._do("POST", path, ClusterInfo, repeat=False)
+
+    def join_token(self, role: str = "server", name: str = "", life: int = 3_600_000) -> JoinToken:
+        """A token with which one node may join; `life` in ms."""
+        body = {"role": role, "name": name, "life": life}
+        return self._do("POST", "/cluster/tokens", JoinToken, body=body, repeat=False)
 
     def save_snapshot(self, file: Path) -> int:
         """Writes a copy of the ledger of the server that answers; its size in bytes."""

@@ -120,16 +120,22 @@ async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now:
 
 
 async def _found(folder: DataFolder, me: Member, now: int) -> Place:
-    path, me_ = folder.path, folder.identity
-    if is_loopback(me.host):
-        if not read_credentials(path).server:
-            own = read_credentials(path)
-            write_credentials(path, Credentials(secrets.token_hex(32), own.worker))
-    elif not TlsFolder(path).ready:
-        TlsFolder(path).found(me_.cluster, me.name, hosts_of(me.host), now)
-    made = await found(path, me, me_.history)
-    log.info("cluster %s is founded by server %s", me_.cluster, me.name)
+    prepare_first(folder, me, now)
+    made = await found(folder.path, me, folder.identity.history)
+    log.info("cluster %s is founded by server %s", folder.identity.cluster, me.name)
     return _place(folder, made.history, me)
+
+
+def prepare_first(folder: DataFolder, me: Member, now: int) -> None:
+    """What the first server of a cluster shows to the others: made once."""
+    path = folder.path
+    if not is_loopback(me.host):
+        if not TlsFolder(path).ready:
+            TlsFolder(path).found(folder.identity.cluster, me.name, hosts_of(me.host), now)
+        return
+    own = read_credentials(path)
+    if not own.server:
+        write_credentials(path, Credentials(secrets.token_hex(32), own.worker))
 
 
 async def _join(folder: DataFolder, me: Member, plan: Plan) -> Place:

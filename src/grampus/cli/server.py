@@ -1,0 +1,200 @@
+"""`grampus server`: one server of a cluster, in the foreground."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from grampus.cli.options import DataFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grampus.config import Config, Listen
+    from grampus.server.arrival import Plan
+
+app = typer.Typer(name="server", help="A server of a cluster.", no_args_is_help=True)
+
+
+@app.callback()
+def server() -> None:
+    """A server of a cluster."""
+
+
+@app.command()
+def start(
+    data: DataFolder = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where it answers (default 127.0.0.1:8470); other nodes use the next port.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The server's name (default: the host's).")
+    ] = None,
+    init: Annotated[
+        bool, typer.Option("--init", help="Found a cluster, if the folder belongs to none yet.")
+    ] = False,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT[,…]",
+            help="Join the cluster of these servers, if the folder belongs to none yet.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File with the join token (grampus cluster token)."),
+    ] = None,
+) -> None:
+    """Start a server of a cluster here.
+
+    The first one founds the cluster with --init, also in the folder of a `grampus up`, whose runs
+    it keeps; the others join it. Once a folder belongs to a cluster, neither is needed any more.
+    Prints `ready URL` on stdout once a majority of the servers is there. Ctrl-C stops it.
+    """
+    import asyncio
+    import logging
+
+    from grampus.config import load_config
+
+    config = load_config({"data": data, "listen": listen, "name": name})
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
+    )
+    logging.getLogger("grampus").setLevel(logging.INFO)
+    asyncio.run(_run(config, _plan(init, join, token_file)))
+
+
+def _plan(init: bool, join: str | None, token_file: str | None) -> Plan:
+    from grampus.cluster.join_token import parse
+    from grampus.errors import UsageError
+    from grampus.server.arrival import Plan
+
+    if init and join:
+        raise UsageError("a server founds a cluster (--init) or joins one (--join), not both")
+    text = _read_token(token_file)
+    return Plan(init, _addresses(join), parse(text) if text else None)
+
+
+def _read_token(token_file: str | None) -> str:
+    import os
+    from pathlib import Path
+
+    from grampus.errors import UsageError
+
+    if token_file is None:
+        return os.environ.get("GRAMPUS_JOIN_TOKEN", "")
+    try:
+        return Path(token_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token file {token_file} cannot be read: {error}") from error
+
+
+def _addresses(text: str | None) -> tuple[Listen, ...]:
+    from grampus.config import read_listen
+    from grampus.errors import UsageError
+
+    try:
+        return tuple(read_listen(part.strip()) for part in (text or "").split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"--join {text}: {error}") from None
+
+
+async def _run(config: Config, plan: Plan) -> None:
+    """Runs the server until SIGINT or SIGTERM; one that was told to stop has done well."""
+    import asyncio
+    import signal
+
+    from grampus.cli.output import note
+    from grampus.server.serve import run_server
+
+    def ready(url: str) -> None:
+        print(f"ready {url}", flush=True)
+        note("stop it with Ctrl-C; see the cluster with: grampus cluster status")
+
+    node = asyncio.current_task()
+    assert node is not None
+    cancel = node.cancel
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            cancel()
+            note("stopping")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    note(f"starting server {config.name} at {config.listen}: data in {config.data}")
+    try:
+        await run_server(config, plan, ready, lambda what: note(f"waiting: {what}"))
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    if stopped:
+        note("stopped")
+
+
+def recover_folder(data: str | None) -> None:
+    """`grampus cluster recover`: offline, on the folder of a stopped server."""
+    import base64
+    import os
+
+    from grampus.cli.output import note
+    from grampus.config import load_config
+    from grampus.consensus.folder import ENTROPY, DataFolder
+    from grampus.errors import Refused
+    from grampus.founding import raft_id, recover, standing
+    from grampus.worker.identity import machine_id
+
+    config = load_config({"data": data})
+    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
+        there = standing(folder.path)
+        me = None if there is None else there.members.find(raft_id(folder.identity.node))
+        if there is None or me is None:
+            raise Refused(f"{folder.path} is the folder of no member of a cluster")
+        history = base64.b32encode(os.urandom(10)).decode().lower()
+        made = recover(folder.path, me, history)
+        folder.adopt(folder.identity.cluster, history)
+    note(
+        f"{config.data} is the only member of history {made.history} now. Start it: grampus server"
+        f" start --data {config.data} --name {me.name} --listen {me.address}. The servers of the"
+        " old history are refused: empty their folders, and let them join anew"
+    )
+
+
+def restore_folder(file: Path, data: str | None, name: str, listen: str) -> None:
+    """`grampus cluster restore`: offline, into an empty folder."""
+    import base64
+    import os
+
+    from grampus.cli.output import note
+    from grampus.clock import SystemClock
+    from grampus.config import load_config
+    from grampus.consensus.folder import ENTROPY, DataFolder
+    from grampus.errors import UsageError
+    from grampus.founding import raft_id, restore
+    from grampus.model.member import Member
+    from grampus.server.arrival import prepare_first
+    from grampus.worker.identity import machine_id
+
+    config = load_config({"data": data, "name": name, "listen": listen})
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}")
+    at = config.listen
+    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
+        me = Member(raft_id(folder.identity.node), name, at.host, at.port, at.node_port)
+        prepare_first(folder, me, SystemClock().now())
+        history = base64.b32encode(os.urandom(10)).decode().lower()
+        restore(folder.path, file, me, history)
+        folder.adopt(folder.identity.cluster, history)
+    note(
+        f"{config.data} has the state of {file}. Start it: grampus server start --data"
+        f" {config.data} --name {name} --listen {listen}"
+    )

@@ -1,0 +1,343 @@
+"""The composition root of `grampus server start`: one server of a cluster.
+
+Order of the start: the folder is ours and belongs to a cluster, then ledger, log and Raft, the
+office, the ports; `ready` is said when a read barrier has passed for the first time, so when a
+majority is there. The end runs backwards; a leader gives the lead away first. When a snapshot was
+laid down, everything but the folder's lock is closed and opened anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from grampus import secret_file
+from grampus.adapters import Explainer, LogReader, NodeStatus
+from grampus.answers import decode_answers, encode_answers
+from grampus.api.app import create_app
+from grampus.api.ports import Ports
+from grampus.api.server import ApiServer
+from grampus.api.wakes import Wakes
+from grampus.blobs import Blobs
+from grampus.clock import SystemClock
+from grampus.cluster import tokens
+from grampus.cluster.admission import Admission
+from grampus.cluster.commands import encode_command
+from grampus.cluster.join_desk import JoinDesk
+from grampus.cluster.join_token import PLAIN
+from grampus.cluster.token_commands import UseToken
+from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
+from grampus.config import Config
+from grampus.consensus.folder import ENTROPY, DataFolder
+from grampus.consensus.generation import Generation
+from grampus.consensus.peer_desk import PeerDesk
+from grampus.consensus.peers import Peers
+from grampus.consensus.replica import RaftReplica
+from grampus.consensus.snapshots import LEDGER, Installed
+from grampus.consensus.steward import Steward
+from grampus.database import Database
+from grampus.ending import explained
+from grampus.errors import GrampusError, NoQuorum
+from grampus.ledger import Ledger
+from grampus.master.blob_desk import BlobDesk
+from grampus.master.briefs import Briefs
+from grampus.master.driver import Master
+from grampus.master.firing import ScheduleDriver
+from grampus.master.intake import Intake
+from grampus.master.loading import Loading
+from grampus.master.office import Office
+from grampus.master.retention import Retention
+from grampus.master.roster import Roster
+from grampus.node import SWITCH_INTERVAL
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.rpc.certificates import authority_hash
+from grampus.rpc.codec import Codec
+from grampus.rpc.server import Server
+from grampus.rpc.tls_folder import TlsFolder
+from grampus.runs.change import Graphs
+from grampus.runs.events import Event
+from grampus.runs.proposer import Proposer
+from grampus.runs.queries import Queries
+from grampus.runs.reads import Reads
+from grampus.sdk import discovery
+from grampus.server.arrival import Place, Plan, admission, arrive
+from grampus.server.blob_spread import BlobSpread
+from grampus.server.reception import Reception
+from grampus.worker.identity import machine_id
+
+log = logging.getLogger("grampus.server")
+
+#: Seconds that a leader has to give the lead away when it is told to stop.
+FAREWELL = 2.0
+
+
+async def run_server(
+    config: Config,
+    plan: Plan,
+    ready: Callable[[str], None],
+    waits: Callable[[str], None],
+) -> None:
+    """Runs one server until it is cancelled. `waits` is told, now and then, what it waits for.
+
+    Raises GrampusError when it cannot start or go on."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    with contextlib.ExitStack() as stack:
+        folder = DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY))
+        stack.callback(folder.close)
+        place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
+        secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
+        told = _Once(ready)
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as opened:
+                    server = await ServerNode.open(config, place, group, opened)
+                    await server.run(told, waits)
+            except* Installed as snapshots:
+                log.info("%s: this server opens anew", snapshots.exceptions[0])
+            except* (GrampusError, OSError) as errors:
+                raise explained(errors) from errors
+
+
+class _Once:
+    def __init__(self, call: Callable[[str], None]) -> None:
+        self._call: Callable[[str], None] | None = call
+
+    def __call__(self, text: str) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call(text)
+
+
+class ServerNode:
+    """Everything that one process of `grampus server` holds, between two snapshots."""
+
+    def __init__(
+        self,
+        config: Config,
+        place: Place,
+        group: asyncio.TaskGroup,
+        replica: RaftReplica,
+        peers: Peers,
+        ledger: Ledger,
+        reads: Reads,
+        readers: Database,
+    ) -> None:
+        self._config = config
+        self._place = place
+        self._group = group
+        self._replica = replica
+        self._peers = peers
+        self._reads = reads
+        self._readers = readers
+        self._clock = clock = SystemClock()
+        self._wakes = Wakes()
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        self._proposer = Proposer(replica)
+        self._intake = Intake(self._proposer, clock)
+        blobs = Blobs(config.data / "blobs")
+        self._blobs = BlobSpread(blobs, replica, peers)
+        desk = BlobDesk(blobs)
+        self._steward = Steward(replica, peers, place.me, place.cluster, place.history)
+        self._roster = Roster(
+            config.name, place.cluster, lambda hello: True, self._proposer, self._intake, desk,
+            clock,
+        )  # fmt: skip
+        self._office = self._roster.office = self._make_office(blobs)
+        self._reception = Reception(
+            config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
+            PeerDesk(replica, encode_answers, place.hello("control"), self._steward), desk,
+        )  # fmt: skip
+        self._snapshots = Snapshots(config.data / "snapshots" / "api", ledger.snapshot)
+        replica.subscribe(self._wake)
+
+    @classmethod
+    async def open(
+        cls,
+        config: Config,
+        place: Place,
+        group: asyncio.TaskGroup,
+        stack: contextlib.AsyncExitStack,
+    ) -> ServerNode:
+        """Opens the ledger and the log; what it opens, `stack` closes."""
+        generation = Generation.current(config.data)
+        generation.sweep()
+        for part in (generation.ledger, generation.log):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = generation.ledger / LEDGER
+        ledger = Ledger(path)
+        stack.callback(ledger.close)
+        peers = Peers(place.me.id, place.hello, decode_answers, group, place.tls())
+        stack.callback(peers.close)
+        replica = await RaftReplica.open(place.me.id, generation, ledger, peers, light=ledger.light)
+        reads = Reads(path)
+        stack.callback(reads.close)
+        readers = Database.open(path, readonly=True)
+        stack.callback(readers.close)
+        return cls(config, place, group, replica, peers, ledger, reads, readers)
+
+    def _make_office(self, blobs: Blobs) -> Office:
+        config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
+        graphs = Graphs()
+        queries, loading = Queries(self._readers, graphs), Loading(self._readers, graphs)
+        newest = "SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"
+        retention = Retention(
+            proposer, reads, blobs, clock, config.retention, self._readers.value(newest)
+        )
+
+        def appoint() -> Master:
+            return Master(proposer, loading, Briefs(queries, blobs.put), self._roster, clock)
+
+        return Office(
+            config.name, self._replica, proposer, clock,
+            appoint=appoint,
+            dismiss=self._roster.dismiss,
+            hire=lambda: [ScheduleDriver(proposer, reads, clock), self._steward],
+            chores=[retention.run],
+        )  # fmt: skip
+
+    def _admission(self) -> Admission:
+        place = self._place
+        return Admission(
+            place.cluster, lambda name: tokens.worker_key(self._readers, name),
+            encrypted=place.encrypted, server_secret=place.secret,
+        )  # fmt: skip
+
+    def _token_desk(self) -> TokenDesk:
+        place = self._place
+        authority = PLAIN
+        if place.encrypted:
+            authority = authority_hash(TlsFolder(place.folder).authority_certificate())
+        return TokenDesk(self._replica, authority, self._clock, os.urandom)
+
+    def _join_desk(self) -> JoinDesk:
+        place = self._place
+
+        async def propose(command: UseToken) -> object:
+            (answer,) = await self._replica.propose([encode_command(command)])
+            return answer
+
+        async def find_token(token: str) -> tokens.TokenRow | None:
+            await self._replica.read_barrier()
+            return tokens.find_token(self._readers, token)
+
+        return JoinDesk(
+            place.cluster, place.history,
+            tls=TlsFolder(place.folder) if place.encrypted else None,
+            server_secret=place.secret, propose=propose, find_token=find_token,
+            servers=lambda: [member.address for member in self._replica.members.known],
+            clock=self._clock,
+        )  # fmt: skip
+
+    async def run(self, ready: Callable[[str], None], waits: Callable[[str], None]) -> None:
+        """Until cancelled, or until a part of it fails. Raises Installed."""
+        config, group = self._config, self._group
+        listener = Server(
+            Codec[Message](Message), self._reception, self._reception.greet, group,
+            opened=self._reception.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
+            tls=self._place.tls(),
+        )  # fmt: skip
+        await listener.start(config.listen.host, config.listen.node_port)
+        api = self._api()
+        await api.start()
+        discovery.publish(config.state, api.url, self._place.api_token, os.getpid())
+        replica = group.create_task(self._part(self._replica.run()))
+        parts = [
+            group.create_task(self._part(work))
+            for work in (
+                self._intake.run(),
+                self._office.run(),
+                self._say_when_ready(api.url, ready, waits),
+                api.run(),
+            )
+        ]
+        try:
+            await self._failed.wait()
+            assert self._failure is not None
+            raise self._failure
+        finally:
+            discovery.withdraw(config.state, api.url, os.getpid())
+            self._office.stop()
+            if self._failure is None:
+                await self._give_lead_away()
+            self._wakes.close()
+            await api.stop()
+            await listener.close()
+            for task in parts:
+                task.cancel()
+            replica.cancel()
+            await asyncio.wait([replica])
+
+    async def _say_when_ready(
+        self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]
+    ) -> None:
+        """And tells the cluster when this server listens elsewhere than it did."""
+        patience = 1.0
+        while True:
+            try:
+                await self._replica.read_barrier()
+                break
+            except NoQuorum as error:
+                waits(str(error))
+                await asyncio.sleep(patience)
+                patience = min(2 * patience, 30.0)
+        ready(url)
+        me = self._place.me
+        if self._replica.members.find(me.id) not in (None, me):
+            leader = self._replica.members.find(self._replica.leader_id)
+            if leader is not None:
+                await admission(self._place, [(leader.host, leader.node_port)])
+
+    async def _give_lead_away(self) -> None:
+        """So that nobody has to wait for an election when this server stops."""
+        replica = self._replica
+        others = [id for id in replica.members.conf[0] if id != replica.id]
+        heard = [id for id in others if id in replica.peers and replica.peers[id][4]]
+        if not replica.leader or not heard:
+            return
+        with contextlib.suppress(GrampusError, TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                term = replica.term
+                await replica.transfer(max(heard, key=lambda id: replica.peers[id][0]))
+                await replica.deposed(term)
+
+    async def _part(self, work: Coroutine[Any, Any, None]) -> None:
+        """A part that fails ends the server in order, as if it had been told to stop."""
+        try:
+            await work
+        except Exception as error:
+            if self._failure is None:
+                self._failure = error
+                self._failed.set()
+            elif not isinstance(error, GrampusError):
+                log.exception("and this failed too")
+
+    def _api(self) -> ApiServer:
+        listen = self._config.listen
+        read_log = LogReader(self._reads, self._roster)
+        ports = Ports(
+            propose=self._proposer.propose,
+            reads=self._reads,
+            blobs=self._blobs,
+            read_log=read_log,
+            explain=Explainer(self._reads, lambda: self._office.scheduler, read_log, self._clock),
+            status=NodeStatus(self._replica, self._office, self._roster),
+            clock=self._clock,
+            entropy=os.urandom,
+            cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
+        )
+        app = create_app(
+            ports, self._wakes, token=self._place.api_token, listen=listen.host,
+            token_file=str(self._config.data / "token"),
+        )  # fmt: skip
+        return ApiServer(app, listen.host, listen.port)
+
+    def _wake(self, index: int, facts: Sequence[object]) -> None:
+        for fact in facts:
+            if isinstance(fact, Event) and fact.run:
+                self._wakes.wake(fact.run)
