@@ -68,6 +68,15 @@ def test_the_next_step(
     assert changes(next_step(there, progress, 1050)) == wanted
 
 
+def test_in_a_young_cluster_a_newcomer_without_anything_has_not_caught_up() -> None:
+    probed = {
+        1: (9, 10, 1, False, True, 0),
+        2: (0, 1, 0, False, True, 0),
+        3: (0, 1, 2, True, True, 7),
+    }
+    assert next_step(members([1], [2, 3]), probed, 9) is None
+
+
 def test_nothing_is_asked_for_in_a_joint_configuration() -> None:
     joint = Members(([1, 2, 3], [4, 5], [1], [], True), members([1, 2, 3], [4, 5]).known)
     assert next_step(joint, close(1, 2, 3, 4, 5), 1000) is None

@@ -446,9 +446,7 @@ class TokenRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["server", "worker"] = "server"
-    name: str = Field(
-        "", max_length=63, description="Only for that node; empty: any."
-    )
+    name: str = Field("", max_length=63, description="Only for that node; empty: any.")
     life: int = Field(3_600_000, ge=1_000, le=604_800_000, description="In ms.")
 
 

@@ -19,6 +19,8 @@ VOTER, REMOVE, LEARNER = 0, 1, 2
 MOST_VOTERS = 5
 #: Entries that a learner may lack and still has caught up.
 CLOSE = 100
+#: Raft's state of a peer that takes entries as they come, and has shown what it has.
+REPLICATES = 1
 #: Of Raft, per peer: matched, next, state, paused, recently active, pending snapshot.
 Progress = Mapping[int, tuple[int, int, int, bool, bool, int]]
 
@@ -75,7 +77,10 @@ def _name(members: Members, id: int) -> str:
 
 def _caught_up(progress: Progress, id: int, commit: int) -> bool:
     peer = progress.get(id)
-    return peer is not None and peer[4] and peer[0] + CLOSE >= commit
+    if peer is None:
+        return False
+    matched, _, state, _, active, _ = peer
+    return active and state == REPLICATES and matched + CLOSE >= commit
 
 
 def can_lose(members: Members, reachable: int) -> int:

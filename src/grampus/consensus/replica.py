@@ -406,6 +406,9 @@ class RaftReplica:
 
     async def _turns(self) -> None:
         node = self._node
+        if self._members.conf == ([self.id], [], [], [], False):
+            node.campaign()  # there is nobody to wait for
+            self._wake.set()
         while True:
             await self._wake.wait()
             self._wake.clear()

@@ -45,7 +45,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Installed(GrampusError):
-    """A snapshot is laid down: the server has to open ledger and log anew."""
+    """The server has to open ledger and log anew: mostly because a snapshot was laid down."""
 
 
 class Manifest(Struct, frozen=True, array_like=True):
@@ -100,8 +100,10 @@ class SnapshotDesk:
         self._machine = machine
         self._courier = courier
         self._delivered = delivered
-        self._jobs: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._jobs: asyncio.Queue[tuple[int, bytes, Copy | None] | None] = asyncio.Queue()
         self._copy: Copy | None = None
+        #: The copy that Raft knows, and speaks of in its messages.
+        self._known: Copy | None = None
         self._new = False
         self._making = False
         #: Peers whose delivery is queued or under way.
@@ -119,6 +121,7 @@ class SnapshotDesk:
         if not self._new:
             return None
         self._new = False
+        self._known = self._copy
         return self._copy
 
     def look(
@@ -147,7 +150,7 @@ class SnapshotDesk:
         """Raft wants this snapshot message to be delivered."""
         if to not in self._under_way:
             self._under_way[to] = None
-            self._jobs.put_nowait((to, message))
+            self._jobs.put_nowait((to, message, self._known))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -190,8 +193,10 @@ class SnapshotDesk:
         if old is not None and (keep is None or old.path != keep.path):
             old.path.unlink(missing_ok=True)
 
-    async def _deliver(self, to: int, message: bytes) -> None:
-        copy, ok = self._copy, False
+    async def _deliver(self, to: int, message: bytes, copy: Copy | None) -> None:
+        """`copy` is the one that the message speaks of. If a newer one has taken its place, its
+        file is gone, and Raft asks again."""
+        ok = False
         try:
             if copy is not None and any(to in ids for ids in copy.conf[:4]):
                 await self._courier.deliver(to, copy.manifest, copy.path, message)
@@ -250,9 +255,12 @@ class Incoming:
             raise storage_failed("write", path, error) from error
 
     def lay_down(self, index: int, term: int, manifest: bytes, hard: HardState) -> None:
-        """Ledger and log of a new generation, which counts from now on."""
+        """Ledger and log of a new generation, which counts from now on.
+
+        Raises Installed when the file is not that of the manifest: Raft has taken the message into
+        use already, so everything begins anew from what is durable."""
         if self._whole is None or manifest != self._manifest:
-            raise ProtocolError(f"a snapshot of index {index} was announced and is not here")
+            raise Installed(f"a snapshot of index {index} was overtaken by another one")
         lay_down(self._generation.following, self._whole, (index, term), hard, self._disk)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -37,6 +37,7 @@ from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.generation import Generation
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
+from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
@@ -310,7 +311,10 @@ class ServerNode:
         """A part that fails ends the server in order, as if it had been told to stop."""
         try:
             await work
-        except Exception as error:
+        except Exception as failure:
+            error = failure
+            if isinstance(error, Stopped) and isinstance(error.__cause__, Installed):
+                error = error.__cause__
             if self._failure is None:
                 self._failure = error
                 self._failed.set()
