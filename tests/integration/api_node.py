@@ -21,6 +21,8 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster_face import LoneCluster, Snapshots
+from grampus.consensus.folder import Identity
 from grampus.consensus.solo import SoloLog
 from grampus.ids import run_id
 from grampus.ledger import Ledger
@@ -164,6 +166,11 @@ class Node:
         assert answer == "done", answer
 
 
+def alone(log: SoloLog, snapshots: Snapshots) -> LoneCluster:
+    identity = Identity("c1", "h1", "n1", "machine", "place")
+    return LoneCluster("n1", "127.0.0.1:8470", identity, log, snapshots)
+
+
 @asynccontextmanager
 async def a_node(folder: Path) -> AsyncIterator[Node]:
     for part in ("ledger", "log"):
@@ -188,6 +195,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         status=status,
         clock=clock,
         entropy=Entropy(),
+        cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot)),
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -19,7 +19,7 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
-from grampus.errors import NotFound
+from grampus.errors import NotFound, Refused
 from grampus.ledger import Ledger
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
 from grampus.protocol import LogChunk
@@ -53,6 +53,19 @@ class BlobPort:
             raise NotFound(f"there is no blob {hash}")
         for piece in self._blobs.pieces(hash):
             yield piece
+
+
+class NoCluster:
+    """Nobody asks it here."""
+
+    async def ask(self, action: str, name: str) -> bytes:
+        raise Refused("there is no cluster")
+
+    async def snapshot(self) -> tuple[int, AsyncIterator[bytes]]:
+        raise Refused("there is no ledger to copy")
+
+    async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
+        raise Refused("there is no cluster")
 
 
 class NodeStatus:
@@ -125,6 +138,7 @@ class Node:
             status=NodeStatus(),
             clock=self._clock,
             entropy=os.urandom,
+            cluster=NoCluster(),
         )
         app = create_app(ports, self.wakes, token=TOKEN, listen="127.0.0.1")
         self.server = ApiServer(app, "127.0.0.1", self._port)

@@ -38,7 +38,9 @@ EXPECTED = {
     "GET /healthz", "GET /readyz", "GET /metrics",
     "GET /api/v1/schedules", "GET /api/v1/schedules/{name}", "GET /api/v1/schedules/{name}/next",
     "GET /api/v1/schedules/{name}/ticks", "POST /api/v1/schedules/{name}/pause",
-    "POST /api/v1/schedules/{name}/resume",
+    "POST /api/v1/schedules/{name}/resume", "GET /api/v1/cluster",
+    "POST /api/v1/cluster/tokens", "GET /api/v1/cluster/snapshot",
+    "POST /api/v1/cluster/members/{name}/{action}",
 }  # fmt: skip
 
 

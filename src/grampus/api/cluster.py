@@ -29,6 +29,9 @@ class Action(StrEnum):
     transfer = "transfer"
 
 
+WhichAction = Annotated[Action, Path(description="What is to be done about it.")]
+
+
 @router.get(
     "/cluster",
     operation_id="getCluster",
@@ -53,7 +56,7 @@ async def get_cluster(ports: ThePorts) -> Response:
     responses=responses(*WRITES, "not-found", "conflict", "no-quorum", "invalid-input"),
     tags=["cluster"],
 )
-async def change_member(ports: ThePorts, name: Name, action: Action) -> Response:
+async def change_member(ports: ThePorts, name: Name, action: WhichAction) -> Response:
     try:
         return _json(await ports.cluster.ask(action.value, name))
     except TimeoutError:
