@@ -143,8 +143,8 @@ class RaftNode:
         """One unit of time has passed. True: there is something in ready()."""
 
     def campaign(self) -> None:
-        """Stands for election now. Nothing happens if it leads already, is no voter, or has a
-        committed change of members to apply."""
+        """Stands for election now. ValueError if it is no voter; nothing happens if it leads
+        already, or has a committed change of members to apply."""
 
     def step(self, messages: list[bytes]) -> int:
         """Handles peers' messages, in order; returns how many were refused (an answer of

@@ -72,8 +72,12 @@ impl Core {
         Ok(self.node.tick())
     }
 
+    /// raft-rs lets anybody stand, and a node that knows of no members wins its election.
     pub fn campaign(&mut self) -> Result<()> {
         self.no_turn_open()?;
+        if !self.node.raft.promotable() {
+            return wrong("this node is no voter");
+        }
         Ok(self.node.campaign()?)
     }
 
@@ -268,7 +272,8 @@ impl Core {
             return wrong("advance() without a ready()");
         };
         let log = self.node.mut_store();
-        if !ready.snapshot().is_empty() {
+        let snapshot = ready.snapshot().get_metadata().index;
+        if snapshot != 0 {
             log.restore(ready.snapshot().clone());
         }
         log.append(ready.take_entries()).map_err(Fail::Fatal)?;
@@ -283,9 +288,7 @@ impl Core {
         if let Some(last) = rest.committed.last() {
             self.handed_out = last.index;
         }
-        if self.applied > self.node.raft.raft_log.applied {
-            self.node.advance_apply_to(self.applied);
-        }
+        self.tell_applied(snapshot.max(self.applied));
         Ok(rest)
     }
 
@@ -299,9 +302,17 @@ impl Core {
         // A leader that leaves a joint configuration by itself appends an entry to say so, which
         // must not get into the open turn.
         if self.pending.is_none() {
-            self.node.advance_apply_to(applied);
+            self.tell_applied(applied);
         }
         Ok(())
+    }
+
+    /// raft-rs looks at what is committed and not applied before it stands for election, and panics
+    /// when a snapshot has taken the place of that. So a durable snapshot counts as applied there.
+    fn tell_applied(&mut self, index: u64) {
+        if index > self.node.raft.raft_log.applied {
+            self.node.advance_apply_to(index);
+        }
     }
 
     pub fn set_snapshot(&mut self, index: u64, members: Members, data: &[u8]) -> Result<()> {
@@ -370,5 +381,56 @@ impl Core {
         if let Some(timeouts) = &mut self.timeouts {
             timeouts.impose(&mut self.node.raft);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core() -> Core {
+        let config = Config {
+            id: 1,
+            ..Default::default()
+        };
+        let start = Start {
+            hard_state: (1, 0, 1),
+            members: (vec![1], vec![], vec![], vec![], false),
+            base: (1, 1),
+            entries: vec![],
+            applied: 1,
+        };
+        Core::new(config, start, Some(7)).unwrap()
+    }
+
+    fn fatal<T>(result: Result<T>) -> String {
+        match result {
+            Err(Fail::Fatal(text)) => text,
+            _ => panic!("not fatal"),
+        }
+    }
+
+    #[test]
+    fn after_a_panic_every_call_fails_with_its_text_and_place() {
+        let mut core = core();
+        assert!(core.call(Core::tick).is_ok());
+        // What no check above lets through: an index that the log does not have.
+        let text = fatal(core.call(|c| {
+            c.node.raft.raft_log.commit_to(99);
+            Ok(())
+        }));
+        assert!(text.starts_with("to_commit 99 is out of range"), "{text}");
+        assert!(text.contains("[raft_log.rs:"), "{text}");
+        assert_eq!(fatal(core.call(Core::tick)), text);
+        assert_eq!(fatal(core.call(|c| c.propose(&[b"x"]))), text);
+    }
+
+    #[test]
+    fn a_refusal_leaves_the_node_as_it_was() {
+        let mut core = core();
+        assert!(core.call(|c| c.propose(&[b"x"])).is_err());
+        assert!(core.call(Core::advance).is_err());
+        assert!(core.call(Core::campaign).is_ok());
+        assert!(core.call(Core::ready).unwrap().is_some());
     }
 }

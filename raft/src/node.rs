@@ -31,8 +31,8 @@ impl RaftNode {
 impl RaftNode {
     #[new]
     #[pyo3(signature = (id, hard_state, conf_state, base, entries, applied, *, election_tick=10,
-        max_election_tick=20, heartbeat_tick=2, max_size_per_msg=1<<20, max_inflight_msgs=256,
-        max_uncommitted_size=64<<20, max_committed_size_per_ready=16<<20, check_quorum=true,
+        max_election_tick=20, heartbeat_tick=2, max_size_per_msg=1048576, max_inflight_msgs=256,
+        max_uncommitted_size=67108864, max_committed_size_per_ready=16777216, check_quorum=true,
         pre_vote=true, lease_read=false, priority=0, seed=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
