@@ -391,6 +391,7 @@ mod tests {
     fn core() -> Core {
         let config = Config {
             id: 1,
+            max_size_per_msg: 1024,
             ..Default::default()
         };
         let start = Start {
