@@ -39,7 +39,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/raft.stamp: $(wildcard raft/src/*.rs) raft/Cargo.toml raft/pyproject.toml raft/grampus_raft.pyi | $(VENV)/dev.stamp
 	@test -n "$(CARGO)" || { echo "grampus_raft needs Rust $(RUST) or newer, and there is none: get it from https://rustup.rs, then say: make raft" >&2; exit 2; }
-	@echo "Building and testing grampus_raft (two minutes or so, once) ..."
+	@echo "Building and testing grampus_raft (a minute or two, once) ..."
 	@cd raft && PATH="$(dir $(CARGO)):$$PATH" cargo test -q --no-default-features
 	@PATH="$(dir $(CARGO)):$$PATH" $(PIP) install --force-reinstall --no-deps ./raft
 	@touch $@
