@@ -174,7 +174,22 @@ def test_only_what_was_handed_out_and_is_durable_can_be_applied() -> None:
     leader.advance_apply(index + 1)
 
 
-def test_a_follower_applies_no_further_than_it_has_written() -> None:
+def test_what_is_committed_but_not_handed_out_cannot_be_applied() -> None:
+    g = Group(1, max_committed_size_per_ready=300)
+    leader = g.elect(1)
+    first, _ = leader.propose([b"x" * 100] * 10)
+    leader.ready()
+    commit, _, committed = leader.advance()
+    assert commit == first + 9
+    assert len(committed) < 10
+    with pytest.raises(ValueError, match="not in"):
+        leader.advance_apply(commit)
+    g.members[1].apply(committed)
+    g.settle()
+    assert g.members[1].data == [b"x" * 100] * 10
+
+
+def test_a_leader_applies_no_further_than_it_has_written() -> None:
     """With its peers' votes a leader may commit what it has not written itself."""
     g = Group()
     leader = g.elect(1)
