@@ -288,9 +288,23 @@ def test_what_was_not_asked_for_is_not_installed(tmp_path: Path) -> None:
     assert sorted(modes(worker)) == ["node-key.pem"]
     good = authority.issue(worker.request(), "abc", "worker", "w1", (), NOW)
     worker.install(good, authority.pem, Subject("abc", "worker", "w1", key))
-    other, _ = found_authority("abc", NOW)
+    other = Authority(*found_authority("abc", NOW))
+    with pytest.raises(FolderError, match="not signed by the cluster's authority"):
+        worker.install(good, other.pem, Subject("abc", "worker", "w1", key))
+    again = other.issue(worker.request(), "abc", "worker", "w1", (), NOW)
     with pytest.raises(FolderError, match="another authority than the folder's"):
-        worker.install(good, other, Subject("abc", "worker", "w1", key))
+        worker.install(again, other.pem, Subject("abc", "worker", "w1", key))
+
+
+def test_of_several_certificates_only_the_first_is_kept_as_the_authority(tmp_path: Path) -> None:
+    server, worker = TlsFolder(tmp_path), TlsFolder(tmp_path / "w")
+    server.found("abc", "n1", [], NOW)
+    worker.path.parent.mkdir()
+    made = server.authority().issue(worker.request(), "abc", "worker", "w1", (), NOW)
+    other, _ = found_authority("abc", NOW)
+    subject = Subject("abc", "worker", "w1", request_key(worker.request()))
+    worker.install(made, server.authority_certificate() + other, subject)
+    assert worker.authority_certificate() == server.authority_certificate()
 
 
 def test_a_key_that_others_can_read_is_not_used(tmp_path: Path) -> None:
