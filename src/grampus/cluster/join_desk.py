@@ -109,24 +109,14 @@ class JoinDesk:
                 "this join token is not known here, or has been removed: make another one on a"
                 " server"
             )
+        # Made before the token is spent, for it may be impossible; given away after.
+        joined = self._joined(join)
         answer = await self._propose(
             UseToken(self._clock.now(), join.token, hashed, join.role, join.name, join.key)
         )
         if isinstance(answer, Refusal):
             raise Refused(answer.reason)
-        serves = join.role == SERVER
-        if self._tls is None:
-            credential = self._server_secret if serves else ""
-            return self._joined(credential=credential)
-        authority = self._tls.authority()
-        certificate = authority.issue(
-            join.request, self._cluster, join.role, join.name, join.hosts, self._clock.now()
-        )
-        return self._joined(
-            certificate=certificate,
-            ca=authority.pem,
-            ca_key=self._tls.authority_key() if serves else b"",
-        )
+        return joined
 
     def _check(self, join: Join) -> None:
         if join.version != PROTOCOL_VERSION:
@@ -142,13 +132,18 @@ class JoinDesk:
         if self._tls is None and (join.request or len(join.key) != 64):
             raise Refused("this cluster has no TLS: its join tokens begin with grampus-join.plain")
 
-    def _joined(
-        self,
-        credential: str = "",
-        certificate: bytes = b"",
-        ca: bytes = b"",
-        ca_key: bytes = b"",
-    ) -> Joined:
+    def _joined(self, join: Join) -> Joined:
+        serves = join.role == SERVER
+        credential, certificate, ca, ca_key = "", b"", b"", b""
+        if self._tls is None:
+            credential = self._server_secret if serves else ""
+        else:
+            authority = self._tls.authority()
+            ca = authority.pem
+            ca_key = self._tls.authority_key() if serves else b""
+            certificate = authority.issue(
+                join.request, self._cluster, join.role, join.name, join.hosts, self._clock.now()
+            )
         return Joined(
             self._cluster, self._history, credential, certificate, ca, ca_key,
             tuple(self._servers()),
