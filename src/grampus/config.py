@@ -66,6 +66,8 @@ class Config(Struct, frozen=True, kw_only=True):
     server: tuple[str, ...]
     #: File that holds the token a client shows.
     token_file: Path | None
+    #: File with the authority that a client trusts; None is its own node's, else the system's.
+    ca: Path | None
     #: Where each setting came from, for people.
     sources: dict[str, str]
 
@@ -148,6 +150,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "kill_grace": read_duration,
     "server": _servers,
     "token_file": _path,
+    "ca": _path,
 }
 
 
@@ -229,6 +232,7 @@ def _defaults(env: Mapping[str, str]) -> dict[str, Any]:
         "kill_grace": 10 * _UNITS["s"],
         "server": (),
         "token_file": None,
+        "ca": None,
     }
 
 

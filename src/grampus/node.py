@@ -17,7 +17,7 @@ import secrets
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grampus import secret_file
 from grampus.adapters import Explainer, LogReader, NodeStatus
@@ -48,6 +48,7 @@ from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
+from grampus.rpc.address import is_own
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
 from grampus.runs.change import Graphs
@@ -58,6 +59,9 @@ from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.worker.driver import Worker
 from grampus.worker.identity import machine_id
+
+if TYPE_CHECKING:
+    from grampus.api.encryption import Encryption
 
 log = logging.getLogger("grampus.node")
 #: Random bytes of a secret.
@@ -178,13 +182,15 @@ class Node:
         self, group: asyncio.TaskGroup, ready: Callable[[str], None], detach: bool
     ) -> None:
         """Until cancelled, or until a part of it fails."""
-        api = self._api()
+        encryption = self._encryption()
+        api = self._api(encryption)
         await api.start()
         listener = self._listener(group)
         await listener.start(LOOPBACK, self._config.listen.node_port)
         # What may fail comes before the parts: until the first wait nobody else runs.
         url, state = api.url, self._config.state
-        discovery.publish(state, url, self._token, os.getpid())
+        ca = None if encryption is None else encryption.ca
+        discovery.publish(state, url, self._token, os.getpid(), ca)
         parts = [
             group.create_task(self._part(work))
             for work in (
@@ -192,6 +198,7 @@ class Node:
                 self._intake.run(),
                 self._office.run(),
                 api.run(),
+                *([] if encryption is None else [encryption.run()]),
             )
         ]
         worker = self._worker = self._make_worker(listener.port)
@@ -234,7 +241,16 @@ class Node:
             elif not isinstance(error, GrampusError):
                 log.exception("and this failed too")
 
-    def _api(self) -> ApiServer:
+    def _encryption(self) -> Encryption | None:
+        """None when nobody else can reach the API: then nothing of TLS is loaded."""
+        config = self._config
+        if is_own(config.listen.host):
+            return None
+        from grampus.api.encryption import Encryption
+
+        return Encryption(config.data, self._cluster, config.name, config.listen.host, self._clock)
+
+    def _api(self, encryption: Encryption | None) -> ApiServer:
         listen = self._config.listen
         read_log = LogReader(self._reads, self._roster)
         ports = Ports(
@@ -252,7 +268,8 @@ class Node:
             ports, self._wakes, token=self._token, listen=listen.host,
             token_file=str(self._token_file),
         )  # fmt: skip
-        return ApiServer(app, listen.host, listen.port)
+        tls = None if encryption is None else encryption.context
+        return ApiServer(app, listen.host, listen.port, tls)
 
     def _listener(self, group: asyncio.TaskGroup) -> Server[Message]:
         return Server(

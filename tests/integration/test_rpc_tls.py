@@ -56,7 +56,7 @@ def strange(tmp_path: Path) -> Nodes:
     return made
 
 
-def test_two_nodes_know_each_other_by_their_certificates_on_any_address(nodes: Nodes) -> None:
+def test_two_nodes_know_each_other_by_their_certificates(nodes: Nodes) -> None:
     seen: list[Subject | None] = []
 
     def noting(hello: Spoken, peer: str, subject: Subject | None) -> tuple[Spoken, bool, int]:
@@ -67,7 +67,7 @@ def test_two_nodes_know_each_other_by_their_certificates_on_any_address(nodes: N
         server, worker = NodeTls(nodes.server()), NodeTls(nodes.worker())
         async with asyncio.TaskGroup() as tasks:
             listener = Server(CODEC, Ear(), noting, tasks, tls=server)
-            await listener.start("0.0.0.0", 0)
+            await listener.start("127.0.0.1", 0)
             connection, _ = await connect(
                 "127.0.0.1", listener.port, CODEC, Ear(), Hi(TOKEN), lambda a: FRAME_LIMIT,
                 PATIENCE, tasks=tasks, tls=worker,

@@ -128,3 +128,30 @@ def test_neither_files_nor_addresses_print_their_token(tmp_path: Path) -> None:
 )
 def test_an_address_has_one_spelling_for_comparison(url: str, same: str) -> None:
     assert canonical(url) == same
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:8470", "http://example.org", "http://0.0.0.1"])
+def test_no_token_goes_over_a_network_in_the_clear(tmp_path: Path, url: str) -> None:
+    for how in ({"token": "secret"}, {"environ": {"GRAMPUS_TOKEN": "secret"}}):
+        with pytest.raises(UsageError, match="in the clear: write https://"):
+            find(tmp_path, [url], **{"environ": {}, **how})  # type: ignore[arg-type]
+    secure = url.replace("http:", "https:")
+    assert find(tmp_path, [secure], "secret", environ={})[0].token == "secret"
+    assert find(tmp_path, [url], environ={})[0].token is None
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"])
+def test_on_this_machine_it_may(tmp_path: Path, url: str) -> None:
+    assert find(tmp_path, [url], "secret", environ={})[0].token == "secret"
+
+
+def test_the_authority_of_this_users_node_is_found_and_a_given_one_wins(tmp_path: Path) -> None:
+    url, ca = "https://127.0.0.1:8470", tmp_path / "ca.pem"
+    publish(tmp_path, url, "secret", os.getpid(), ca)
+    (address,) = find(tmp_path, [url], environ={})
+    assert (address.token, address.ca) == ("secret", ca)
+    (address,) = find(tmp_path, [url], environ={}, ca=tmp_path / "other.pem")
+    assert address.ca == tmp_path / "other.pem"
+    # Not for other addresses.
+    (address,) = find(tmp_path, ["https://127.0.0.1:8471"], "t", environ={})
+    assert address.ca is None

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from contextlib import nullcontext
 
 import uvicorn
@@ -36,9 +37,11 @@ def _our_fault(record: logging.LogRecord) -> bool:
 
 
 class ApiServer:
-    """One listening address of `app` (of `create_app`)."""
+    """One listening address of `app` (of `create_app`); HTTPS with `tls`, HTTP without."""
 
-    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+    def __init__(
+        self, app: FastAPI, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> None:
         """`port` 0 takes a free one; `port` says which after `start`."""
         self.host = host
         self.port = port
@@ -46,22 +49,25 @@ class ApiServer:
         self._socket: socket.socket | None = None
         self._over = asyncio.Event()
         self._over.set()
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=MOST_CONNECTIONS,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=GRACE,
-                h11_max_incomplete_event_size=HEAD_LIMIT,
-            )
+        self._scheme = "http" if tls is None else "https"
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=GRACE,
+            h11_max_incomplete_event_size=HEAD_LIMIT,
         )
+        config.load()
+        # A context of our own: it can be given a new certificate while it is in use.
+        config.ssl = tls
+        self._server = uvicorn.Server(config)
         logging.getLogger("uvicorn.error").addFilter(_our_fault)
         # Signals belong to the node.
         self._server.capture_signals = nullcontext  # type: ignore[method-assign, assignment]
@@ -69,7 +75,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self._scheme}://{host}:{self.port}"
 
     async def start(self) -> None:
         """Binds. Raises Refused, in one line, when the address cannot be had."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from grampus.cli import cluster, config, doctor, run, schedule, server, up, worker, workflow
-from grampus.cli.options import Globals, Server, TokenFile
+from grampus.cli.options import Authority, Globals, Server, TokenFile
 
 app = typer.Typer(
     help="Workflows that survive crashes, on one machine or many, with nothing else to operate.",
@@ -41,8 +41,9 @@ def everything(
     ctx: typer.Context,
     server: Server = None,
     token_file: TokenFile = None,
+    ca: Authority = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
-    ctx.obj = Globals(server, token_file)
+    ctx.obj = Globals(server, token_file, ca)

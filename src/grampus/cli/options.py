@@ -30,6 +30,10 @@ Server = Annotated[
 TokenFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="File with the token (or GRAMPUS_TOKEN).")
 ]
+Authority = Annotated[
+    str | None,
+    typer.Option("--ca", metavar="FILE", help="Authority of the servers to trust (or GRAMPUS_CA)."),
+]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How data is printed.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 RunArgument = Annotated[
@@ -43,19 +47,22 @@ DataFolder = Annotated[
 class Globals:
     """What was said before the command's name; the command's own options win."""
 
-    def __init__(self, server: str | None, token_file: str | None) -> None:
+    def __init__(self, server: str | None, token_file: str | None, ca: str | None = None) -> None:
         self.server = server
         self.token_file = token_file
+        self.ca = ca
 
 
 def connect_flags(
     ctx: typer.Context, server: str | None = None, token_file: str | None = None
 ) -> dict[str, object | None]:
     before = ctx.find_root().obj
+    ca = None
     if isinstance(before, Globals):
         server = before.server if server is None else server
         token_file = before.token_file if token_file is None else token_file
-    return {"server": server, "token_file": token_file}
+        ca = before.ca
+    return {"server": server, "token_file": token_file, "ca": ca}
 
 
 def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> Client:

@@ -55,10 +55,10 @@ async def _run(config: Config, detach: bool) -> None:
     def ready(url: str) -> None:
         print(f"ready {url}", flush=True)
         note("stop it with Ctrl-C; from another terminal try: grampus worker list")
-        if config.listen.host not in ("127.0.0.1", "localhost", "::1"):
+        if url.startswith("https:"):
             note(
-                f"warning: {config.listen.host} can be reached from the network without TLS:"
-                " whoever listens there reads the token; 127.0.0.1 and ssh -L are safe"
+                f"others reach it over TLS, with {config.data}/tls/ca.pem as GRAMPUS_CA and the"
+                f" token in {config.data}/token as GRAMPUS_TOKEN or --token-file"
             )
 
     node = asyncio.current_task()

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 
+import psutil
+
 from grampus.errors import ServerUnreachable, UsageError
+
+#: What may stand in a certificate.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*\Z")
+_MOST_NAMES = 24
 
 
 class CannotResolve(ServerUnreachable):
@@ -50,6 +57,33 @@ async def resolve(host: str, *, encrypted: bool) -> list[str]:
                 " TLS"
             )
     return numbers
+
+
+def is_own(host: str) -> bool:
+    """Whether `host`, as somebody has written it, can be reached from this machine only."""
+    host = host.strip("[]").lower()
+    try:
+        return is_loopback(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def names_of(host: str) -> list[str]:
+    """By what a server that listens at `host` may be called: for its certificate."""
+    try:
+        anywhere = ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        anywhere = False
+    if not anywhere:
+        return [host]
+    numbers = [
+        info.address.partition("%")[0]
+        for infos in psutil.net_if_addrs().values()
+        for info in infos
+        if info.family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    names = [name for name in (socket.gethostname(),) if _NAME.match(name)]
+    return list(dict.fromkeys([*names, *numbers]))[:_MOST_NAMES]
 
 
 def is_loopback(number: str) -> bool:

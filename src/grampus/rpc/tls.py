@@ -80,7 +80,7 @@ class NodeTls(Tls):
         """Shows the certificate that is in the folder now, on connections made from now on."""
         for context in (self.client, self.server):
             if context is not None:
-                load_chain(context, self._folder)
+                _load_chain(context, self._folder)
 
 
 def pinned_tls(authority: bytes) -> Tls:
@@ -95,16 +95,23 @@ def unverified_tls() -> Tls:
     return Tls(context, None, "")
 
 
-def https_context(folder: TlsFolder) -> ssl.SSLContext:
-    """For the API: users show a token, not a certificate. Raises FolderError."""
-    folder.check()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    load_chain(context, folder)
-    return context
+class Https:
+    """TLS of the API: users show a token, not a certificate."""
+
+    def __init__(self, folder: TlsFolder) -> None:
+        """Raises FolderError."""
+        folder.check()
+        self._folder = folder
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.reload()
+
+    def reload(self) -> None:
+        """Shows the certificate that is in the folder now, on connections made from now on."""
+        _load_chain(self.context, self._folder)
 
 
-def load_chain(context: ssl.SSLContext, folder: TlsFolder) -> None:
+def _load_chain(context: ssl.SSLContext, folder: TlsFolder) -> None:
     """Raises FolderError."""
     try:
         context.load_cert_chain(folder.certificate, folder.key)

@@ -63,7 +63,7 @@ class TlsFolder:
 
     def found(self, cluster: str, name: str, hosts: Sequence[str], now: int) -> None:
         """Makes the authority, where there is none, and this first server's certificate."""
-        if not self.ca.exists() or not (self.path / _CA_KEY).exists():
+        if not self.ca.exists():
             certificate, key = found_authority(cluster, now)
             self._write(_CA_KEY, key)
             # The authority is there once its certificate is.

@@ -87,7 +87,7 @@ class Client:
         """`server`: URLs to try in turn. `timeout`: seconds for a request to be answered."""
         if config is None:
             config = load_config({"server": server})
-        addresses = find(config.state, config.server, token, config.token_file)
+        addresses = find(config.state, config.server, token, config.token_file, ca=config.ca)
         self._transport = Transport(addresses, timeout)
         self._clock = SystemClock()
 

@@ -2,11 +2,13 @@
 
 Rule: a node writes `<state>/nodes/<port>.json` (0600, in a 0700 folder) when it is ready and takes
 it away when it stops. A token goes only to the address it was published for, and only while the
-process that published it is there: nobody else on that port gets it. Tokens are never logged.
+process that published it is there: nobody else on that port gets it. No token goes over a network
+in the clear. Tokens are never logged.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -29,6 +31,8 @@ class NodeFile(Struct, frozen=True):
     url: str
     token: str
     pid: int
+    #: File with the authority of its certificate, where it has one.
+    ca: str = ""
 
     def __repr__(self) -> str:
         return f"NodeFile(url={self.url!r}, pid={self.pid})"
@@ -39,17 +43,19 @@ class Address(Struct, frozen=True):
 
     url: str
     token: str | None
+    #: File with the authority that its certificate must be of; None is the system's.
+    ca: Path | None = None
 
     def __repr__(self) -> str:
         return f"Address(url={self.url!r})"
 
 
-def publish(state: Path, url: str, token: str, pid: int) -> Path:
+def publish(state: Path, url: str, token: str, pid: int, ca: Path | None = None) -> Path:
     """Makes the node at `url` known; replaces what an earlier node of that port left.
 
     Raises FolderError."""
     try:
-        return _publish(state, NodeFile(canonical(url), token, pid), _port(url))
+        return _publish(state, NodeFile(canonical(url), token, pid, str(ca or "")), _port(url))
     except OSError as error:
         raise FolderError(
             f"the state folder {state} cannot be used: {error.strerror} ({error.filename}): "
@@ -86,11 +92,13 @@ def find(
     token: str | None = None,
     token_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    ca: Path | None = None,
 ) -> tuple[Address, ...]:
     """The addresses to try, in order, each with the token to show (None when there is none).
 
     Without `servers`: the node at the default address, else the only one that runs here.
-    Raises UsageError for a bad token file, or when several nodes run and none was chosen.
+    Raises UsageError for a bad token file, when several nodes run and none was chosen, or when a
+    token would go over a network in the clear.
     """
     env = os.environ if environ is None else environ
     given = token or None
@@ -101,8 +109,28 @@ def find(
     published = nodes(state)
     if not servers:
         servers = [_choose(published)]
-    tokens = {node.url: node.token for node in published}
-    return tuple(Address(url, given or tokens.get(canonical(url))) for url in servers)
+    known = {node.url: node for node in published}
+    return tuple(_address(url, given, ca, known.get(canonical(url))) for url in servers)
+
+
+def _address(url: str, token: str | None, ca: Path | None, node: NodeFile | None) -> Address:
+    if node is not None:
+        return Address(url, token or node.token, ca or (Path(node.ca) if node.ca else None))
+    host = urlsplit(canonical(url)).hostname or ""
+    if token is not None and url.startswith("http:") and not _is_own(host):
+        raise UsageError(
+            f"over {url} the token would be sent in the clear: write https://, or use ssh -L and"
+            " 127.0.0.1"
+        )
+    return Address(url, token, ca)
+
+
+def _is_own(host: str) -> bool:
+    """Whether what is sent to `host` stays on this machine."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def nodes(state: Path) -> list[NodeFile]:

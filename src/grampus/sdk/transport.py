@@ -30,6 +30,7 @@ from grampus.errors import (
     ProtocolError,
     Refused,
     ServerUnreachable,
+    UsageError,
 )
 from grampus.sdk.discovery import Address
 
@@ -57,13 +58,21 @@ class Transport:
         self._addresses = list(addresses)
         self._timeout = timeout
         self._clock = SystemClock()
-        secure = any(a.url.startswith("https:") for a in addresses)
-        # Reading the certificates of the system takes longer than most requests.
-        verify = ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._http = httpx.Client(verify=verify, trust_env=False, follow_redirects=False)
+        #: By the file of the authority that they trust.
+        self._clients: dict[Path | None, httpx.Client] = {}
 
     def close(self) -> None:
-        self._http.close()
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, address: Address) -> httpx.Client:
+        """Trusts for this address what it may, and nothing more."""
+        client = self._clients.get(address.ca)
+        if client is None:
+            client = self._clients[address.ca] = httpx.Client(
+                verify=_trust(address), trust_env=False, follow_redirects=False
+            )
+        return client
 
     @property
     def urls(self) -> list[str]:
@@ -123,7 +132,8 @@ class Transport:
         tried: list[str] = []
         for number, address in enumerate(list(self._addresses)):
             left = self._share(deadline, len(self._addresses) - number)
-            request = self._http.build_request(
+            http = self._client(address)
+            request = http.build_request(
                 "GET",
                 address.url + path,
                 params=_present(query),
@@ -131,7 +141,7 @@ class Transport:
                 timeout=httpx.Timeout(left, read=silence),
             )
             try:
-                answer = self._http.send(request, stream=True)
+                answer = http.send(request, stream=True)
             except httpx.TransportError as error:
                 tried.append(_why(address, error))
                 continue
@@ -179,9 +189,10 @@ class Transport:
             left = self._share(deadline, len(self._addresses) - number)
             upload = content is not None and len(content) > 1 << 20
             timeout = httpx.Timeout(UPLOAD_TIMEOUT if upload else left, connect=left)
+            http = self._client(address)
             for again in (repeat, False):
                 try:
-                    answer = self._http.request(
+                    answer = http.request(
                         method,
                         address.url + path,
                         params=query,
@@ -261,12 +272,30 @@ def _authority(address: Address) -> dict[str, str]:
     return {"Authorization": f"Bearer {address.token}"} if address.token else {}
 
 
+def _trust(address: Address) -> ssl.SSLContext:
+    """Raises UsageError when the file of its authority cannot be used."""
+    if not address.url.startswith("https:"):
+        # Reading the certificates of the system takes longer than most requests.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        return ssl.create_default_context(cafile=address.ca)
+    except OSError as error:
+        raise UsageError(f"the authority in {address.ca} cannot be used: {error}") from error
+
+
 def _why(address: Address, error: httpx.TransportError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"{address.url}: no answer in time"
     if isinstance(error, httpx.ConnectError):
         if "WRONG_VERSION_NUMBER" in str(error):
             return f"{address.url}: it does not speak TLS: write http://"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            why = str(error).rpartition("failed: ")[2].partition(" (_ssl")[0]
+            return (
+                f"{address.url}: its certificate is not trusted ({why}): give the file tls/ca.pem"
+                " of a server's data folder with --ca or GRAMPUS_CA"
+            )
         reason = str(error).rpartition("] ")[2].lower() or "connection failed"
         return f"{address.url}: {reason}"
-    return f"{address.url}: the connection broke ({type(error).__name__})"
+    hint = ": does it want https://?" if address.url.startswith("http:") else ""
+    return f"{address.url}: the connection broke ({type(error).__name__}){hint}"
