@@ -48,7 +48,6 @@ class Host:
         self.folder = folder
         self.ledger = Ledger(None)
         self.proposals: list[Command] = []
-        self.renewals = 0
         self.server: Server[Message]
         encrypted = folder is not None
         self.admission = Admission(
@@ -101,11 +100,10 @@ class Host:
             self.desk.messages(connection, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
+        if isinstance(message, Renew):
+            return self.desk.renew(connection, message)
         if self._joins(connection):
             return await self.desk.request(connection, message)
-        if isinstance(message, Renew):
-            self.renewals += 1
-            return self.desk.renew(connection, message)
         return message
 
     def closed(self, connection: Peer, reason: str) -> None:

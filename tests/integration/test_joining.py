@@ -186,6 +186,11 @@ def test_a_removed_worker_is_not_let_in_again(folder: TlsFolder, tmp_path: Path)
             who, token = newcomer(tmp_path, "worker", "w1"), here.token("worker")
             await joining(here, token, who)
             here.apply(RevokeWorker(1, "w1"))
+            own = TlsFolder(who.data)
+            # Nor by the door for those who join.
+            joins = await call(here, "join", "w1", NodeTls(own))
+            with pytest.raises(Refused, match="who has come in by it"):
+                await joins.request(Renew(own.request()), 5)
             with pytest.raises(Refused, match="was removed"):
                 await call(here, "worker", "w1", NodeTls(TlsFolder(who.data)))
             with pytest.raises(Refused, match="was removed"):
@@ -304,9 +309,11 @@ def test_a_stranger_may_ask_for_nothing_but_to_join(folder: TlsFolder) -> None:
             with pytest.raises(Refused, match="no certificate"):
                 await call(here, "worker", "w1", unverified_tls())
             stranger = await call(here, "join", "w1", pinned_tls(folder.authority_certificate()))
-            for question in (Sync(1, 1, 1, [], []), Renew(b""), Welcome(1, "", "")):
+            for question in (Sync(1, 1, 1, [], []), Welcome(1, "", "")):
                 with pytest.raises(Refused, match="asks for nothing else"):
                     await stranger.request(question, 5)
+            with pytest.raises(Refused, match="only who has shown a certificate"):
+                await stranger.request(Renew(b""), 5)
             assert isinstance(await stranger.request(GetAuthority(), 5), AuthorityIs)
             stranger.send(Sync(1, 1, 1, [], []))
             await stranger.wait_closed()

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tls_nodes import CLUSTER, DAY, Nodes, now
 
 from grampus.blobs import Blobs
 from grampus.database import StorageFailed
@@ -41,6 +42,8 @@ from grampus.protocol import (
     ReadLog,
     Register,
     Registered,
+    Renew,
+    Renewed,
     Report,
     Reports,
     Sync,
@@ -51,6 +54,7 @@ from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
+from grampus.rpc.tls import NodeTls
 from grampus.tasks.value import decode
 from grampus.worker.driver import Worker
 from grampus.worker.process_tree import marked
@@ -63,8 +67,10 @@ Peer = Connection[Message]
 class FakeServer:
     """The other end of the protocol, without a ledger. It acknowledges final reports, if `acks`."""
 
-    def __init__(self, blobs: Blobs, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, blobs: Blobs, tasks: asyncio.TaskGroup, nodes: Nodes | None = None) -> None:
         self.blobs = blobs
+        #: With certificates of these it speaks TLS, and renews them.
+        self.nodes = nodes
         self.acks = True
         self.registrations: list[Register] = []
         self.session = 0
@@ -81,13 +87,18 @@ class FakeServer:
             tasks,
             opened=self.opened,
             hello_limit=HELLO_FRAME,
+            tls=NodeTls(nodes.server()) if nodes else None,
         )
 
     def greet(
         self, hello: Message, peer: str, subject: Subject | None
     ) -> tuple[Message, bool, int]:
         assert isinstance(hello, Hello)
-        assert (hello.role, hello.node, hello.credential) == ("worker", "w1", "secret")
+        assert (hello.role, hello.node) == ("worker", "w1")
+        if self.nodes:
+            assert (hello.credential, subject and subject.name) == ("", "w1")
+        else:
+            assert (hello.credential, subject) == ("secret", None)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         return Welcome(PROTOCOL_VERSION, "n1", "c1"), True, limit
 
@@ -127,6 +138,10 @@ class FakeServer:
             case PutBlob(hash, offset, data, last):
                 self.blobs.append(hash, offset, data, last)
                 return BlobPiece(self.blobs.size(hash))
+            case Renew(request):
+                assert self.nodes is not None
+                authority = self.nodes.folder("s1").authority()
+                return Renewed(authority.issue(request, CLUSTER, "worker", "w1", [], now()))
         raise Refused("not asked of servers")
 
     def closed(self, connection: Peer, reason: str) -> None:
@@ -175,10 +190,12 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, slots: int = 2) -> AsyncIterator[Scene]:
+async def scene(
+    folder: Path, slots: int = 2, nodes: Nodes | None = None, tls: NodeTls | None = None
+) -> AsyncIterator[Scene]:
     """Leaves nothing running."""
     async with asyncio.TaskGroup() as tasks:
-        server = FakeServer(Blobs(folder / "server-blobs"), tasks)
+        server = FakeServer(Blobs(folder / "server-blobs"), tasks, nodes)
         await server.rpc.start("127.0.0.1", 0)
         worker = Worker(
             folder / "worker",
@@ -186,7 +203,8 @@ async def scene(folder: Path, slots: int = 2) -> AsyncIterator[Scene]:
             slots=slots,
             addresses=[("127.0.0.1", server.rpc.port)],
             blobs=Blobs(folder / "worker-blobs"),
-            credential="secret",
+            credential="" if tls else "secret",
+            tls=tls,
         )
         running = tasks.create_task(worker.run())
         try:
@@ -302,6 +320,27 @@ def test_a_bundle_that_no_server_has_loses_the_attempt(tmp_path: Path) -> None:
         assert "cannot be unpacked" in report.error
 
     play(tmp_path, story)
+
+
+def test_over_tls_a_worker_is_known_by_its_certificate_and_keeps_it_fresh(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path / "nodes")
+    nodes.server()
+    # Two thirds of its life are over.
+    old = nodes.issue("w1", "worker", at=now() - 300 * DAY)
+    before = old.ends()
+
+    async def story() -> None:
+        async with scene(tmp_path, nodes=nodes, tls=NodeTls(old)) as here:
+            here.server.assign(1, Shell("echo hello"))
+            assert (await here.server.final(1)).state is AttemptState.SUCCEEDED
+            await here.server.until(lambda: old.ends() > before)
+            assert old.ends() > now() + 360 * DAY
+            # It comes back with the new one.
+            assert here.server.control is not None
+            here.server.control.close("a test")
+            await here.server.until(lambda: len(here.server.registrations) == 2)
+
+    asyncio.run(story())
 
 
 def test_a_kill_ends_what_runs_and_live_logs_are_live(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""TLS of an API that other machines can reach, where the node is its own authority.
+"""TLS of a server that other machines can reach: of its API, and of its connections to nodes.
 
-Rule: the certificate is made anew at each start, for the names and addresses that the machine has
-then, and renewed while the node runs. Users trust DIR/tls/ca.pem, which stays the same. A node of
-one machine founds that authority itself; one that has joined a cluster got it there.
+Rule: its certificate is made anew at each start, for the names and addresses that the machine has
+then, and renewed while it runs; so that one that was off for years starts. Users trust
+DIR/tls/ca.pem, which stays the same. A first server founds that authority; the others, which hold
+its key too, got it when they joined.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from grampus.clock import Clock
 from grampus.cluster.renewing import by_own_authority
 from grampus.rpc.address import names_of
 from grampus.rpc.renewal import Renewal
-from grampus.rpc.tls import Https
+from grampus.rpc.tls import Https, NodeTls
 from grampus.rpc.tls_folder import TlsFolder
 
 
@@ -23,13 +24,20 @@ class Encryption:
         """`host` is what the API listens at. Raises FolderError."""
         folder = TlsFolder(data)
         folder.found(cluster, name, names_of(host), clock.now())
-        https = Https(folder)
+        #: For connections with nodes. All of them use this one, so that all are renewed.
+        self.nodes = NodeTls(folder)
+        self._https = Https(folder)
         issue = by_own_authority(folder, names_of(host), clock)
-        self._renewal = Renewal(folder, issue, https.reload, clock)
+        self._renewal = Renewal(folder, issue, self._reload, clock)
         #: For clients of this user.
         self.ca: Path = folder.ca
-        self.context: ssl.SSLContext = https.context
+        #: For the API.
+        self.context: ssl.SSLContext = self._https.context
 
     async def run(self) -> None:
         """Until cancelled."""
         await self._renewal.run()
+
+    def _reload(self) -> None:
+        self.nodes.reload()
+        self._https.reload()

@@ -71,6 +71,6 @@ def _same(known: str | None, shown: str) -> bool:
 
 def _removed(name: str) -> str:
     return (
-        f"worker {name} is not known by this key: it was removed, or has joined anew elsewhere;"
-        " let it join with a join token"
+        f"worker {name} is not known here by this key: it was removed, has joined anew elsewhere,"
+        " or this server is behind the others; let it join with a join token"
     )

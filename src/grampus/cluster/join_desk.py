@@ -22,6 +22,7 @@ from grampus.protocol import (
     PROTOCOL_VERSION,
     AuthorityIs,
     GetAuthority,
+    Hello,
     Join,
     Joined,
     Message,
@@ -153,9 +154,12 @@ class JoinDesk:
         """A new certificate for the bearer of the old one: same name, role and key.
 
         Raises Refused, and InvalidInput."""
-        subject = connection.subject
+        subject, hello = connection.subject, connection.greeting
         if self._tls is None or subject is None:
             raise Refused("only who has shown a certificate may have it renewed")
+        if not isinstance(hello, Hello) or hello.role != subject.role:
+            # Who only joins was not looked at by `Admission`: he may have been removed.
+            raise Refused("a certificate is renewed for who has come in by it")
         if request_key(message.request) != subject.key:
             raise Refused("a certificate is renewed for the key that it was issued for")
         return Renewed(

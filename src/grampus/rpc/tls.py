@@ -67,7 +67,7 @@ class NodeTls(Tls):
     def __init__(self, folder: TlsFolder) -> None:
         """Raises FolderError when what is there cannot be used."""
         folder.check()
-        self._folder = folder
+        self.folder = folder
         self.subject = folder.subject()
         client = _context(ssl.PROTOCOL_TLS_CLIENT, folder.authority_certificate())
         server = _context(ssl.PROTOCOL_TLS_SERVER, folder.authority_certificate())
@@ -80,7 +80,7 @@ class NodeTls(Tls):
         """Shows the certificate that is in the folder now, on connections made from now on."""
         for context in (self.client, self.server):
             if context is not None:
-                _load_chain(context, self._folder)
+                _load_chain(context, self.folder)
 
 
 def pinned_tls(authority: bytes) -> Tls:

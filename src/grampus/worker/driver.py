@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
@@ -83,6 +83,9 @@ from grampus.worker.logs import Logs
 from grampus.worker.results import Results
 from grampus.worker.warden_client import WardenClient, WardenFailed
 
+if TYPE_CHECKING:
+    from grampus.rpc.tls import NodeTls
+
 log = logging.getLogger("grampus.worker")
 
 #: In the folder of the worker.
@@ -113,7 +116,10 @@ class Worker:
         cluster: str = "",
         group: str = "default",
         warm: bool = True,
+        tls: NodeTls | None = None,
     ) -> None:
+        """With `tls` the worker shows its certificate and no `credential`, and keeps it fresh."""
+        self._tls = tls
         self.name, self.slots, self.group = name, slots, group
         self.addresses = list(addresses)
         #: Set while a server knows this worker.
@@ -172,6 +178,7 @@ class Worker:
                     self._register,
                     self,
                     tasks,
+                    self._tls,
                 )
                 self._loops = [
                     tasks.create_task(loop)
@@ -180,6 +187,7 @@ class Worker:
                         self._link.keep_bulk(),
                         self._keep_warden(),
                         self._report_load(),
+                        *([] if self._tls is None else [self._keep_certificate(self._tls)]),
                     )
                 ]
                 await self._stopped.wait()
@@ -192,6 +200,13 @@ class Worker:
             self._journal.close()
         if self._failure is not None:
             raise self._failure
+
+    async def _keep_certificate(self, tls: NodeTls) -> None:
+        """Until cancelled."""
+        from grampus.cluster.renewing import by_server
+        from grampus.rpc.renewal import Renewal
+
+        await Renewal(tls.folder, by_server(self._ask), tls.reload, self._clock).run()
 
     def leave(self) -> None:
         """Ends `run`; attempts go on, for the next worker in this folder."""

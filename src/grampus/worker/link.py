@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from grampus.errors import GrampusError, NotLeader, ProtocolError, Refused, ServerUnreachable
 from grampus.protocol import (
@@ -34,6 +34,9 @@ from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.worker.servers import FIRST_PAUSE, LAST_PAUSE, Address, Servers
+
+if TYPE_CHECKING:
+    from grampus.rpc.tls import Tls
 
 log = logging.getLogger("grampus.worker")
 
@@ -69,7 +72,9 @@ class Link:
         register: Callable[[], Register],
         receiver: Receiver,
         tasks: asyncio.TaskGroup,
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self._servers = Servers(addresses)
         self._name = name
         self._cluster = cluster
@@ -209,6 +214,7 @@ class Link:
             lambda answer: _accept(answer, frame),
             HELLO_TIMEOUT,
             tasks=self._tasks,
+            tls=self._tls,
         )
         return connection
 
