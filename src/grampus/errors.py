@@ -9,6 +9,7 @@ GrampusError
 │   └── NoQuorum          3   too few servers are there to decide anything: nothing happened
 ├── Refused               4   understood and declined: a conflict, a rule, a state
 │   ├── Overloaded        4   try again after `retry_after` seconds
+│   ├── ConditionFailed   4   the key is not as the request asks for
 │   ├── SessionUnknown    4   the session is over, and all that it owned is gone
 │   ├── LockLost          4   the lock is no longer held
 │   ├── Compacted         4   that part of the history is forgotten: `first` is still known
@@ -110,6 +111,15 @@ class NotLeader(Refused):
     def __init__(self, message: str, leader: str | None = None) -> None:
         #: HTTP address of the leader, when it is known.
         self.leader = leader
+        super().__init__(message)
+
+
+class ConditionFailed(Refused):
+    """The key is not as the request asks for. Nothing happened: read it, then decide."""
+
+    def __init__(self, message: str, revision: int) -> None:
+        #: Of the key's newest put; 0 when it does not exist.
+        self.revision = revision
         super().__init__(message)
 
 

@@ -20,7 +20,7 @@ from grampus.cluster import apply as cluster_apply
 from grampus.cluster.batch import Batch
 from grampus.cluster.commands import Command as ClusterCommand
 from grampus.cluster.commands import is_put
-from grampus.cluster.keyspace import Keyspace
+from grampus.cluster.keyspace import Keyspace, forget_history
 from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
 from grampus.runs import apply as runs_apply
@@ -174,6 +174,8 @@ class Ledger:
             self._set("members", members)
             self._set("history", history)
             self._set("revision", self._revision + skip)
+            if skip:
+                forget_history(self._db, self._revision + skip)
         self._members = members
         self._revision += skip
         return self._applied, self._meta("applied_term")

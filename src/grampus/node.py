@@ -28,6 +28,8 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.server import ClusterServer
 from grampus.cluster_face import LoneCluster, Snapshots
 from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, DataFolder
@@ -104,11 +106,13 @@ class Node:
         replica: SoloLog,
         reads: Reads,
         readers: Database,
+        keys: ClusterServer,
     ) -> None:
         self._config = config
         self._clock = SystemClock()
         self._replica = replica
         self._reads = reads
+        self._keys = keys
         self._blobs = Blobs(config.data / "blobs")
         self._wakes = Wakes()
         #: Why the node must end, and the event of it.
@@ -176,7 +180,11 @@ class Node:
         stack.callback(reads.close)
         readers = Database.open(path, readonly=True)
         stack.callback(readers.close)
-        return cls(config, folder, ledger, replica, reads, readers)
+        key_reads = KeyReads(path)
+        stack.callback(key_reads.close)
+        history = ledger.history or folder.identity.history
+        keys = ClusterServer(replica, key_reads, SystemClock(), history, os.urandom)
+        return cls(config, folder, ledger, replica, reads, readers, keys)
 
     async def run(
         self, group: asyncio.TaskGroup, ready: Callable[[str], None], detach: bool
@@ -197,6 +205,7 @@ class Node:
                 self._replica.wait_failed(),
                 self._intake.run(),
                 self._office.run(),
+                self._keys.run(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
             )
@@ -225,6 +234,7 @@ class Node:
                 await worker.stop(self._config.kill_grace)
             working.cancel()
             self._wakes.close()
+            self._keys.close()
             await api.stop()
             await listener.close()
             for task in (*parts, registered, failed):
@@ -263,6 +273,7 @@ class Node:
             clock=self._clock,
             entropy=os.urandom,
             cluster=self._cluster_face,
+            keys=self._keys,
         )
         app = create_app(
             ports, self._wakes, token=self._token, listen=listen.host,

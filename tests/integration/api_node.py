@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.server import ClusterServer
 from grampus.cluster_face import LoneCluster, Snapshots
 from grampus.consensus.folder import Identity
 from grampus.consensus.solo import SoloLog
@@ -29,6 +32,7 @@ from grampus.ledger import Ledger
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import LogChunk
 from grampus.runs.commands import OpenSession, ReportAttempt, StartAttempts, TakeOffice
+from grampus.runs.events import Event
 from grampus.runs.proposer import Proposer
 from grampus.runs.reads import Reads
 
@@ -181,9 +185,12 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
 
     def wake(index: int, events: Any) -> None:
         for event in events:
-            wakes.wake(event.run)
+            if isinstance(event, Event):
+                wakes.wake(event.run)
 
     log.subscribe(wake)
+    key_reads = KeyReads(folder / "ledger" / "ledger.db")
+    keys = ClusterServer(log, key_reads, SystemClock(), "h1", os.urandom)
     shelf, status, blobs = Shelf(), Standing(log), Blobs(folder / "blobs")
     clock = SystemClock()
     ports = Ports(
@@ -196,6 +203,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         clock=clock,
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot)),
+        keys=keys,
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -206,6 +214,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
             yield Node(app, client, proposer, reads, wakes, shelf, status, blobs, folder)
     finally:
         reads.close()
+        key_reads.close()
         await log.close()
         ledger.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.server import ClusterServer
+from grampus.consensus.port import Listener
 from grampus.errors import NotFound, Refused
 from grampus.ledger import Ledger
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
@@ -82,6 +85,22 @@ class NodeStatus:
         return {1: WorkerLoad(cpu=12, memory=2**31)}
 
 
+class _Direct:
+    """The replica of such a node: what is proposed is applied at once."""
+
+    leader, term, applied_index, in_flight = True, 1, 0, 0
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.subscribe = node.subscribe
+
+    async def propose(self, commands: Sequence[bytes]) -> list[object]:
+        return await asyncio.to_thread(self._node.apply, commands)
+
+    async def read_barrier(self) -> None:
+        pass
+
+
 class Node:
     """Serves from a thread of its own until the `with` block ends."""
 
@@ -92,6 +111,9 @@ class Node:
         self.reads = Reads(folder / "ledger.db")
         self.logs: dict[tuple[str, str, int, str], bytes] = {}
         self.wakes = Wakes()
+        self._listeners: list[Listener] = []
+        self._key_reads = KeyReads(folder / "ledger.db")
+        self.keys = ClusterServer(_Direct(self), self._key_reads, SystemClock(), "h1", os.urandom)
         self._port = port
         self._clock = SystemClock()
         self.loop = asyncio.new_event_loop()
@@ -100,12 +122,21 @@ class Node:
 
     def command(self, command: Command) -> object:
         """Applies it, from any thread."""
+        (answer,) = self.apply([encode_command(command)])
+        return answer
+
+    def apply(self, commands: Sequence[bytes]) -> list[object]:
         with self._lock:
             index = self._ledger.applied_index + 1
-            (answer,), facts = self._ledger.apply(index, 1, [encode_command(command)])
+            answers, facts = self._ledger.apply(index, 1, commands)
         for run in {getattr(fact, "run", "") for fact in facts} - {""}:
             self.loop.call_soon_threadsafe(self.wakes.wake, run)
-        return answer
+        for listener in self._listeners:
+            self.loop.call_soon_threadsafe(listener, index, facts)
+        return answers
+
+    def subscribe(self, listener: Listener) -> None:
+        self._listeners.append(listener)
 
     def ask(self, query: object) -> object:
         """The answer of one of `reads`, for another thread than the server's."""
@@ -139,6 +170,7 @@ class Node:
             clock=self._clock,
             entropy=os.urandom,
             cluster=NoCluster(),
+            keys=self.keys,
         )
         app = create_app(ports, self.wakes, token=TOKEN, listen="127.0.0.1")
         self.server = ApiServer(app, "127.0.0.1", self._port)
@@ -160,6 +192,7 @@ class Node:
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
         self.reads.close()
+        self._key_reads.close()
         self._ledger.close()
 
 

@@ -12,7 +12,9 @@ from cluster_ground import a_center, play
 
 from grampus.cluster import feed as feed_module
 from grampus.cluster.commands import Compact, Compare, GetOp, Origin, PutOp, encode_command
+from grampus.cluster.events import event_key, topic_prefix
 from grampus.cluster.queries import Piece
+from grampus.cluster.retention import KEEP
 from grampus.cluster.server import ClusterServer, Seen, View
 from grampus.cluster.values import KeysChanged
 from grampus.errors import (
@@ -286,5 +288,42 @@ def test_a_lock_is_free_when_the_session_of_its_holder_is_over(tmp_path: Path) -
         await server.close_session(three)
         with pytest.raises(LockLost):
             await waiting
+
+    play(tmp_path, scenario)
+
+
+# events and retention
+
+
+def test_events_reach_all_or_one_in_order_and_go_after_a_day(tmp_path: Path) -> None:
+    async def scenario(server: ClusterServer) -> None:
+        to_one, to_all = topic_prefix("to/w1"), topic_prefix("notes")
+        async with aclosing(server.watch(to_one)) as one, aclosing(server.watch(to_all)) as every:
+            await anext(one)
+            await anext(every)
+            for n in range(20):
+                await server.publish("notes", b"%d" % n)
+            await server.publish("to/w1", b"stop")
+            assert [f.changes[0].value for f in await take(every, 20)] == [
+                b"%d" % n for n in range(20)
+            ]
+            assert (await take(one, 1))[0].changes[0].value == b"stop"
+        for wrong in ("", "/notes", "a//b"):
+            with pytest.raises(InvalidInput):
+                await server.publish(wrong, b"")
+        await server.put(b"/events/by-hand", b"stays")
+        old = event_key("notes", server._clock.now() - KEEP - 1, b"1234")
+        await server.put(old, b"old")
+        await server._retention.once()
+        assert (await server.get(old)).item is None
+        assert await server.count(b"/events/") == 22
+        server.feed.start()
+        after = server._clock.now() + KEEP + 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server._clock, "now", lambda: after)
+            await server._retention.once()
+        assert await server.count(b"/events/") == 1
+        with pytest.raises(Compacted):
+            await anext(server.watch(b"/", 2))
 
     play(tmp_path, scenario)

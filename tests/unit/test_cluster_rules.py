@@ -292,6 +292,17 @@ def test_long_history_comes_in_pieces_of_whole_revisions(
     assert told == book.facts
 
 
+def test_a_new_history_of_the_ledger_has_no_old_changes(book: Book) -> None:
+    book.put("/a")
+    book.ledger.found(b"", "h2", skip=1000)
+    assert book.put("/a").revision == 1002
+    with pytest.raises(Compacted):
+        book.queries.history(1, b"", b"\xff")
+    (fact,) = book.queries.history(1001, b"", b"\xff").facts
+    assert fact.changes[0].version == 2
+    assert book.ledger.database.query("SELECT rows, compacted FROM keyspace") == [(1, 1001)]
+
+
 SCRIPT = """
 from tests.unit.test_cluster_rules import *
 book = Book()

@@ -18,6 +18,8 @@ from grampus.api import (
     batch,
     cluster,
     control,
+    kv,
+    kv_txn,
     problems,
     runs,
     schedules,
@@ -27,6 +29,7 @@ from grampus.api import (
     workflows,
 )
 from grampus.api.auth import OPEN, Gate, hosts_of
+from grampus.api.kv_schemas import KeyPage, RevisionAnswer, TxnRequest
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
 from grampus.api.schemas import (
@@ -55,10 +58,14 @@ TAGS = [
     },
     {"name": "workers", "description": "Who runs attempts."},
     {"name": "cluster", "description": "The servers, and who leads them."},
+    {"name": "keys", "description": "The metadata center: small values, by key, with revisions."},
     {"name": "node", "description": "Health and numbers of this server."},
 ]
 #: Models that are named in the document by hand.
-_NAMED = (WorkflowRequest, RunRequest, BatchRequest, ProblemDocument, LogEntry, EventAnswer)
+_NAMED = (
+    WorkflowRequest, RunRequest, BatchRequest, ProblemDocument, LogEntry, EventAnswer, KeyPage,
+    RevisionAnswer, TxnRequest,
+)  # fmt: skip
 _REF = "#/components/schemas/{model}"
 
 
@@ -78,7 +85,9 @@ def create_app(
         dependencies=[Depends(only_known_parameters)],
     )
     app.state.shared = Shared(ports, wakes, Metrics())
-    for module in (workflows, batch, runs, control, story, schedules, stream, workers, cluster):
+    for module in (
+        workflows, batch, runs, control, story, schedules, stream, workers, cluster, kv_txn, kv
+    ):  # fmt: skip
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from grampus.clock import Clock
+from grampus.cluster.server import ClusterServer
 from grampus.protocol import LogChunk
 from grampus.runs.commands import Command
 from grampus.runs.explanation import Explanation
@@ -195,3 +196,5 @@ class Ports:
     #: So many random bytes.
     entropy: Callable[[int], bytes]
     cluster: Cluster
+    #: The metadata center of this server.
+    keys: ClusterServer

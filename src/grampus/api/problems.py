@@ -25,8 +25,11 @@ from starlette.types import Scope
 from grampus.api.schemas import FieldProblem, ProblemDocument
 from grampus.consensus.port import OutcomeUnknown, Stopped
 from grampus.errors import (
+    Compacted,
     GrampusError,
     InvalidInput,
+    Lagging,
+    LockLost,
     NoQuorum,
     NotFound,
     NotLeader,
@@ -34,6 +37,8 @@ from grampus.errors import (
     Problem,
     Refused,
     ServerUnreachable,
+    SessionUnknown,
+    TooLarge,
     UsageError,
 )
 from grampus.model.spelling import nearest
@@ -50,8 +55,12 @@ KINDS: dict[str, tuple[int, str]] = {
     "not-acceptable": (406, "It cannot be given in that form"),
     "request-timeout": (408, "The request came too slowly"),
     "conflict": (409, "Its state, or a rule, forbids that"),
+    "session-unknown": (409, "The session is over"),
+    "lock-lost": (409, "The lock is no longer held"),
     "missing-bundle": (409, "The bundle has to be stored first"),
     "ambiguous-id": (409, "Several runs have an id that begins so"),
+    "compacted": (410, "That part of the history is forgotten"),
+    "precondition-failed": (412, "It is not as the request asks for; nothing happened"),
     "too-large": (413, "That is too large"),
     "unsupported-media-type": (415, "The body is in a format that is not read here"),
     "misdirected": (421, "This server does not go by that name"),
@@ -61,6 +70,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "stopped": (503, "The server is about to stop; nothing happened"),
     "unreachable": (503, "The one who knows cannot be reached"),
     "no-quorum": (503, "Too few servers are there to decide; nothing happened"),
+    "lagging": (503, "This server is behind what was seen; ask another, or again"),
     "not-ready": (503, "The server takes no work yet"),
     "unknown-outcome": (504, "It may have happened, or not; asking again is safe"),
 }
@@ -70,11 +80,18 @@ _FOUND = 100
 
 
 class HttpProblem(Exception):
-    """Ends the request with a problem of `kind` (a key of KINDS)."""
+    """Ends the request with a problem of `kind` (a key of KINDS); `more` fills further fields."""
 
-    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         self.kind = kind
         self.headers = headers
+        self.more = more
         super().__init__(detail)
 
 
@@ -84,15 +101,20 @@ def problem(
     instance: str,
     problems: Sequence[Problem] | None = None,
     headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
     """The answer that says so."""
-    document = _document(kind, detail, instance, problems)
+    document = _document(kind, detail, instance, problems, more)
     content = document.model_dump_json(exclude_none=True)
     return Response(content, status_code=document.status, media_type=MEDIA, headers=headers)
 
 
 def _document(
-    kind: str, detail: str, instance: str, problems: Sequence[Problem] | None
+    kind: str,
+    detail: str,
+    instance: str,
+    problems: Sequence[Problem] | None,
+    more: Mapping[str, Any] | None = None,
 ) -> ProblemDocument:
     status, title = KINDS[kind]
     return ProblemDocument(
@@ -102,6 +124,7 @@ def _document(
         detail=detail,
         instance=instance,
         problems=None if problems is None else [_field_problem(p) for p in problems],
+        **(more or {}),
     )
 
 
@@ -176,12 +199,22 @@ def install(app: FastAPI) -> None:
 def kind_of(error: GrampusError) -> str:
     """Whose fault an error is decides how it is told."""
     match error:
+        case TooLarge():
+            return "too-large"
         case UsageError():
             return "invalid-input"
         case NotFound():
             return "not-found"
         case Overloaded():
             return "overloaded"
+        case SessionUnknown():
+            return "session-unknown"
+        case LockLost():
+            return "lock-lost"
+        case Compacted():
+            return "compacted"
+        case Lagging():
+            return "lagging"
         case NotLeader():
             return "no-quorum"
         case Refused():
@@ -206,14 +239,19 @@ def _field_problem(p: Problem) -> FieldProblem:
 
 def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HttpProblem)
-    return problem(error.kind, str(error), address(request.scope), headers=error.headers)
+    where = address(request.scope)
+    return problem(error.kind, str(error), where, headers=error.headers, more=error.more)
 
 
 def _grampus_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GrampusError)
     problems = error.problems if isinstance(error, InvalidInput) else None
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else None
-    return problem(kind_of(error), str(error), address(request.scope), problems, headers)
+    headers = more = None
+    if isinstance(error, Overloaded):
+        headers = {"Retry-After": str(error.retry_after)}
+    elif isinstance(error, Compacted):
+        more = {"first": error.first}
+    return problem(kind_of(error), str(error), address(request.scope), problems, headers, more)
 
 
 def _invalid_request(request: Request, error: Exception) -> Response:

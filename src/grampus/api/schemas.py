@@ -61,6 +61,17 @@ class FieldProblem(Answer):
     allowed: str | None = None
 
 
+class KeyAnswer(Answer):
+    """A key of the metadata center as it stands."""
+
+    key: str = Field(examples=["/servers/n1"])
+    value: str = Field(description="In base64.", examples=["aGVsbG8="])
+    create_revision: int = Field(description="In which it was made.")
+    mod_revision: int = Field(description="Of its newest put; also its `ETag`.")
+    version: int = Field(description="1, and one more with every put.")
+    session: int = Field(description="Whose end deletes it; 0 is nobody's.")
+
+
 class ProblemDocument(Answer):
     """Why a request was not done, as `application/problem+json`."""
 
@@ -71,6 +82,15 @@ class ProblemDocument(Answer):
     instance: str = Field(examples=["/api/v1/runs/k3v9x2m4q7ab"])
     problems: list[FieldProblem] | None = Field(
         default=None, description="All that is wrong with the input, not only the first."
+    )
+    revision: int | None = Field(
+        default=None, description="Of `precondition-failed`: the ledger's at that time."
+    )
+    current: KeyAnswer | None = Field(
+        default=None, description="Of `precondition-failed`: the key as it is; absent if it is not."
+    )
+    first: int | None = Field(
+        default=None, description="Of `compacted`: the first revision that can be watched from."
     )
 
 

@@ -126,6 +126,7 @@ class ApiServer:
     async def stop(self) -> None:
         """Ends the streams and waits until `run` is over."""
         self._shared.wakes.close()
+        self._shared.ports.keys.close()
         if self._socket is None:
             return
         self._server.should_exit = True

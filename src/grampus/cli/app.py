@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from grampus.cli import cluster, config, doctor, run, schedule, server, up, worker, workflow
+from grampus.cli import cluster, config, doctor, kv, run, schedule, server, up, worker, workflow
 from grampus.cli.options import Authority, Globals, Server, TokenFile
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 app.command(name="up")(up.up)
 app.command(name="doctor")(doctor.doctor)
-for part in (workflow, run, schedule, worker, server, cluster, config):
+for part in (workflow, run, schedule, worker, kv, server, cluster, config):
     app.add_typer(part.app)
 
 

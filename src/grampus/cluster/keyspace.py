@@ -18,6 +18,7 @@ from grampus.cluster.limits import (
     SPACE_LIMIT,
 )
 from grampus.cluster.values import KeyChange, KeysChanged, KeyValue
+from grampus.database import Database
 
 _GET = "SELECT value, created, modified, version, session FROM kv WHERE key = ?"
 _LOOK = "SELECT created, version, length(value), session FROM kv WHERE key = ?"
@@ -181,3 +182,9 @@ class Keyspace:
             self._bytes, self._rows, self._row_bytes, self._compacted = self.db.one(
                 "SELECT bytes, rows, row_bytes, compacted FROM keyspace"
             )
+
+
+def forget_history(db: Database, revision: int) -> None:
+    """A new history of the ledger begins at `revision`: who watched the old one reads anew."""
+    db.execute("DELETE FROM kv_history")
+    db.execute("UPDATE keyspace SET rows = 0, row_bytes = 0, compacted = ?", (revision,))

@@ -90,13 +90,7 @@ class Queries:
 
         Raises Compacted when some of it is forgotten."""
         with self._db.transaction():
-            compacted = self.compacted()
-            if after < compacted:
-                raise Compacted(
-                    f"what changed up to revision {compacted} is forgotten: read the keys, then"
-                    " watch from the revision of that answer on",
-                    compacted + 1,
-                )
+            self.check_known(after)
             found = self._db.query(_PIECE, (after, start, end, PIECE))
             size = count = 0
             for _, length in found:
@@ -108,6 +102,16 @@ class Queries:
             until = max(self.revision(), after) if whole else found[count - 1][0]
             rows = self._db.query(_CHANGES, (after, until, start, end))
         return Piece(until, tuple(_facts(rows)))
+
+    def check_known(self, after: int) -> None:
+        """Raises Compacted when something beyond revision `after` is forgotten."""
+        compacted = self.compacted()
+        if after < compacted:
+            raise Compacted(
+                f"what changed up to revision {compacted} is forgotten: read the keys, then watch"
+                " from the revision behind that of the answer on",
+                compacted + 1,
+            )
 
     def compacted(self) -> int:
         """Nothing up to this revision can be watched any more."""

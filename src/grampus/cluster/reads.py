@@ -49,6 +49,10 @@ class KeyReads:
     def get(self, key: bytes) -> tuple[int, KeyValue | None]:
         return self._here.get(key)
 
+    def check_known(self, after: int) -> None:
+        """Raises Compacted when something beyond revision `after` is forgotten."""
+        self._here.check_known(after)
+
     async def range(self, start: bytes, end: bytes, limit: int) -> Page:
         return await self._ask(lambda queries: queries.range(start, end, limit))
 

@@ -30,6 +30,7 @@ from grampus.cluster.commands import (
     Written,
     encode_command,
 )
+from grampus.cluster.events import event_key
 from grampus.cluster.feed import SILENCE, Feed
 from grampus.cluster.limits import (
     COMMAND_LIMIT,
@@ -44,6 +45,7 @@ from grampus.cluster.limits import (
 from grampus.cluster.queries import Page, Piece
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.refusal import Refusal
+from grampus.cluster.retention import KeyRetention
 from grampus.cluster.sessions import SessionDriver
 from grampus.cluster.values import KeyValue
 from grampus.consensus.port import OutcomeUnknown, Replica, Stopped
@@ -88,7 +90,7 @@ NOW = View()
 
 
 class ClusterServer:
-    """On a server. `run` keeps sessions; everything else works while the replica is open."""
+    """On a server. `run` keeps sessions and the house; all else works while the replica is open."""
 
     def __init__(
         self,
@@ -105,13 +107,16 @@ class ClusterServer:
         self.history = history
         self.feed = Feed(reads)
         self.sessions = SessionDriver(replica, reads, clock)
+        self._retention = KeyRetention(replica, reads, clock)
         replica.subscribe(self.feed.committed)
         replica.subscribe(self.sessions.committed)
         self.feed.start()
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self.sessions.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.sessions.run())
+            group.create_task(self._retention.run())
 
     def close(self) -> None:
         """Ends all watches."""
@@ -154,6 +159,7 @@ class ClusterServer:
         check_prefix(prefix)
         await self._settle(view)
         after = self.feed.revision if first is None else max(first - 1, 0)
+        self._reads.check_known(after)
         yield Piece(min(after, self.feed.revision), ())
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, silence)) as pieces:
             async for piece in pieces:
@@ -204,6 +210,11 @@ class ClusterServer:
         answer = await self._propose(Delete(self._clock.now(), start, end, origin))
         assert isinstance(answer, Deleted)
         return answer
+
+    async def publish(self, topic: str, value: bytes, *, origin: Origin | None = None) -> Written:
+        """An event for all who watch `events.topic_prefix(topic)`; kept for a day."""
+        key = event_key(topic, self._clock.now(), self._entropy(4))
+        return await self.put(key, value, origin=origin)
 
     async def txn(
         self,

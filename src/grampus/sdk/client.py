@@ -54,6 +54,7 @@ from grampus.sdk.answers import (
 )
 from grampus.sdk.discovery import find
 from grampus.sdk.follow import RECONNECT_MS, follow_events, follow_logs
+from grampus.sdk.kv import Keys
 from grampus.sdk.transport import Transport
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Client:
         addresses = find(config.state, config.server, token, config.token_file, ca=config.ca)
         self._transport = Transport(addresses, timeout)
         self._clock = SystemClock()
+        #: The metadata center.
+        self.kv = Keys(self._transport)
 
     def __enter__(self) -> Client:
         return self

@@ -14,8 +14,8 @@ import httpx
 import msgspec
 
 from grampus.clock import SystemClock
-from grampus.errors import Overloaded, ProtocolError, ServerUnreachable
-from grampus.sdk.answers import LogPiece, RunEvent
+from grampus.errors import Compacted, Overloaded, ProtocolError, ServerUnreachable
+from grampus.sdk.answers import KeysChanged, LogPiece, RunEvent
 from grampus.sdk.sse import EventParser
 from grampus.sdk.transport import Transport
 
@@ -28,6 +28,7 @@ LINE_LIMIT = 8 * 1024 * 1024
 #: After these nothing more happens to a run.
 LAST_EVENTS = frozenset({"run.finished", "run.deleted"})
 
+_CHANGED = msgspec.json.Decoder(KeysChanged)
 _EVENT = msgspec.json.Decoder(RunEvent)
 _PIECE = msgspec.json.Decoder(LogPiece)
 
@@ -120,6 +121,48 @@ def follow_logs(
         except (httpx.TransportError, ServerUnreachable, Overloaded) as broken:
             error = broken
         pauses.wait(error)
+
+
+def follow_keys(
+    transport: Transport, path: str, prefix: str, first: int | None
+) -> Iterator[KeysChanged]:
+    """What changes under `prefix` from revision `first` on; without end. Raises Compacted."""
+    pauses = _Pauses()
+    last: int | None = None
+    while True:
+        query = {"prefix": prefix, "watch": "true", "from": first if last is None else None}
+        headers = {"Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = str(last)
+        error: Exception | None = None
+        try:
+            with transport.stream(path, query=query, headers=headers, silence=SILENCE) as answer:
+                parser = EventParser()
+                for piece in answer.iter_bytes():
+                    pauses.news()
+                    for event in parser.feed(piece):
+                        if event.type == "compacted":
+                            raise Compacted(
+                                "the history is forgotten before it was told: read the keys anew",
+                                _read(_FIRST, event.data).first,
+                            )
+                        changed: KeysChanged = _read(_CHANGED, event.data)
+                        if last is None or changed.revision > last:
+                            last = changed.revision
+                            yield changed
+                    # Also of silence: the server tells how far there was nothing.
+                    if parser.last_id.isdecimal():
+                        last = max(last or 0, int(parser.last_id))
+        except (httpx.TransportError, ServerUnreachable, Overloaded) as broken:
+            error = broken
+        pauses.wait(error)
+
+
+class _First(msgspec.Struct):
+    first: int
+
+
+_FIRST = msgspec.json.Decoder(_First)
 
 
 def _unseen(

@@ -31,6 +31,8 @@ class EventParser:
         self._data: list[str] = []
         self._type = ""
         self._id = ""
+        #: Of the newest event that is complete, or of an empty one that only moves it on.
+        self.last_id = ""
         self._first = True
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
@@ -57,6 +59,7 @@ class EventParser:
 
     def _line(self, line: str) -> ServerEvent | None:
         if not line:
+            self.last_id = self._id
             event = ServerEvent(self._id, self._type or "message", "\n".join(self._data))
             found = event if self._data else None
             self._data, self._type, self._size = [], "", 0

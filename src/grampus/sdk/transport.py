@@ -21,8 +21,12 @@ import msgspec
 
 from grampus.clock import SystemClock
 from grampus.errors import (
+    Compacted,
+    ConditionFailed,
     GrampusError,
     InvalidInput,
+    Lagging,
+    LockLost,
     NoQuorum,
     NotFound,
     Overloaded,
@@ -30,6 +34,8 @@ from grampus.errors import (
     ProtocolError,
     Refused,
     ServerUnreachable,
+    SessionUnknown,
+    TooLarge,
     UsageError,
 )
 from grampus.sdk.discovery import Address
@@ -44,11 +50,22 @@ SILENCE = 60.0
 NO_QUORUM = "urn:grampus:problem:no-quorum"
 
 
+class _Current(msgspec.Struct):
+    mod_revision: int
+
+
 class _ProblemDocument(msgspec.Struct):
     type: str = ""
     title: str = ""
     detail: str = ""
     problems: list[Problem] | None = None
+    #: Of `precondition-failed` and of `compacted`.
+    current: _Current | None = None
+    first: int = 0
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition(":")[2]
 
 
 class Transport:
@@ -99,12 +116,19 @@ class Transport:
             content = msgspec.json.encode(body)
             sent["Content-Type"] = "application/json"
         until = self._clock.ticks() + PATIENCE_MS
+        others = len(self._addresses) - 1
         while True:
             answer = self._send(method, path, _present(query), content, sent, repeat)
             if answer.is_success or (absent and answer.status_code == 404):
                 return answer
             try:
                 fail(answer)
+            except Lagging:
+                # Nothing happened; another server may be further.
+                if not others:
+                    raise
+                others -= 1
+                self._addresses.append(self._addresses.pop(0))
             except Overloaded as error:
                 wait = min(max(error.retry_after, 0.1), LONGEST_RETRY_AFTER)
                 if self._clock.ticks() + wait * 1000 > until:
@@ -237,6 +261,8 @@ def fail(answer: httpx.Response) -> NoReturn:
         document = _ProblemDocument()
     status = answer.status_code
     text = document.detail or document.title or f"the server answered {status} without a reason"
+    if error := _of_kind(document, text):
+        raise error
     if status == 401:
         raise Refused(
             f"{text}\nthe token is read from --token-file, GRAMPUS_TOKEN, or the file that a node "
@@ -257,6 +283,27 @@ def fail(answer: httpx.Response) -> NoReturn:
     if status >= 500:
         raise GrampusError(f"the server failed: {text}")
     raise ProtocolError(f"the server answered {status}: is that address a Grampus server?")
+
+
+def _of_kind(document: _ProblemDocument, text: str) -> GrampusError | None:
+    """The error that has a class of its own."""
+    match document.kind:
+        case "too-large":
+            return TooLarge(text)
+        case "precondition-failed":
+            current = document.current
+            return ConditionFailed(text, 0 if current is None else current.mod_revision)
+        case "compacted":
+            return Compacted(text, document.first)
+        case "session-unknown":
+            return SessionUnknown(text)
+        case "lock-lost":
+            return LockLost(text)
+        case "lagging":
+            return Lagging(text)
+        case "no-quorum":
+            return NoQuorum(text)
+    return None
 
 
 def _retry_after(answer: httpx.Response) -> int:

@@ -1,0 +1,167 @@
+"""`grampus kv`: the metadata center by hand."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from grampus.cli.options import Format, Output, Server, TokenFile, connect
+from grampus.cli.output import clean, document, document_line, note, table
+
+app = typer.Typer(
+    name="kv", help="Small values by key, for the whole cluster.", no_args_is_help=True
+)
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
+Prefix = Annotated[
+    str, typer.Argument(metavar="[PREFIX]", help="What the keys begin with; all by default.")
+]
+IfRevision = Annotated[
+    int | None,
+    typer.Option(
+        "--if-revision", min=0, metavar="N", help="Only if its newest put is of that revision."
+    ),
+]
+Stale = Annotated[
+    bool, typer.Option("--stale", help="As that server has it, without asking the others.")
+]
+#: Cells of a value in a table.
+SHOWN = 60
+
+
+@app.callback()
+def kv() -> None:
+    """Small values by key, for the whole cluster."""
+
+
+@app.command()
+def get(
+    ctx: typer.Context,
+    key: Key,
+    stale: Stale = False,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print the value of a key, as it is.
+
+    Exit code 6 when there is no such key."""
+    with connect(ctx, server, token_file) as client:
+        found = client.kv.get(key, stale=stale)
+    if output is Format.json:
+        document(found)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(found.value)
+    if sys.stdout.isatty() and not found.value.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+
+
+@app.command()
+def put(
+    ctx: typer.Context,
+    key: Key,
+    value: Annotated[
+        str, typer.Argument(metavar="VALUE", help="The value; `-` is what comes on stdin.")
+    ],
+    if_revision: IfRevision = None,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Write a key; prints the revision.
+
+    With --if-revision 0 only if it does not exist. Exit code 4 when it is not so."""
+    data = sys.stdin.buffer.read() if value == "-" else value.encode()
+    with connect(ctx, server, token_file) as client:
+        revision = client.kv.put(key, data, if_revision=if_revision)
+    if output is Format.json:
+        document({"revision": revision})
+    else:
+        print(revision)
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    key: Key,
+    if_revision: IfRevision = None,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Delete a key; prints the revision.
+
+    Exit code 6 when there is no such key, 4 when it is at another revision."""
+    with connect(ctx, server, token_file) as client:
+        revision = client.kv.delete(key, if_revision=if_revision)
+    if output is Format.json:
+        document({"revision": revision})
+    else:
+        print(revision)
+
+
+@app.command("range")
+def range_(
+    ctx: typer.Context,
+    prefix: Prefix = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    stale: Stale = False,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """List keys by prefix, in order."""
+    with connect(ctx, server, token_file) as client:
+        found = list(client.kv.range(prefix, limit=limit, stale=stale))
+    if output is Format.json:
+        document(found)
+        return
+    if not found:
+        note(f"no key begins with {prefix}" if prefix else "there is no key")
+        return
+    rows = [(k.key, str(k.mod_revision), str(k.version), shown(k.value)) for k in found]
+    table(("KEY", "REVISION", "VERSION", "VALUE"), rows)
+    if len(found) == limit:
+        note(f"these are the first {limit}; see more with --limit")
+
+
+@app.command()
+def watch(
+    ctx: typer.Context,
+    prefix: Prefix = "",
+    first: Annotated[
+        int | None,
+        typer.Option("--from", min=0, metavar="N", help="From that revision on; else from now."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="End after so many revisions.")
+    ] = None,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Follow what changes, until interrupted or --limit is reached.
+
+    With -o json one line a revision."""
+    with connect(ctx, server, token_file) as client:
+        for changed in islice(client.kv.watch(prefix, first=first), limit):
+            if output is Format.json:
+                document_line(changed)
+                continue
+            for change in changed.changes:
+                value = "" if change.value is None else clean(shown(change.value))
+                text = f"{changed.revision} {change.type} {clean(change.key)} {value}"
+                print(text.rstrip(), flush=True)
+
+
+def shown(value: bytes) -> str:
+    """A value on one line: its text, or how long it is."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return f"({len(value)} bytes)"
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

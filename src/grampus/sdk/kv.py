@@ -1,0 +1,177 @@
+"""The metadata center for Python: keys, conditions, transactions, watches. Found as `Client().kv`.
+
+Rule: a write is sent once. Whether it happened is known, or `ServerUnreachable` says that it may
+have; an old write never comes after a newer one of somebody else. What was read once is never read
+in an older state, whichever server answers.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from grampus.errors import ProtocolError, UsageError
+from grampus.sdk.answers import Key, KeysChanged
+from grampus.sdk.follow import follow_keys
+from grampus.sdk.transport import Transport
+
+T = TypeVar("T")
+KV = "/api/v1/kv"
+SEEN = "Grampus-Seen"
+PAGE = 500
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+class Keys:
+    """Keys are text of at most 512 bytes, values bytes of at most 64 KiB (text is encoded)."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        #: The newest state that was seen, as the server spells it.
+        self._seen: str | None = None
+
+    def get(self, key: str, *, stale: bool = False) -> Key:
+        """Raises NotFound. `stale`: as the server has it, without asking the others."""
+        return self._read(KV + "/" + _path(key), {}, stale, Key)
+
+    def put(self, key: str, value: bytes | str, *, if_revision: int | None = None) -> int:
+        """The revision. With `if_revision`, only if the key's newest put is of that revision, and
+        for 0 only if there is no such key; else ConditionFailed."""
+        data = value.encode() if isinstance(value, str) else value
+        headers = {"Content-Type": "application/octet-stream", **_condition(if_revision)}
+        answer = self._transport.ask(
+            "PUT", KV + "/" + _path(key), content=data, headers=headers, repeat=False
+        )
+        return self._answer(answer, _Written).revision
+
+    def delete(self, key: str, *, if_revision: int | None = None) -> int:
+        """The revision. Raises NotFound, or ConditionFailed."""
+        if if_revision == 0:
+            raise UsageError("a key that does not exist cannot be deleted: leave if_revision out")
+        answer = self._transport.ask(
+            "DELETE", KV + "/" + _path(key), headers=_condition(if_revision), repeat=False
+        )
+        return self._answer(answer, _Written).revision
+
+    def range(
+        self, prefix: str = "", *, limit: int | None = None, stale: bool = False
+    ) -> Iterator[Key]:
+        """Keys that begin with `prefix`, in the order of their bytes; read page by page."""
+        after, left = "", limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(left, PAGE)
+            query = {"prefix": prefix, "limit": size, "after": after or None}
+            page = self._read(KV, query, stale, _Page)
+            yield from page.items
+            left = None if left is None else left - len(page.items)
+            if page.next is None:
+                return
+            after = page.next
+
+    def snapshot(self, prefix: str = "") -> tuple[list[Key], int]:
+        """All keys of one page at one revision: watch from the next one on. At most 1,000."""
+        page = self._read(KV, {"prefix": prefix, "limit": 1000}, False, _Page)
+        if page.next is not None:
+            raise UsageError(f"{prefix!r} has too many keys for one look: use range")
+        return page.items, page.revision
+
+    def watch(self, prefix: str = "", *, first: int | None = None) -> Iterator[KeysChanged]:
+        """What changes from revision `first` on, or from now on; without end, whole revisions.
+
+        Goes on elsewhere when a server goes away. Raises Compacted when part of it is forgotten:
+        then read the keys, and watch from the revision behind that of the answer."""
+        return follow_keys(self._transport, KV, prefix, first)
+
+    def txn(
+        self,
+        compare: Sequence[Mapping[str, Any]],
+        then: Sequence[Mapping[str, Any]],
+        orelse: Sequence[Mapping[str, Any]] = (),
+    ) -> TxnResult:
+        """`then` if all of `compare` hold, else `orelse`, in one revision.
+
+        Each is spelled as in HTTP, but that values are bytes or text:
+        `{"key": "/a", "version": 0}`, `{"put": {"key": "/a", "value": b"1"}}`,
+        `{"delete": {"prefix": "/b/"}}`, `{"get": {"key": "/c"}}`."""
+        body = {
+            "compare": [_spelled(each) for each in compare],
+            "then": [_spelled(each) for each in then],
+            "else": [_spelled(each) for each in orelse],
+        }
+        answer = self._transport.ask("POST", KV + ":txn", body=body, repeat=False)
+        return self._answer(answer, TxnResult)
+
+    def _read(self, path: str, query: dict[str, Any], stale: bool, kind: type[T]) -> T:
+        headers = {} if self._seen is None else {SEEN: self._seen}
+        if stale:
+            query["stale"] = "true"
+        return self._answer(self._transport.ask("GET", path, query=query, headers=headers), kind)
+
+    def _answer(self, answer: httpx.Response, kind: type[T]) -> T:
+        self._note(answer.headers.get(SEEN))
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"the answer about keys is not understood: {error}") from error
+
+    def _note(self, seen: str | None) -> None:
+        """Remembers the newest state; a new history of the cluster replaces the old one."""
+        if seen is None:
+            return
+        old, new = (self._seen or ":0").rpartition(":"), seen.rpartition(":")
+        if old[0] != new[0] or int(new[2]) > int(old[2]):
+            self._seen = seen
+
+
+class OpResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one operation: `deleted` of a delete, `items` and `more` of a get."""
+
+    type: str
+    deleted: int = 0
+    items: list[Key] = []
+    more: bool = False
+
+
+class TxnResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`results` are those of the branch that was taken."""
+
+    revision: int
+    succeeded: bool
+    results: list[OpResult]
+
+
+class _Written(msgspec.Struct):
+    revision: int
+
+
+class _Page(msgspec.Struct):
+    revision: int
+    items: list[Key]
+    next: str | None = None
+
+
+def _path(key: str) -> str:
+    """The key as one segment of a path: dots too, or they would mean folders."""
+    return "".join(chr(b) if b in _SAFE else f"%{b:02X}" for b in key.encode())
+
+
+def _condition(if_revision: int | None) -> dict[str, str]:
+    if if_revision is None:
+        return {}
+    return {"If-None-Match": "*"} if if_revision == 0 else {"If-Match": f'"{if_revision}"'}
+
+
+def _spelled(part: Mapping[str, Any]) -> dict[str, Any]:
+    """With values in base64."""
+    spelled: dict[str, Any] = {}
+    for name, value in part.items():
+        if name == "value":
+            data = value.encode() if isinstance(value, str) else value
+            spelled[name] = base64.b64encode(data).decode()
+        else:
+            spelled[name] = _spelled(value) if isinstance(value, Mapping) else value
+    return spelled

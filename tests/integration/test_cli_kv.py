@@ -1,0 +1,185 @@
+"""The metadata center on the command line and in the client; and the user page, word by word."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_node import TOKEN, Node, published
+
+from grampus.cli import main as cli
+from grampus.cluster.commands import Compact, encode_command
+from grampus.errors import Compacted, ConditionFailed, NotFound, TooLarge
+from grampus.sdk.client import Client
+
+PAGE = Path(__file__).parents[2] / "docs" / "kv.md"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    for name in list(os.environ):
+        if name.startswith("GRAMPUS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GRAMPUS_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
+    with published(tmp_path, tmp_path / "state") as node:
+        yield node
+
+
+@pytest.fixture
+def grampus(node: Node, capsysbinary: pytest.CaptureFixture[bytes]) -> Call:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsysbinary.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main(list(arguments))
+        captured = capsysbinary.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, captured.out.decode(), captured.err.decode()
+
+    return call
+
+
+def test_a_key_is_put_read_and_deleted(grampus: Call) -> None:
+    assert grampus("kv", "put", "/a/b", "one")[:2] == (0, "1\n")
+    assert grampus("kv", "get", "/a/b")[:2] == (0, "one")
+    code, out, _ = grampus("kv", "get", "/a/b", "-o", "json")
+    assert code == 0
+    assert json.loads(out) == {
+        "key": "/a/b", "value": "b25l", "create_revision": 1, "mod_revision": 1, "version": 1,
+        "session": 0,
+    }  # fmt: skip
+    assert grampus("kv", "delete", "/a/b", "-o", "json")[:2] == (0, '{\n  "revision": 2\n}\n')
+    code, out, err = grampus("kv", "get", "/a/b")
+    assert (code, out) == (6, "")
+    assert "there is no key /a/b" in err
+    assert grampus("kv", "delete", "/a/b")[0] == 6
+
+
+def test_a_condition_that_fails_is_code_4(grampus: Call) -> None:
+    assert grampus("kv", "put", "/a", "1", "--if-revision", "0")[:2] == (0, "1\n")
+    code, out, err = grampus("kv", "put", "/a", "1", "--if-revision", "0")
+    assert (code, out) == (4, "")
+    assert "/a exists, at revision 1" in err
+    assert grampus("kv", "put", "/a", "2", "--if-revision", "1")[0] == 0
+    assert grampus("kv", "delete", "/a", "--if-revision", "1")[0] == 4
+    assert grampus("kv", "delete", "/a", "--if-revision", "2")[0] == 0
+    assert grampus("kv", "delete", "/a", "--if-revision", "0")[0] == 2
+
+
+def test_a_value_comes_from_stdin(grampus: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(b"from\nstdin"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert grampus("kv", "put", "/a", "-")[0] == 0
+    assert grampus("kv", "get", "/a")[1] == "from\nstdin"
+    assert grampus("kv", "put", "k" * 600, "x")[0] == 2
+
+
+def test_keys_are_listed(grampus: Call, node: Node) -> None:
+    with Client() as client:
+        client.kv.put("/k/1", b"\xff\xfe")
+        client.kv.put("/k/2", "two\nlines " + "x" * 100)
+        client.kv.put("/other", "")
+    code, out, _ = grampus("kv", "range", "/k/")
+    assert code == 0
+    assert re.fullmatch(
+        r"KEY +REVISION +VERSION +VALUE\n/k/1 +1 +1 +\(2 bytes\)\n/k/2 +2 +1 +two lines x+…\n", out
+    )
+    code, out, _ = grampus("kv", "range", "-o", "json")
+    assert [item["key"] for item in json.loads(out)] == ["/k/1", "/k/2", "/other"]
+    code, out, err = grampus("kv", "range", "/none/")
+    assert (code, out) == (0, "")
+    assert "no key begins with /none/" in err
+
+
+def test_the_client_pages_and_never_reads_back_in_time(node: Node) -> None:
+    with Client() as client:
+        for n in range(7):
+            client.kv.put(f"/k/{n}", str(n))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("grampus.sdk.kv.PAGE", 3)
+            assert [key.key for key in client.kv.range("/k/")] == [f"/k/{n}" for n in range(7)]
+            assert len(list(client.kv.range("/k/", limit=5))) == 5
+        items, revision = client.kv.snapshot("/k/")
+        assert (len(items), revision) == (7, 7)
+        assert client.kv._seen == "h1:7"
+        assert client.kv.get("/k/3", stale=True).value == b"3"
+        with pytest.raises(ConditionFailed) as failed:
+            client.kv.put("/k/1", "", if_revision=9)
+        assert failed.value.revision == 2
+        with pytest.raises(ConditionFailed) as failed:
+            client.kv.put("/none", "", if_revision=9)
+        assert failed.value.revision == 0
+        with pytest.raises(TooLarge):
+            client.kv.put("/k", b"x" * 70_000)
+        for odd in ("..", ".", "a/../b", "é %?#"):
+            client.kv.put(odd, odd)
+            assert client.kv.get(odd).value.decode() == odd
+        with pytest.raises(NotFound):
+            client.kv.delete("/none")
+
+
+def test_the_client_transacts(node: Node) -> None:
+    with Client() as client:
+        compare = [{"key": "/a", "version": 0}]
+        then = [{"put": {"key": "/a", "value": b"\xff"}}, {"get": {"key": "/a"}}]
+        done = client.kv.txn(compare, then)
+        assert (done.succeeded, done.results[1].items[0].value) == (True, b"\xff")
+        done = client.kv.txn(compare, then, [{"delete": {"prefix": "/"}}])
+        assert (done.succeeded, done.results[0].deleted) == (False, 1)
+
+
+def test_the_client_watches(node: Node) -> None:
+    with Client() as client:
+        for n in range(3):
+            client.kv.put("/w/a", str(n))
+        client.kv.put("/x", "")
+        watch = client.kv.watch("/w/", first=2)
+        assert [next(watch).revision for _ in range(2)] == [2, 3]
+        later = threading.Timer(0.05, client.kv.put, ("/w/b", "new"))
+        later.start()
+        (change,) = next(watch).changes
+        assert (change.type, change.key, change.value) == ("put", "/w/b", b"new")
+        later.join()
+        watch.close()  # type: ignore[attr-defined]
+        node.apply([encode_command(Compact(2**60, 2**60))])
+        with pytest.raises(Compacted) as told:
+            next(client.kv.watch("/w/", first=2))
+        assert told.value.first == 6
+
+
+def commands_of(page: str) -> list[tuple[str, str]]:
+    """Each `$ command` of the page's console blocks, with what it says comes out."""
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, out = part.partition("\n")
+            found.append((command, out))
+    return found
+
+
+def test_the_user_page_is_true(node: Node, tmp_path: Path) -> None:
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GRAMPUS_STATE": os.environ["GRAMPUS_STATE"], "HOME": str(tmp_path),
+        "URL": f"{node.url}/api/v1/kv", "TOKEN": TOKEN,
+        "PYTHONPATH": ":".join(sys.path),
+    }  # fmt: skip
+    commands = commands_of(PAGE.read_text())
+    assert len(commands) > 8
+    for command, wanted in commands:
+        done = subprocess.run(
+            ["bash", "-c", command], env=env, capture_output=True, text=True, timeout=30,
+            cwd=tmp_path, check=False,
+        )  # fmt: skip
+        out = done.stdout + done.stderr
+        pattern = re.escape(wanted.strip()).replace("…", ".*")
+        assert re.fullmatch(pattern, out.strip(), re.DOTALL), (command, out, wanted)
