@@ -332,3 +332,34 @@ def test_processes_with_other_hash_seeds_have_the_same_keys() -> None:
     }  # fmt: skip
     assert len(sums) == 1
     assert len(sums.pop()) == 65
+
+
+def test_no_statement_reads_a_whole_table(book: Book) -> None:
+    seen: dict[str, None] = {}
+
+    def note(cursor: object, sql: str, values: object) -> bool:
+        seen[sql] = None
+        return True
+
+    db = book.ledger.database
+    db._connection.exec_trace = note  # type: ignore[assignment]
+    session = book.begin()
+    for n in range(4):
+        book.put(f"/k/{n}", origin=Origin(session, n + 1, n), ephemeral=True)
+    book.ask(Txn(1, (Compare(b"/k/1", "version", "=", 1),), (DeleteOp(b"/k/", b"/l"),), ()))
+    book.ask(Compact(1, 1), End(1, session, ""))
+    book.keys()
+    book.get("/k/1")
+    book.queries.history(0, b"/a", b"/b")
+    db._connection.exec_trace = None
+    statements = [sql for sql in seen if sql.split()[0] in ("SELECT", "UPDATE", "DELETE")]
+    assert len(statements) > 15
+    # One row; bounded by SESSIONS, and only when a session begins; from its beginning, by LIMIT.
+    allowed = ("keyspace", "cluster_session USING COVERING INDEX", "kv_history")
+    for sql in statements:
+        marks = sql.count("?")
+        plan = [row[3] for row in db.query(f"EXPLAIN QUERY PLAN {sql}", [1] * marks)]
+        scans = [line for line in plan if line.startswith("SCAN")]
+        assert all(line.removeprefix("SCAN ").startswith(allowed) for line in scans), (sql, plan)
+        if any("kv_history" in line for line in scans):
+            assert "LIMIT ?" in sql or sql == "DELETE FROM kv_history", sql
