@@ -20,6 +20,7 @@ from grampus import secret_file
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.answers import decode_answers, encode_answers
 from grampus.api.app import create_app
+from grampus.api.encryption import Encryption
 from grampus.api.ports import Ports
 from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
@@ -30,6 +31,8 @@ from grampus.cluster.admission import Admission
 from grampus.cluster.commands import encode_command
 from grampus.cluster.join_desk import JoinDesk
 from grampus.cluster.join_token import PLAIN
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
 from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
@@ -92,11 +95,14 @@ async def run_server(
         stack.callback(folder.close)
         place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
         secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
-        told = _Once(ready)
+        told, encryption = _Once(ready), None
+        if place.encrypted:
+            clock, host = SystemClock(), config.listen.host
+            encryption = Encryption(config.data, place.cluster, config.name, host, clock)
         while True:
             try:
                 async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as opened:
-                    server = await ServerNode.open(config, place, group, opened)
+                    server = await ServerNode.open(config, place, encryption, group, opened)
                     await server.run(told, waits)
             except* Installed as snapshots:
                 log.info("%s: this server opens anew", snapshots.exceptions[0])
@@ -121,14 +127,18 @@ class ServerNode:
         self,
         config: Config,
         place: Place,
+        encryption: Encryption | None,
         group: asyncio.TaskGroup,
         replica: RaftReplica,
         peers: Peers,
         ledger: Ledger,
         reads: Reads,
         readers: Database,
+        keys: ClusterServer,
     ) -> None:
         self._config = config
+        self._keys = keys
+        self._encryption = encryption
         self._place = place
         self._group = group
         self._replica = replica
@@ -162,6 +172,7 @@ class ServerNode:
         cls,
         config: Config,
         place: Place,
+        encryption: Encryption | None,
         group: asyncio.TaskGroup,
         stack: contextlib.AsyncExitStack,
     ) -> ServerNode:
@@ -173,14 +184,18 @@ class ServerNode:
         path = generation.ledger / LEDGER
         ledger = Ledger(path)
         stack.callback(ledger.close)
-        peers = Peers(place.me.id, place.hello, decode_answers, group, place.tls())
+        tls = None if encryption is None else encryption.nodes
+        peers = Peers(place.me.id, place.hello, decode_answers, group, tls)
         stack.callback(peers.close)
         replica = await RaftReplica.open(place.me.id, generation, ledger, peers, light=ledger.light)
         reads = Reads(path)
         stack.callback(reads.close)
         readers = Database.open(path, readonly=True)
         stack.callback(readers.close)
-        return cls(config, place, group, replica, peers, ledger, reads, readers)
+        key_reads = KeyReads(path)
+        stack.callback(key_reads.close)
+        keys = ClusterServer(replica, key_reads, SystemClock(), place.history, os.urandom)
+        return cls(config, place, encryption, group, replica, peers, ledger, reads, readers, keys)
 
     def _make_office(self, blobs: Blobs) -> Office:
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
@@ -237,24 +252,27 @@ class ServerNode:
 
     async def run(self, ready: Callable[[str], None], waits: Callable[[str], None]) -> None:
         """Until cancelled, or until a part of it fails. Raises Installed."""
-        config, group = self._config, self._group
+        config, group, encryption = self._config, self._group, self._encryption
         listener = Server(
             Codec[Message](Message), self._reception, self._reception.greet, group,
             opened=self._reception.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
-            tls=self._place.tls(),
+            tls=None if encryption is None else encryption.nodes,
         )  # fmt: skip
         await listener.start(config.listen.host, config.listen.node_port)
         api = self._api()
         await api.start()
-        discovery.publish(config.state, api.url, self._place.api_token, os.getpid())
+        ca = None if encryption is None else encryption.ca
+        discovery.publish(config.state, api.url, self._place.api_token, os.getpid(), ca)
         replica = group.create_task(self._part(self._replica.run()))
         parts = [
             group.create_task(self._part(work))
             for work in (
                 self._intake.run(),
                 self._office.run(),
+                self._keys.run(),
                 self._say_when_ready(api.url, ready, waits),
                 api.run(),
+                *([] if encryption is None else [encryption.run()]),
             )
         ]
         try:
@@ -267,6 +285,7 @@ class ServerNode:
             if self._failure is None:
                 await self._give_lead_away()
             self._wakes.close()
+            self._keys.close()
             await api.stop()
             await listener.close()
             for task in parts:
@@ -334,12 +353,14 @@ class ServerNode:
             clock=self._clock,
             entropy=os.urandom,
             cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
+            keys=self._keys,
         )
         app = create_app(
             ports, self._wakes, token=self._place.api_token, listen=listen.host,
             token_file=str(self._config.data / "token"),
         )  # fmt: skip
-        return ApiServer(app, listen.host, listen.port)
+        context = None if self._encryption is None else self._encryption.context
+        return ApiServer(app, listen.host, listen.port, context)
 
     def _wake(self, index: int, facts: Sequence[object]) -> None:
         for fact in facts:
