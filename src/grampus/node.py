@@ -120,7 +120,7 @@ class Node:
         self._failed = asyncio.Event()
         # Workers show this to the node port: our own, and those that join with a copy of the file.
         self._credential = secret_of(config.data / WORKER_CREDENTIAL)
-        self._cluster = folder.identity.cluster
+        self._cluster, self._folder_id = folder.identity.cluster, folder.identity.node
         self._token_file = config.data / "token"
         self._token = secret_of(self._token_file)
         self._proposer = Proposer(replica)
@@ -294,7 +294,7 @@ class Node:
             config.data / "worker", name=config.name, slots=config.slots,
             addresses=[(LOOPBACK, port)], blobs=self._blobs,
             credential=self._credential, cluster=self._cluster, group=config.group,
-            warm=config.warm,
+            warm=config.warm, folder_id=self._folder_id,
         )  # fmt: skip
 
     def _admits(self, hello: Hello) -> bool:
@@ -311,6 +311,6 @@ def secret_of(path: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
         if token := path.read_text().strip():
             return token
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = secrets.token_hex(TOKEN_BYTES)
     secret_file.write(path, token.encode() + b"\n")
     return token

@@ -73,6 +73,8 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
     containment: str
     #: True when every containment of earlier incarnations in this folder was seen empty.
     clean: bool
+    #: Random id of its data folder.
+    folder: str = ""
 
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):

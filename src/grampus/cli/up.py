@@ -45,10 +45,7 @@ def up(
 
 
 async def _run(config: Config, detach: bool) -> None:
-    """Runs the node until SIGINT or SIGTERM; a node that was told to stop has done well."""
-    import asyncio
-    import signal
-
+    from grampus.cli.foreground import in_foreground
     from grampus.cli.output import note
     from grampus.node import run_up
 
@@ -61,32 +58,5 @@ async def _run(config: Config, detach: bool) -> None:
                 f" token in {config.data}/token as GRAMPUS_TOKEN or --token-file"
             )
 
-    node = asyncio.current_task()
-    assert node is not None
-    cancel = node.cancel
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        if stopped:
-            note("still stopping: tasks get their grace before they are ended")
-            return
-        stopped = True
-        cancel()
-        note(
-            "stopping: running tasks go on, and are taken over at the next start"
-            if detach
-            else "stopping: running tasks are told to end"
-        )
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
     note(f"starting node {config.name}: data in {config.data}, {config.slots} slots")
-    try:
-        await run_up(config, ready, detach=detach)
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-    if stopped:
-        note("stopped")
+    await in_foreground(run_up(config, ready, detach=detach), detach=detach)

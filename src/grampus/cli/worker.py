@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from grampus.cli.options import Format, Output, Server, TokenFile, connect
+
+if TYPE_CHECKING:
+    from grampus.config import Config
+    from grampus.worker.servers import Address
 
 app = typer.Typer(name="worker", help="The workers of the node or cluster.", no_args_is_help=True)
 
@@ -12,6 +18,82 @@ app = typer.Typer(name="worker", help="The workers of the node or cluster.", no_
 @app.callback()
 def worker() -> None:
     """The workers of the node or cluster."""
+
+
+@app.command()
+def start(
+    data: Annotated[str, typer.Option("--data", metavar="DIR", help="Folder of its own data.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="Its name in the cluster.")],
+    join: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT[,…]", help="Servers to try in turn, as their --listen has them."
+        ),
+    ],
+    group: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Worker group (default: default).")
+    ] = None,
+    slots: Annotated[
+        str | None, typer.Option(metavar="N", help="Tasks at once (default: number of CPUs).")
+    ] = None,
+    token_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File with a join token; once it has joined, none."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="When stopped, leave tasks to the next start.")
+    ] = False,
+) -> None:
+    """Start a worker here.
+
+    It prints `ready NAME` on stdout once a server knows it, and finds the server that leads by
+    itself from then on. Ctrl-C stops it: tasks get their grace and are ended. With --detach, and
+    after a kill -9, tasks that run go on, and the next start in the same folder takes them over.
+    """
+    import asyncio
+    import logging
+
+    from grampus.config import load_config
+    from grampus.rpc.address import node_address
+
+    config = load_config({"data": data, "name": name, "group": group, "slots": slots})
+    servers = [node_address(part.strip()) for part in join.split(",") if part.strip()]
+    shown = _secret(token_file)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_start(config, servers, shown, detach))
+
+
+async def _start(config: Config, servers: list[Address], shown: str, detach: bool) -> None:
+    from grampus.cli.foreground import in_foreground
+    from grampus.cli.output import note
+    from grampus.worker.workshop import run_worker
+
+    def ready() -> None:
+        print(f"ready {config.name}", flush=True)
+
+    note(
+        f"starting worker {config.name}: group {config.group}, {config.slots} slots,"
+        f" data in {config.data}"
+    )
+    work = run_worker(config, servers, shown, ready, detach=detach)
+    await in_foreground(work, detach=detach)
+
+
+def _secret(path: str | None) -> str:
+    """What the file says; "" without one. Raises UsageError."""
+    from pathlib import Path
+
+    from grampus.errors import UsageError
+
+    if path is None:
+        return ""
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if not text:
+        raise UsageError(f"{path} is empty: it should hold a join token")
+    return text
 
 
 @app.command("list")

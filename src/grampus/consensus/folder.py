@@ -10,6 +10,7 @@ import base64
 import fcntl
 import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -20,7 +21,8 @@ from grampus.errors import FolderError
 FORMAT_VERSION = 1
 #: Random bytes that `open` takes for a folder's ids.
 ENTROPY = 30
-_FOLDERS = ("ledger", "log", "blobs", "worker")
+SERVER_PARTS = ("ledger", "log", "blobs", "worker")
+WORKER_PARTS = ("blobs", "worker")
 _IDENTITY = "node.toml"
 _LOCK = "lock"
 #: What a crash while founding may leave, and what a new file system holds.
@@ -58,10 +60,13 @@ class DataFolder:
         self._lock: int | None = lock
 
     @classmethod
-    def open(cls, path: Path, *, machine: str, entropy: bytes) -> DataFolder:
+    def open(
+        cls, path: Path, *, machine: str, entropy: bytes, parts: Sequence[str] = SERVER_PARTS
+    ) -> DataFolder:
         """Takes the folder, and founds it when it is new or empty. Raises FolderError.
 
-        `machine` is the machine id; `entropy` at least `ENTROPY` random bytes, for founding."""
+        `machine` is the machine id; `entropy` at least `ENTROPY` random bytes, for founding;
+        `parts` are the folders in it."""
         if len(entropy) < ENTROPY:
             raise ValueError(f"{ENTROPY} bytes of entropy are needed, not {len(entropy)}")
         path = Path(os.path.abspath(path))
@@ -77,7 +82,7 @@ class DataFolder:
                 else:
                     found = _read(path / _IDENTITY)
                 identity = _settle(path, found, machine)
-                for name in _FOLDERS:
+                for name in parts:
                     (path / name).mkdir(mode=0o700, exist_ok=True)
                 _sync(path)
             except BaseException:

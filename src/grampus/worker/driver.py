@@ -101,7 +101,8 @@ LAST_REPORTS = 3.0
 class Worker:
     """One worker, in `folder` (`DIR/worker`). `addresses` are servers to try in turn.
 
-    `blobs` is the store to use; it may be the server's own when both share a folder.
+    `blobs` is the store to use; it may be the server's own when both share a folder. `folder_id`
+    is the identity of the data folder.
     """
 
     def __init__(
@@ -116,16 +117,17 @@ class Worker:
         cluster: str = "",
         group: str = "default",
         warm: bool = True,
+        folder_id: str = "",
         tls: NodeTls | None = None,
     ) -> None:
         """With `tls` the worker shows its certificate and no `credential`, and keeps it fresh."""
-        self._tls = tls
         self.name, self.slots, self.group = name, slots, group
         self.addresses = list(addresses)
         #: Set while a server knows this worker.
         self.registered = asyncio.Event()
         self._folder = folder
         self._cluster, self._credential = cluster, credential
+        self._folder_id, self._tls = folder_id, tls
         for part in ("", "attempts", "specs", "scratch", "bundles"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
@@ -481,6 +483,7 @@ class Worker:
             os.getpid(),
             warden.containment,
             True,
+            self._folder_id,
         )
 
     def registered_as(self, session: int) -> None:
