@@ -24,7 +24,9 @@ from warden_ground import (
     until,
 )
 
-from grampus.worker.orders import Ended, Stuck
+from grampus.model.run import AttemptState
+from grampus.worker.core.attempt import outcome
+from grampus.worker.orders import Ended, Stuck, Trouble
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.warden_client import WardenFailed
 
@@ -171,3 +173,90 @@ def test_auto_takes_the_pid_namespace_where_it_works(tmp_path: Path) -> None:
         assert ground.client.containment == "pid-namespace"
 
     asyncio.run(tell())
+
+
+def starting_nothing(folder: Path) -> tuple[str, Path]:
+    """A Python that can fork no shim, or no attempt, while the file holds the name of the call."""
+    broken = folder / "broken"
+    broken.write_text("")
+    return interpreter(
+        folder,
+        f"""
+import errno, os
+import grampus.worker.containment as c, grampus.worker.cgroup as g
+def failing(call, name):
+    def tried(*args, **kwargs):
+        if open({str(broken)!r}).read() == name:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return call(*args, **kwargs)
+    return tried
+for kind in (c.PidNamespace, c.Subreaper, g.Cgroup):
+    kind.fork = failing(kind.fork, "fork")
+os.posix_spawn = failing(os.posix_spawn, "spawn")
+""",
+    ), broken
+
+
+@each
+@pytest.mark.parametrize("call", ["fork", "spawn"])
+def test_what_the_machine_cannot_start_now_is_started_later(
+    kind: str, call: str, tmp_path: Path
+) -> None:
+    python, broken = starting_nothing(tmp_path)
+
+    async def story(ground: Ground) -> None:
+        if call == "spawn":  # There is a shim already.
+            ground.sh(9, "true")
+            await ground.ended(9)
+        broken.write_text(call)
+        ground.sh(1, "exit 3")
+        ground.sh(2, "exit 4")
+        ground.sh(3, "exit 5")
+        await until(lambda: troubles(ground) or None, "it is told")
+        assert "Resource temporarily unavailable" in troubles(ground)[0]
+        ground.end(3)
+        assert (await ground.ended(3)).cause == "end"
+        # A worker that comes meanwhile hears of it, and adopts what waits.
+        ground.client.leave()
+        ground.said.clear()
+        await ground.attach()
+        assert [(each.n, each.ended) for each in ground.client.running if each.n < 3] == [
+            (1, False), (2, False)
+        ]  # fmt: skip
+        await until(lambda: troubles(ground) or None, "it is told again")
+        assert ground.count(Ended, 1) == ground.count(Ended, 2) == 0
+        broken.write_text("")
+        assert [(await ground.ended(n)).exit for n in (1, 2)] == [3, 4]
+        await until(lambda: troubles(ground)[-1] == "", "it is over", 15)
+
+    play(story, tmp_path, kind, slots=1, python=python)
+
+
+def test_what_the_machine_cannot_start_for_long_is_given_back_and_charged_to_nobody(
+    tmp_path: Path,
+) -> None:
+    python, broken = starting_nothing(tmp_path)
+    prelude = tmp_path / "prelude.py"
+    prelude.write_text(
+        "import grampus.worker.line as l\nl.PATIENCE, l.AGAIN = 200, 20\n" + prelude.read_text()
+    )
+
+    async def story(ground: Ground) -> None:
+        for n, call in ((1, "fork"), (2, "spawn")):
+            broken.write_text(call)
+            ground.sh(n, "exit 3")
+            end = await ground.ended(n)
+            assert (end.cause, end.exit, end.output) == ("unable", None, False)
+            assert outcome(end, None, False)[0] is AttemptState.CANCELLED
+            # Its slot is free, and whole.
+            broken.write_text("")
+            ground.sh(n + 10, "exit 4")
+            assert (await ground.ended(n + 10)).exit == 4
+        ground.launch(20, "/no/such/program")
+        assert (await ground.ended(20)).cause == "spawn"
+
+    play(story, tmp_path, "subreaper", slots=1, python=python)
+
+
+def troubles(ground: Ground) -> list[str]:
+    return [notice.why for notice in ground.said if isinstance(notice, Trouble)]

@@ -19,7 +19,7 @@ from grampus.testing.world import ProcessLoop, World
 from grampus.worker import orders
 from grampus.worker.warden_client import WardenFailed
 
-Cause = Literal["exit", "timeout", "end", "spawn", "lost"]
+Cause = Literal["exit", "timeout", "end", "spawn", "lost", "unable"]
 #: Seconds that a warden waits for a worker when it has nothing to do and nothing to tell.
 ALONE = 30.0
 
@@ -157,7 +157,7 @@ class Warden:
         if n in self.attempts or any(n == queued.n for queued in self._queue):
             return
         if n in self._seen:
-            self._refuse(n, "spawn", f"number {n} was used before")
+            self._refuse(n, "unable", f"number {n} was used before")
             return
         self._seen.add(n)
         if self.stopping:

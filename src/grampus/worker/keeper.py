@@ -21,7 +21,6 @@ import socket
 import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -31,6 +30,7 @@ from grampus.clock import SystemClock
 from grampus.worker.channel import Channel
 from grampus.worker.containment import Containment
 from grampus.worker.core.seen import Seen
+from grampus.worker.line import AGAIN, Line, Waiting
 from grampus.worker.orders import (
     End,
     Ended,
@@ -43,6 +43,7 @@ from grampus.worker.orders import (
     Started,
     Stuck,
     Taken,
+    Trouble,
 )
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.shim import STUCK_AFTER, Struggling, ended
@@ -87,7 +88,12 @@ class Keeper:
         #: The last one that became free is the first to be used: few shims serve a light load.
         self._free = slots[::-1]
         self._running: dict[int, Slot] = {}
-        self._queue: deque[tuple[Launch, bytes]] = deque()
+        #: The orders of those that run and that nobody wishes to end, by number.
+        self._orders: dict[int, Waiting] = {}
+        self._line = Line(4 * len(slots))
+        #: Why the machine starts nothing, or "", and when that was seen last, in monotonic ms.
+        self._trouble = ""
+        self._troubled_at = 0
         self._seen = Seen()
         #: Ended that no worker has taken, by number, as it is said.
         self._kept: dict[int, bytes] = {}
@@ -166,13 +172,15 @@ class Keeper:
         self._say(
             Ready(self._instance, self._containment.name, len(self._slots), self._inventory())
         )
+        if self._trouble:
+            self._say(Trouble(self._trouble))
         for payload in self._kept.values():
             self._pass_on(payload)
 
     def _inventory(self) -> list[Running]:
         return [
             *(Running(n, slot.number, slot.started, False) for n, slot in self._running.items()),
-            *(Running(launch.n, None, 0, False) for launch, _ in self._queue),
+            *(Running(launch.n, None, 0, False) for launch in self._line),
             *(Running(n, None, 0, True) for n in self._kept),
         ]
 
@@ -247,28 +255,27 @@ class Keeper:
 
     def _launch(self, launch: Launch, payload: bytes) -> None:
         n = launch.n
-        if n in self._running or any(n == queued.n for queued, _ in self._queue):
+        if n in self._running or n in self._line:
             return
         if n in self._seen:
-            self._refuse(n, "spawn", f"number {n} was used before")
+            self._refuse(n, "unable", f"number {n} was used before")
             return
         self._seen.add(n)
         if self._stopping:
             self._refuse(n, "end", "the warden is ending")
         elif not _is_stem(launch.stem):
-            self._refuse(n, "spawn", f"{launch.stem!r} cannot name files")
+            self._refuse(n, "unable", f"{launch.stem!r} cannot name files")
         elif len(self._kept) >= KEPT:
             self._refuse(n, "end", "too many ends wait to be taken")
-        elif len(self._queue) >= 4 * len(self._slots):
-            self._refuse(n, "spawn", "more launches wait than the warden has slots for")
+        elif not self._line.join(Waiting(launch, payload)):
+            self._refuse(n, "unable", "more launches wait than the warden has slots for")
         else:
-            self._queue.append((launch, payload))
             self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self._queue and self._free:
-            launch, payload = self._queue.popleft()
-            slot = self._free.pop()
+        while self._free and (waiting := self._line.take(_ticks())) is not None:
+            launch = waiting.launch
+            slot = self._take_free()
             slot = self._stock.take(launch, slot) or slot
             channel = slot.channel
             if channel is None:
@@ -276,17 +283,35 @@ class Keeper:
                     channel = slot.fork(self._containment, self._lock)
                 except OSError as error:
                     self._free.append(slot)
-                    why = f"cannot make a containment: {error.strerror or error}"
-                    self._refuse(launch.n, "spawn", why)
+                    self._try_again(waiting, f"no shim can be forked: {error.strerror or error}")
                     continue
                 self._adopt(slot, channel)
             now = _ticks()
             due = None if launch.timeout is None else now + launch.timeout + launch.grace + SILENCE
-            slot.start(launch, payload, due)
+            slot.start(launch, waiting.payload, due)
             self._push(channel)
             self._running[launch.n] = slot
+            self._orders[launch.n] = waiting
             slot.started = self._clock.now()
             self._say(Started(launch.n, slot.number, slot.started), HOLD)
+
+    def _take_free(self) -> Slot:
+        """The newest one; one with a shim, if there is any: to fork one may fail."""
+        for i in range(len(self._free) - 1, -1, -1):
+            if self._free[i].channel is not None:
+                return self._free.pop(i)
+        return self._free.pop()
+
+    def _try_again(self, waiting: Waiting, why: str) -> None:
+        """The machine could not start it: nobody's fault, and it may be able to soon."""
+        if not self._trouble:
+            log(f"{waiting.launch.stem} cannot be started, and is tried again: {why}")
+            self._say(Trouble(why))
+        self._trouble, self._troubled_at = why, _ticks()
+        if self._stopping or not self._line.put_back(waiting, self._troubled_at):
+            self._refuse(waiting.launch.n, "unable", why)
+        else:
+            self._after(AGAIN, self._serve_queue)
 
     def _adopt(self, slot: Slot, channel: Channel) -> None:
         self._watch(channel.fileno(), lambda: self._hear_shim(slot))
@@ -297,7 +322,7 @@ class Keeper:
         if channel.waiting:
             self._after(1, lambda: self._push(channel))
 
-    def _refuse(self, n: int, cause: Literal["spawn", "end"], error: str) -> None:
+    def _refuse(self, n: int, cause: Literal["unable", "end"], error: str) -> None:
         end = Ended(n, self._clock.now(), cause, None, error, 0, 0, False)
         self._tell_end(n, self._encode(end))
 
@@ -305,13 +330,10 @@ class Keeper:
         slot = self._running.get(n)
         if slot is not None:
             assert slot.launch is not None
+            self._orders.pop(n, None)
             self._halt(slot, slot.launch.grace)
-            return
-        for i, (queued, _) in enumerate(self._queue):
-            if queued.n == n:
-                del self._queue[i]
-                self._refuse(n, "end", "ended before it was started")
-                return
+        elif self._line.remove(n):
+            self._refuse(n, "end", "ended before it was started")
 
     def _halt(self, slot: Slot, grace: int) -> None:
         slot.halt(grace)
@@ -321,12 +343,12 @@ class Keeper:
         slot.due = due if slot.due is None else min(due, slot.due)
 
     def _stop(self, grace: int, why: str) -> None:
-        if self._running or self._queue:
+        if self._running or len(self._line):
             log(f"ending {len(self._running)} attempts: {why}")
         self._stopping = True
         self._hang_up()
-        while self._queue:
-            launch, _ = self._queue.popleft()
+        self._orders.clear()
+        for launch in self._line.clear():
             self._refuse(launch.n, "end", "ended before it was started")
         for slot in self._running.values():
             assert slot.launch is not None
@@ -345,13 +367,17 @@ class Keeper:
                 self._release(slot)
                 if isinstance(slot, WarmSlot):
                     self._stock.give_back(slot, answer.exit)
-                self._tell_end(answer.n, payload)
+                order = self._orders.pop(answer.n, None)
+                if answer.cause == "unable" and order is not None:
+                    self._try_again(order, answer.error)
+                else:
+                    self._tell_end(answer.n, payload)
             else:
                 slot.due = _ticks() + STUCK_AFTER + SILENCE
                 self._complain(slot)
         if channel.closed:
             self._lose(slot, "its shim died")
-        elif self._queue:
+        elif self._line:
             self._serve_queue()
 
     def _complain(self, slot: Slot) -> None:
@@ -383,6 +409,7 @@ class Keeper:
                 self._stock.lost(slot)
             if launch is not None:
                 del self._running[launch.n]
+                self._orders.pop(launch.n, None)
                 kept = slot.keep(launch.stem)
                 end = ended(launch.n, self._clock.now(), "lost", None, kept)
                 self._tell_end(launch.n, self._encode(end))
@@ -429,9 +456,13 @@ class Keeper:
             if slot.due is not None and slot.due <= now and not slot.lost:
                 self._lose(slot, "its shim has fallen silent")
         self._stock.beat()
+        if self._trouble and now - self._troubled_at >= _BEAT:
+            self._trouble = ""
+            log("attempts can be started again")
+            self._say(Trouble(""))
 
     def _give_up_waiting(self) -> None:
-        if self._worker is not None or self._stopping or self._running or self._queue:
+        if self._worker is not None or self._stopping or self._running or self._line:
             return
         patience = UNTOLD if self._kept else ALONE
         if _ticks() - self._alone_since >= patience:

@@ -100,8 +100,9 @@ class Ended(Struct, frozen=True, array_like=True, tag="ended"):
     n: int
     at: int
     #: `exit`: the process ended by itself. `timeout`, `end`: the warden ended it, or it obeyed
-    #: TERM. `spawn`: it could not be started, `error` says why. `lost`: its shim died.
-    cause: Literal["exit", "timeout", "end", "spawn", "lost"]
+    #: TERM. `lost`: its shim died. It was not started, and `error` says why: `spawn`, by what it
+    #: asks for; `unable`, by this machine, which was tried again and again.
+    cause: Literal["exit", "timeout", "end", "spawn", "lost", "unable"]
     #: Exit code, -signal, or None when it was not started or is lost.
     exit: int | None
     error: str
@@ -119,5 +120,11 @@ class Stuck(Struct, frozen=True, array_like=True, tag="stuck"):
     pids: list[int]
 
 
+class Trouble(Struct, frozen=True, array_like=True, tag="trouble"):
+    """This machine cannot start attempts now, and is asked again and again. "": it can."""
+
+    why: str
+
+
 Order = Launch | End | Taken | Shutdown
-Notice = Ready | Started | Ended | Stuck
+Notice = Ready | Started | Ended | Stuck | Trouble

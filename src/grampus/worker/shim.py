@@ -10,6 +10,7 @@ It hears `Launch` and `Halt`, and answers `Ended` (ready to be passed on) and `S
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -41,6 +42,11 @@ _RESET = {
     *(signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN),
     *(signal.SIGTTOU, signal.SIGALRM, signal.SIGCONT),
 }
+#: Errors that say what the machine lacks now, not what is wrong with the order.
+_LACK = (
+    *(errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO),
+)
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
 
 
@@ -191,18 +197,19 @@ class Shim:
         try:
             self._files.prepare()
         except OSError as error:
-            self._refuse(launch, f"cannot make its output files: {error}")
+            self._refuse(launch, f"cannot make its output files: {error}", ours=True)
             return
         try:
             os.chdir(launch.cwd)
         except (OSError, ValueError) as error:
-            self._refuse(launch, f"cannot enter the folder {launch.cwd!r}: {_reason(error)}")
+            why = f"cannot enter the folder {launch.cwd!r}: {_reason(error)}"
+            self._refuse(launch, why, _is_lack(error))
             return
         try:
             pid = self._spawn(launch)
         except (OSError, ValueError) as error:
             program = launch.argv[0] if launch.argv else ""
-            self._refuse(launch, f"cannot start {program!r}: {_reason(error)}")
+            self._refuse(launch, f"cannot start {program!r}: {_reason(error)}", _is_lack(error))
             return
         self._attempt = Attempt(launch, pid, _ticks())
 
@@ -219,9 +226,11 @@ class Shim:
             setsigdef=_RESET,
         )
 
-    def _refuse(self, launch: Launch, error: str) -> None:
+    def _refuse(self, launch: Launch, error: str, ours: bool) -> None:
+        """`ours`: the order was fine, the machine was not."""
         os.chdir("/")
-        self._answer(Ended(launch.n, self._clock.now(), "spawn", None, error, 0, 0, False))
+        cause: Literal["unable", "spawn"] = "unable" if ours else "spawn"
+        self._answer(Ended(launch.n, self._clock.now(), cause, None, error, 0, 0, False))
 
     # The end
 
@@ -329,6 +338,10 @@ def locate(program: str, path: str | None) -> str:
         if os.access(found, os.X_OK) and os.path.isfile(found):
             return found
     raise FileNotFoundError(2, f"no such program in PATH ({path})")
+
+
+def _is_lack(error: OSError | ValueError) -> bool:
+    return isinstance(error, OSError) and error.errno in _LACK
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -83,6 +83,9 @@ def outcome(ended: Ended, stop: str | None, stopping: bool) -> tuple[AttemptStat
             return AttemptState.LOST, "the warden ended it"
         case "spawn":
             return AttemptState.FAILED, f"it could not be started: {ended.error}"
+        case "unable":
+            # Nobody's fault and no loss either: nothing of it has ever run.
+            return AttemptState.CANCELLED, f"this machine could not start it: {ended.error}"
         case "lost":
             why = f": {ended.error}" if ended.error else ""
             return AttemptState.LOST, f"the process that watched over it died{why}"
