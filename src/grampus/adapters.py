@@ -124,6 +124,11 @@ class NodeStatus:
 
     def connected(self) -> Mapping[int, WorkerLoad]:
         return {
-            session: WorkerLoad() if load is None else WorkerLoad(load.cpu, load.memory)
+            session: WorkerLoad(
+                containment=self._roster.containments.get(session),
+                cpu=None if load is None else load.cpu,
+                memory=None if load is None else load.memory,
+                trouble="" if load is None else load.trouble,
+            )
             for session, load in self._roster.loads.items()
         }

@@ -176,11 +176,13 @@ class Ack(Struct, frozen=True, array_like=True, tag="ack"):
 
 
 class Load(Struct, frozen=True, array_like=True, tag="load"):
-    """CPU in percent of the machine and free memory in bytes."""
+    """How the worker is: CPU in percent of the machine, free memory in bytes."""
 
     session: int
     cpu: int
     memory: int
+    #: Why it can start nothing, or "".
+    trouble: str = ""
 
 
 class Forget(Struct, frozen=True, array_like=True, tag="forget"):

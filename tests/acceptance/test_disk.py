@@ -17,6 +17,12 @@ from grampus.sdk.client import Client
 from tests.acceptance.node import Ground, until
 
 ONE = "workflow: one\ntasks: {a: {shell: 'true'}}\n"
+#: Its template is rendered by its own process, which finds it in a file.
+RICH = """
+workflow: one
+params: {word: {default: deep}}
+tasks: {a: {shell: "echo {{ params.word | upper }}", max_lost: 0}}
+"""
 LARGE = """
 from grampus import task, workflow
 
@@ -127,6 +133,35 @@ def test_a_task_that_fills_the_disk_ends_and_others_go_on_after_it(
     with ground.up(), ground.client() as client:
         assert client.start("one", wait=True).state is RunState.SUCCEEDED
         client.wait(run, timeout=20)
+
+
+def test_a_worker_without_room_says_so_and_its_tasks_wait(tmp_path: Path, disk: Path) -> None:
+    """The ledger has room, the worker has none: nothing fails, and nothing is tried in vain."""
+    ground = Ground(tmp_path)
+    with ground.up():
+        pass
+    (ground.data / "worker").rename(tmp_path / "aside")
+    (ground.data / "worker").symlink_to(disk)
+    with ground.up() as node, ground.client() as client:
+        client.apply(ground.write("one.yaml", RICH))
+        fill(disk / "junk")
+        run, later = client.submit("one").id, client.submit("one").id
+        worker = until(lambda: next((w for w in client.workers() if w.trouble), None))
+        assert "No space left" in worker.trouble
+        assert "ALARM: this worker cannot start attempts" in node.said()
+        third = client.submit("one").id
+        [task] = until(lambda: [t for t in client.explain(third).tasks if t.reasons])
+        assert [reason.code for reason in task.reasons] == ["worker-troubled"]
+        assert [reason.code for t in client.explain(run).tasks for reason in t.reasons] == [
+            "worker-troubled",
+            "starting",
+        ]
+        assert "TROUBLED" in ground.cli("worker", "list").stdout
+        (disk / "junk").unlink()
+        for each in (run, later, third):
+            assert client.wait(each, timeout=20).state is RunState.SUCCEEDED
+            assert [len(task.attempts) for task in client.tasks(each)] == [1]
+        until(lambda: not any(w.trouble for w in client.workers()))
 
 
 def test_a_read_only_disk_is_one_line(tmp_path: Path, disk: Path) -> None:

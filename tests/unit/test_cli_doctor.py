@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from grampus.cli import checkup
-from grampus.cli.checkup import Finding, check_machine, probe
+from grampus.cli.checkup import check_machine, probe
+from grampus.cli.finding import Finding
 from grampus.cli.main import main
 from grampus.config import load_config
 

@@ -74,12 +74,19 @@ def test_what_the_machine_cannot_do_now_is_tried_again(
     assert each.process is not None
 
 
-def test_in_the_end_it_is_lost_with_the_reason(
+def test_in_the_end_it_is_given_back_with_the_reason_and_the_worker_is_in_trouble(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chores_module, "WAITS", (0,))
     monkeypatch.setattr(chores_module, "FETCH_TIMEOUT", 0.001)
-    failed = asyncio.run(made(tmp_path).prepare(held(1, "aaaaaaaaaaaa")))
+    chores = made(tmp_path)
+    assert chores.trouble() == ""
+    failed = asyncio.run(chores.prepare(held(1, "aaaaaaaaaaaa")))
     assert isinstance(failed, PrepareFailed)
-    assert failed.state is AttemptState.LOST
+    # Nothing of it has run: whether here or elsewhere, it is tried again at nobody's expense.
+    assert failed.state is AttemptState.CANCELLED
     assert "No such file" in failed.error
+    assert "No such file" in chores.trouble()
+    (tmp_path / "specs").mkdir()
+    assert chores.trouble() == ""
+    assert list((tmp_path / "specs").iterdir()) == []

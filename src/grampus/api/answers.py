@@ -121,4 +121,6 @@ def worker_answer(view: WorkerView, load: WorkerLoad | None) -> WorkerAnswer:
         connected=load is not None,
         cpu=load.cpu if load else None,
         memory=load.memory if load else None,
+        containment=load.containment if load else None,
+        trouble=load.trouble if load else "",
     )

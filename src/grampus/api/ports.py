@@ -145,6 +145,10 @@ class WorkerLoad(Struct, frozen=True):
     cpu: int | None = None
     #: Free bytes.
     memory: int | None = None
+    #: How it contains its attempts: `pid-namespace`, `cgroup` or `subreaper`.
+    containment: str | None = None
+    #: Why it can start nothing, or "".
+    trouble: str = ""
 
 
 class Status(Protocol):

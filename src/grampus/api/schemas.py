@@ -421,6 +421,11 @@ class WorkerAnswer(Answer):
     connected: bool = Field(description="It talks to this server now.")
     cpu: int | None = Field(description="Percent of the machine; null when not known.")
     memory: int | None = Field(description="Free bytes; null when not known.")
+    containment: str | None = Field(
+        description="What holds the processes of an attempt together there: `pid-namespace`,"
+        " `cgroup` or `subreaper`; null when it is not connected."
+    )
+    trouble: str = Field(description="Why it can start nothing now; empty when it can.")
 
 
 class WorkerList(Answer):

@@ -1,7 +1,7 @@
 """The probes of `grampus doctor`. Each looks at one thing and says what it found, and what to do.
 
 Rule: a probe that breaks is a finding, never an end; none takes longer than a few seconds, and none
-leaves anything behind.
+leaves anything behind. A node that runs is asked by `checkup_node`.
 """
 
 from __future__ import annotations
@@ -11,42 +11,33 @@ import os
 import platform
 import resource
 import shutil
-import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
-from msgspec import Struct
-
+from grampus.cli.checkup_node import look_at_node, look_at_ports
+from grampus.cli.finding import Finding
 from grampus.config import Config
 from grampus.errors import GrampusError
 from grampus.worker import cgroup
 from grampus.worker.cgroup import Cgroup
 from grampus.worker.containment import Containment, PidNamespace, Subreaper
 
-State = Literal["ok", "warn", "fail"]
 _GIB = 1 << 30
 _SYNCS = 20
 #: 2024-01-01: no clock of a machine that runs this is before it.
 _TOO_EARLY = 1_704_067_200_000
 
 
-class Finding(Struct, frozen=True):
-    name: str
-    state: State
-    found: str
-    advice: str = ""
-
-
 def check_machine(config: Config) -> list[Finding]:
     """All probes, in the order in which people read them."""
     probes: list[Callable[[Config], Finding]] = [
         *(_versions, _kernel, _containment, _pid_namespaces, _user_namespaces, _cgroup, _ptrace),
-        *(_warm, _clock, _disk, _fsync, _files, _node, _ports),
+        *(_warm, _clock, _disk, _fsync, _files, look_at_node, look_at_ports),
     ]
     return [_guarded(probe, config) for probe in probes]
 
@@ -55,7 +46,7 @@ def _guarded(probe: Callable[[Config], Finding], config: Config) -> Finding:
     try:
         return probe(config)
     except (OSError, ValueError, GrampusError) as error:
-        name = probe.__name__.strip("_").replace("_", " ")
+        name = probe.__name__.removeprefix("look_at_").strip("_").replace("_", " ")
         return Finding(name, "warn", f"cannot be looked at: {error}")
 
 
@@ -272,40 +263,6 @@ def _files(config: Config) -> Finding:
     if soft < need:
         return Finding("open files", "warn", found, f"ulimit -n {max(need, 1024)}")
     return Finding("open files", "ok", found)
-
-
-# The node
-
-
-def _running(config: Config) -> str | None:
-    """The address of the node that this user runs at the configured port."""
-    from grampus.sdk.discovery import nodes
-
-    port = str(config.listen.port)
-    return next((n.url for n in nodes(config.state) if n.url.rpartition(":")[2] == port), None)
-
-
-def _node(config: Config) -> Finding:
-    url = _running(config)
-    return Finding("node", "ok", f"runs at {url}" if url else "does not run")
-
-
-def _ports(config: Config) -> Finding:
-    if config.listen.port == 0:
-        return Finding("ports", "ok", "any free ones are taken")
-    if _running(config):
-        return Finding("ports", "ok", f"{config.listen} belongs to your node")
-    host = config.listen.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in (config.listen.port, config.listen.node_port):
-        with socket.socket(family) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((host, port))
-            except OSError as error:
-                found = f"port {port} cannot be had: {error.strerror}"
-                return Finding("ports", "fail", found, "choose another: grampus up --listen")
-    return Finding("ports", "ok", f"{config.listen.port} and {config.listen.node_port} are free")
 
 
 def _read(path: str) -> str | None:

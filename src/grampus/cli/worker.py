@@ -119,8 +119,15 @@ def list_(
     rows = []
     for each in workers:
         state = each.state if each.connected or each.state != "LIVE" else "SILENT"
+        if each.trouble:
+            state = "TROUBLED"
         cpu = "" if each.cpu is None else f"{each.cpu}%"
         memory = "" if each.memory is None else f"{each.memory / 2**30:.1f} GiB"
         slots = f"{each.busy}/{each.slots}"
-        rows.append((each.name, state, each.group, slots, cpu, memory, ago(each.since, now)))
-    table(("NAME", "STATE", "GROUP", "BUSY", "CPU", "FREE MEMORY", "SINCE"), rows)
+        contained = each.containment or ""
+        since = ago(each.since, now)
+        rows.append((each.name, state, each.group, slots, cpu, memory, contained, since))
+    table(("NAME", "STATE", "GROUP", "BUSY", "CPU", "FREE MEMORY", "CONTAINMENT", "SINCE"), rows)
+    for each in workers:
+        if each.trouble:
+            note(f"{each.name} starts nothing, and tries again: {each.trouble}")

@@ -17,7 +17,13 @@ from typing import Protocol
 from grampus.clock import Clock
 from grampus.errors import ProtocolError, Refused, ServerUnreachable
 from grampus.master.blob_desk import BlobDesk
-from grampus.master.core.events import Happening, WorkerConnected, WorkerGone, WorkerSynced
+from grampus.master.core.events import (
+    Happening,
+    WorkerConnected,
+    WorkerGone,
+    WorkerSynced,
+    WorkerTroubled,
+)
 from grampus.master.intake import Intake
 from grampus.protocol import (
     BULK_FRAME,
@@ -88,6 +94,8 @@ class Roster:
         self._bulk: dict[str, Peer] = {}
         self._names: dict[int, str] = {}
         self._loads: dict[int, Load] = {}
+        #: How each contains its attempts, by session.
+        self._containments: dict[int, str] = {}
 
     # -- the door -------------------------------------------------------------------------------
 
@@ -129,7 +137,7 @@ class Roster:
                     self.office.happened([WorkerSynced(message.session, tuple(message.missing))])
                 case Load():
                     if session is not None:
-                        self._loads[session] = message
+                        self._load(session, message)
                 case _:
                     raise ProtocolError(f"{type(message).__name__} is not for a server")
         if reports:
@@ -137,6 +145,12 @@ class Roster:
             if any(report.session != session for report in reports):
                 raise ProtocolError("a report of another session")
             self._intake.put(connection, reports)
+
+    def _load(self, session: int, load: Load) -> None:
+        before = self._loads.get(session)
+        self._loads[session] = load
+        if before is None or before.trouble != load.trouble:
+            self.office.happened([WorkerTroubled(session, load.trouble)])
 
     async def request(self, connection: Peer, message: Message) -> Message:
         match message:
@@ -152,6 +166,7 @@ class Roster:
         if session is not None and self._control.get(session) is connection:
             del self._control[session]
             self._loads.pop(session, None)
+            self._containments.pop(session, None)
             self.office.happened([WorkerGone(session)])
             log.info("worker %s is disconnected: %s", self._names.get(session), reason)
         for name, bulk in list(self._bulk.items()):
@@ -181,6 +196,7 @@ class Roster:
         self._control[answer] = connection
         self._sessions[connection] = answer
         self._names[answer] = message.name
+        self._containments[answer] = message.containment
         if old is not None and old is not connection:
             self._sessions.pop(old, None)
             old.close("the worker has connected anew")
@@ -228,3 +244,8 @@ class Roster:
     def loads(self) -> Mapping[int, Load | None]:
         """By session, for those that are connected."""
         return {session: self._loads.get(session) for session in self._control}
+
+    @property
+    def containments(self) -> Mapping[int, str]:
+        """By session, for those that are connected: how they contain their attempts."""
+        return self._containments

@@ -23,10 +23,12 @@ Code = Literal[
     "retry-due",  # a later try waits for its moment
     "run-waits",  # the run has not begun, or is paused: see the run's own reasons
     "no-worker",  # no worker is in its group
+    "worker-troubled",  # workers of its group cannot start anything now: a full disk, no process
     "worker-silent",  # workers of its group, or the one that runs it, do not answer
     "too-big",  # no worker of its group has so many slots
     "no-free-slot",  # all slots of its group are taken, or too few are free
     "behind-others",  # others in its group's line come first
+    "given-ahead",  # its worker has it, and no free slot for it yet
     "starting",  # its start is being committed, or its worker has not begun it yet
     "running",
     "task-finished",

@@ -107,8 +107,8 @@ def _standing(
 
 def _occupants(db: Database, graphs: Graphs) -> tuple[Occupant, ...]:
     found = []
-    for session, run, index, attempt, slots, started, workflow, version in db.query(
-        "SELECT a.session, a.run, a.task, a.attempt, a.slots, a.started, r.workflow, r.version"
+    for session, n, run, index, attempt, slots, started, workflow, version in db.query(
+        "SELECT a.session, a.n, a.run, a.task, a.attempt, a.slots, a.started, r.workflow, r.version"
         " FROM attempt a JOIN run r ON r.id = a.run"
         " WHERE a.ended IS NULL ORDER BY a.session, a.n LIMIT ?",
         (MOST_LIVE,),
@@ -116,5 +116,5 @@ def _occupants(db: Database, graphs: Graphs) -> tuple[Occupant, ...]:
         graph = graphs.get(db, workflow, version)
         assert graph is not None
         name = graph.tasks[index].name
-        found.append(Occupant(session, run, name, attempt, slots, started))
+        found.append(Occupant(session, n, run, name, attempt, slots, started))
     return tuple(found)

@@ -52,6 +52,7 @@ class Occupant(Struct, frozen=True):
     """A live attempt of any run: it takes slots of its session."""
 
     session: int
+    n: int
     run: str
     task: str
     attempt: int

@@ -263,6 +263,10 @@ class Worker(Struct, frozen=True, kw_only=True):
     cpu: int | None = None
     #: Free bytes.
     memory: int | None = None
+    #: What holds the processes of an attempt together there; None when it is not connected.
+    containment: str | None = None
+    #: Why it can start nothing now, or "".
+    trouble: str = ""
 
 
 class TaskResult(Struct, frozen=True, kw_only=True):

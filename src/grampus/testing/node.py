@@ -28,6 +28,7 @@ from grampus.testing.log import Disk, SimLog
 from grampus.testing.warden import Machine, SimWardenClient
 from grampus.testing.wire import Port
 from grampus.testing.world import ProcessLoop, World
+from grampus.worker import condition as worker_condition
 from grampus.worker import driver as worker_driver
 from grampus.worker import link as worker_link
 from grampus.worker.driver import Worker
@@ -72,7 +73,7 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
         (worker_driver, "WardenClient", Client),
         (worker_driver, "WorkerCore", Core),
         (worker_driver, "Link", Noise),
-        (worker_driver, "LoadAverage", _NoLoad),
+        (worker_condition, "LoadAverage", _NoLoad),
         (worker_driver, "boot_id", machine.boot_id),
         (worker_driver, "machine_id", lambda: "machine"),
         (worker_link, "random", world.rng),

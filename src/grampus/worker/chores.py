@@ -1,15 +1,19 @@
 """What an attempt needs around its process: bundle and inputs before it, its result after it.
 
 Everything that is at hand is done at once, in the same turn of the loop; the rest is awaited in
-a task. What a server must give is asked for again and again, and what this machine cannot do now
-(its disk is full) is tried again, within a bound; then the attempt is LOST.
+a task. What a server must give is asked for again and again, within a bound; then the attempt is
+LOST. What this machine cannot do now (its disk is full) is tried again within the same bound; then
+the attempt is given back, at nobody's expense, and until the machine is able again the worker is in
+trouble, and gets no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -28,6 +32,8 @@ log = logging.getLogger("grampus.worker")
 
 #: Bundle and inputs of an attempt must be there after so many seconds.
 FETCH_TIMEOUT = 120.0
+#: Bytes that can be written where the disk is not full.
+ROOM = 1 << 18
 #: Between two tries, in seconds; the last one repeats.
 WAITS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -60,6 +66,28 @@ class Chores:
         self._bundles = bundles
         self._exchange = exchange
         self._results = results
+        #: What this machine could not do, until it can, and for whom it is tried.
+        self._trouble = ""
+        self._troubled: set[int] = set()
+
+    def trouble(self) -> str:
+        """Why this machine prepares nothing, or ""."""
+        if self._trouble and not self._troubled and self._has_room():
+            self._trouble = ""
+        return self._trouble
+
+    def _has_room(self) -> bool:
+        probe = Path(self._place.specs) / ".room"
+        try:
+            with open(probe, "wb") as file:
+                file.write(os.urandom(ROOM))
+            probe.unlink()
+        except OSError as error:
+            self._trouble = str(error)
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+            return False
+        return True
 
     def prepare_now(self, held: Held) -> bool | PrepareFailed:
         """True when it can be launched; False when something has to be fetched first."""
@@ -88,16 +116,21 @@ class Chores:
                     except OSError as error:
                         if not trouble:
                             log.warning("%s cannot be prepared yet: %s", held.stem, error)
-                        trouble = f": {error}"
+                        trouble = self._trouble = str(error)
+                        self._troubled.add(held.n)
                         await asyncio.sleep(wait)
         except TimeoutError:
-            pass
+            if trouble:
+                text = f"this machine could not prepare it: {trouble}"
+                return PrepareFailed(held.n, AttemptState.CANCELLED, text)
         except BadBundle as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
         except GrampusError as error:
             text = f"bundle or inputs could not be fetched: {error}"
             return PrepareFailed(held.n, AttemptState.LOST, text)
-        text = f"it could not be prepared within {FETCH_TIMEOUT:g} s{trouble}"
+        finally:
+            self._troubled.discard(held.n)
+        text = f"it could not be prepared within {FETCH_TIMEOUT:g} s"
         return PrepareFailed(held.n, AttemptState.LOST, text)
 
     async def _gather(self, held: Held) -> None:

@@ -28,7 +28,6 @@ from grampus.protocol import (
     Forget,
     Goodbye,
     Kill,
-    Load,
     Message,
     ReadLog,
     Register,
@@ -39,6 +38,7 @@ from grampus.worker import orders
 from grampus.worker.blobs import Exchange
 from grampus.worker.bundles import Bundles
 from grampus.worker.chores import Chores, Held
+from grampus.worker.condition import Condition
 from grampus.worker.core.attempt import UNLAUNCHED
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.events import (
@@ -78,7 +78,6 @@ from grampus.worker.environment import task_environment
 from grampus.worker.identity import boot_id, machine_id
 from grampus.worker.journal import Journal
 from grampus.worker.link import Link
-from grampus.worker.load import LoadAverage
 from grampus.worker.logs import Logs
 from grampus.worker.results import Results
 from grampus.worker.warden_client import WardenClient, WardenFailed
@@ -143,6 +142,7 @@ class Worker:
             Exchange(blobs, self._ask),
             Results(folder / "attempts", self._logs, blobs),
         )
+        self._condition = Condition(self._chores.trouble)
         self._journal = Journal.open(folder / JOURNAL)
         self._core = WorkerCore(slots)
         self._clock = SystemClock()
@@ -456,7 +456,10 @@ class Worker:
                     events.append(WardenStarted(n, at))
                 case orders.Stuck(n, pids):
                     events.append(WardenStuck(n, tuple(pids)))
+                case orders.Trouble(why):
+                    self._condition.warden = why
                 case orders.Ready():
+                    self._condition.warden = ""
                     for running in notice.running:
                         if (known := self._held.get(running.n)) is not None:
                             known.slot = running.slot
@@ -549,14 +552,15 @@ class Worker:
         return await self._link.ask(message, within)
 
     async def _report_load(self) -> None:
-        load, count = LoadAverage(), 0
+        count = 0
         while True:
             await asyncio.sleep(LOAD_SAMPLE)
-            load.sample()
+            changed = self._condition.sample()
             count += 1
             session = self._core.session
-            if count % LOAD_EVERY == 0 and self._link is not None and session is not None:
-                self._link.send(Load(session, *load.average()))
+            due = changed or count % LOAD_EVERY == 0
+            if due and self._link is not None and session is not None:
+                self._link.send(self._condition.report(session))
 
 
 def _needs(spec: bytes) -> tuple[int, bool]:

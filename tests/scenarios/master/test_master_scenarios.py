@@ -3,6 +3,7 @@ came.
 
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
     worker w1 slots=2 [group=g] | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
+    worker-troubled w1 disk full | worker-able w1
     submit r1 [priority=N] | cancel r1 | wait 10s | clock-back 1s | office
     explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
@@ -20,7 +21,12 @@ from typing import Any
 
 import pytest
 
-from grampus.master.core.events import WorkerConnected, WorkerGone, WorkerSynced
+from grampus.master.core.events import (
+    WorkerConnected,
+    WorkerGone,
+    WorkerSynced,
+    WorkerTroubled,
+)
 from grampus.master.core.explain import explain
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import SendAssign
@@ -158,6 +164,8 @@ class Stage(World):
                 self.pending.append(WorkerGone(self.session_of(words[0])))
             case "worker-back":
                 self.pending.append(WorkerConnected(self.session_of(words[0])))
+            case "worker-troubled" | "worker-able":
+                self.pending.append(WorkerTroubled(self.session_of(words[0]), " ".join(words[1:])))
             case "submit":
                 priority = int(options.get("priority", 0))
                 self.propose(

@@ -93,10 +93,25 @@ class WorkerSynced(Struct, frozen=True):
     missing: tuple[int, ...]
 
 
+class WorkerTroubled(Struct, frozen=True):
+    """The worker says why it can start nothing; "" when it can again."""
+
+    session: int
+    why: str
+
+
 class Stopping(Struct, frozen=True):
     """The server is being stopped: start nothing more."""
 
 
 Happening = (
-    Fact | Loaded | RunLoaded | Declined | WorkerConnected | WorkerGone | WorkerSynced | Stopping
+    Fact
+    | Loaded
+    | RunLoaded
+    | Declined
+    | WorkerConnected
+    | WorkerGone
+    | WorkerSynced
+    | WorkerTroubled
+    | Stopping
 )

@@ -14,7 +14,7 @@ from grampus.master.core.placement import Place
 from grampus.master.core.scheduler import Scheduler
 from grampus.model.run import FINAL_RUN, FINAL_TASK, AttemptState, RunState, TaskState
 from grampus.runs.explanation import Explanation, Reason, TaskExplanation
-from grampus.runs.standing import Standing, TaskStanding
+from grampus.runs.standing import Standing, TaskStanding, Tried
 from grampus.runs.story import listed, span
 
 #: Names in a list.
@@ -113,7 +113,7 @@ def _task(
         text = f"{task.name} is {task.state}{f': {task.reason}' if task.reason else ''}"
         yield Reason(code="task-finished", text=text, since=task.ended)
     elif task.state == TaskState.RUNNING:
-        yield from _live(scheduler, task, now)
+        yield from _live(scheduler, standing, task, now)
     else:
         if task.state == TaskState.WAITING and task.waits:
             yield _upstream(task)
@@ -148,7 +148,9 @@ def _retry(task: TaskStanding, now: int) -> Reason:
     return Reason(code="retry-due", text=text, until=task.due)
 
 
-def _live(scheduler: Scheduler | None, task: TaskStanding, now: int) -> Iterator[Reason]:
+def _live(
+    scheduler: Scheduler | None, standing: Standing, task: TaskStanding, now: int
+) -> Iterator[Reason]:
     last = task.last
     assert last is not None
     place = None if scheduler is None else scheduler.places.get(last.session)
@@ -160,7 +162,15 @@ def _live(scheduler: Scheduler | None, task: TaskStanding, now: int) -> Iterator
             "It is adopted when the worker is back; if that never comes, declare it lost"
         )
         yield Reason(code="worker-silent", text=text, since=since, names=(last.worker,))
+    elif place is not None and place.trouble and last.state == AttemptState.STARTING:
+        yield _troubled([place], task)
     if last.state == AttemptState.STARTING:
+        if scheduler is not None and place is not None:
+            live = scheduler.live.get(place.session, {})
+            before = sum(attempt.slots for n, attempt in live.items() if n < last.n)
+            if before + task.slots > place.slots:
+                yield _given_ahead(standing, place, task, last, now)
+                return
         ago = span(max(now - last.started, 0))
         text = f"{task.name}/{last.attempt} was given to {last.worker} {ago} ago"
         yield Reason(code="starting", text=text, since=last.started, names=(last.worker,))
@@ -168,6 +178,20 @@ def _live(scheduler: Scheduler | None, task: TaskStanding, now: int) -> Iterator
     since = last.running or last.started
     text = f"{task.name}/{last.attempt} runs on {last.worker} for {span(max(now - since, 0))}"
     yield Reason(code="running", text=text, since=since, names=(last.worker,))
+
+
+def _given_ahead(
+    standing: Standing, place: Place, task: TaskStanding, last: Tried, now: int
+) -> Reason:
+    before = [o for o in standing.occupants if o.session == place.session and o.n < last.n]
+    holders = [f"{o.run}/{o.task}" for o in before]
+    by = f", behind {listed(holders, MOST_NAMES)}" if holders else ""
+    text = (
+        f"{task.name}/{last.attempt} was given to {place.worker} {span(max(now - last.started, 0))}"
+        f" ago, ahead of a free slot: it waits there for one{by}, and is given back if that lasts"
+    )
+    names = tuple(holders[:MOST_NAMES])
+    return Reason(code="given-ahead", text=text, since=last.started, names=names)
 
 
 def _placement(
@@ -183,14 +207,17 @@ def _placement(
         return
     group = [place for place in scheduler.places.values() if place.group == task.group]
     there = [place for place in group if place.connected]
+    able = [place for place in there if place.is_able]
     if not group:
         yield _no_worker(scheduler, task)
     elif not there:
         yield _silent(group, task, now)
-    elif task.slots > max(place.slots for place in there):
-        yield _too_big(group, there, task)
+    elif not able:
+        yield _troubled(there, task)
+    elif task.slots > max(place.slots for place in able):
+        yield _too_big(group, able, task)
     elif not _is_retrying(task, now):
-        yield from _busy(scheduler, standing, there, task, count)
+        yield from _busy(scheduler, standing, able, task, count)
 
 
 def _no_worker(scheduler: Scheduler, task: TaskStanding) -> Reason:
@@ -211,6 +238,14 @@ def _silent(group: list[Place], task: TaskStanding, now: int) -> Reason:
     text = f"group {task.group}: {what} silent: {listed(ways, MOST_NAMES)}"
     names = tuple(sorted(place.worker for place in group)[:MOST_NAMES])
     return Reason(code="worker-silent", text=text, since=max(times, default=None), names=names)
+
+
+def _troubled(there: list[Place], task: TaskStanding) -> Reason:
+    ways = [f"{place.worker}: {place.trouble}" for place in there]
+    what = "its worker starts" if len(there) == 1 else "its workers start"
+    text = f"group {task.group}: {what} nothing now, and tries again ({listed(ways, MOST_NAMES)})"
+    names = tuple(place.worker for place in there[:MOST_NAMES])
+    return Reason(code="worker-troubled", text=text, names=names)
 
 
 def _too_big(group: list[Place], there: list[Place], task: TaskStanding) -> Reason:

@@ -27,6 +27,8 @@ class Place:
         self.connected = False
         #: Since when it is not connected, as far as this master knows.
         self.silent_since: int | None = None
+        #: Why it can start nothing, or "".
+        self.trouble = ""
         #: When its live attempts were started, oldest first.
         self._born: dict[int, int] = {}
         #: How long attempts took, in ms, on a moving average; long until it is known to be short.
@@ -46,6 +48,10 @@ class Place:
         oldest = next(iter(self._born.values()), now)
         # After a clock was set back an age is below 0: then nobody knows it.
         return self.slots if self._span < SHORT and 0 <= now - oldest < 2 * SHORT else 0
+
+    @property
+    def is_able(self) -> bool:
+        return self.connected and not self.trouble
 
     def free(self, now: int) -> int:
         return self.slots + self.ahead(now) - self.busy

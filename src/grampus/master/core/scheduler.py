@@ -23,6 +23,7 @@ from grampus.master.core.events import (
     WorkerConnected,
     WorkerGone,
     WorkerSynced,
+    WorkerTroubled,
 )
 from grampus.master.core.placement import Place, place_group
 from grampus.master.core.queue import ReadyQueue
@@ -152,6 +153,9 @@ class Scheduler:
                     self._sync_at.pop(event.session, None)
             case WorkerSynced():
                 self._assign_again(event)
+            case WorkerTroubled():
+                if place := self.places.get(event.session):
+                    place.trouble = event.why
             case Declined():
                 self._declined(event)
             case RunLoaded():
@@ -283,7 +287,7 @@ class Scheduler:
     def _place(self, now: int) -> tuple[StartAttempts, ...]:
         chosen: dict[tuple[int, str], list[tuple[int, int]]] = {}
         for group in self.queue.groups():
-            places = [p for p in self.places.values() if p.connected and p.group == group]
+            places = [p for p in self.places.values() if p.group == group and p.is_able]
             for place, task in place_group(self.queue, group, places, STARTS_PER_TURN, now):
                 chosen.setdefault((place.session, task.run), []).append((task.index, task.attempt))
                 key = (task.run, task.index, task.attempt)

@@ -63,7 +63,8 @@ class Prepared(Struct, frozen=True):
 
 
 class PrepareFailed(Struct, frozen=True):
-    """`n` cannot be launched: FAILED is the declaration's fault, LOST is ours."""
+    """`n` cannot be launched: FAILED is the declaration's fault, LOST is ours, and CANCELLED is
+    nobody's: it is to be tried again, here or elsewhere."""
 
     n: int
     state: AttemptState
