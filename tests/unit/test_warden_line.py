@@ -40,6 +40,14 @@ def test_what_was_tried_in_vain_keeps_its_place_and_lets_others_pass() -> None:
     assert line.take(1_000 + AGAIN) is first
 
 
+def test_only_what_was_never_tried_is_called_back() -> None:
+    line = Line(4)
+    assert line.put_back(waiting(1), 0)
+    line.join(waiting(2))
+    assert [line.recall(n) for n in (1, 2, 3)] == [False, True, False]
+    assert numbers(line) == [1]
+
+
 def test_it_is_given_up_in_the_end() -> None:
     line, one, now, tries = Line(1), waiting(1), 5_000, 0
     while line.put_back(one, now):

@@ -120,6 +120,10 @@ class Warden:
                     self._refuse(n, "end", "ended before it was started")
                 if n in self.attempts:
                     self._halt(self.attempts[n], "end", self.attempts[n].launch.grace)
+            case orders.Recall(n):
+                for launch in [launch for launch in self._queue if launch.n == n]:
+                    self._queue.remove(launch)
+                    self._refuse(n, "unable", "no slot became free for it")
             case orders.Taken(numbers):
                 for n in numbers:
                     self._kept.pop(n, None)

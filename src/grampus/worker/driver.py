@@ -68,6 +68,7 @@ from grampus.worker.core.instructions import (
     LogLine,
     Prepare,
     ReadResult,
+    Recall,
     Record,
     Renew,
     Send,
@@ -291,6 +292,9 @@ class Worker:
             case End(n):
                 if self._warden is not None:
                     self._warden.send(orders.End(n))
+            case Recall(n):
+                if self._warden is not None:
+                    self._warden.send(orders.Recall(n))
             case Forgo(numbers):
                 if self._warden is not None:
                     self._warden.send(orders.Taken(list(numbers)))

@@ -38,6 +38,7 @@ from grampus.worker.orders import (
     Notice,
     Order,
     Ready,
+    Recall,
     Running,
     Shutdown,
     Started,
@@ -199,6 +200,9 @@ class Keeper:
                     self._launch(order, payload)
                 case End(n):
                     self._end(n)
+                case Recall(n):
+                    if self._line.recall(n):
+                        self._refuse(n, "unable", "no slot became free for it")
                 case Taken(numbers):
                     for n in numbers:
                         self._kept.pop(n, None)

@@ -76,6 +76,11 @@ class Line:
                 return True
         return False
 
+    def recall(self, n: int) -> bool:
+        """As `remove`, but not what the machine could not start: that stays until its end."""
+        tried = any(each.launch.n == n and each.failed is not None for each in self._line)
+        return not tried and self.remove(n)
+
     def clear(self) -> list[Launch]:
         """Empties it, and says who waited."""
         left = list(self)

@@ -51,6 +51,12 @@ class End(Struct, frozen=True, array_like=True, tag="end"):
     n: int
 
 
+class Recall(Struct, frozen=True, array_like=True, tag="recall"):
+    """Give `n` back if it waits for a slot: Ended, `unable`. Else ignored."""
+
+    n: int
+
+
 class Shutdown(Struct, frozen=True, array_like=True, tag="shutdown"):
     """End every attempt within `grace` at most, report each, then exit."""
 
@@ -126,5 +132,5 @@ class Trouble(Struct, frozen=True, array_like=True, tag="trouble"):
     why: str
 
 
-Order = Launch | End | Taken | Shutdown
+Order = Launch | End | Recall | Taken | Shutdown
 Notice = Ready | Started | Ended | Stuck | Trouble

@@ -1,8 +1,9 @@
 """Reads the worker's transcripts: blocks of events, `----`, and what the core said to them.
 
 A block is one step. Its lines are events (see `_event`), or `+MS`, which lets time pass and rings
-the alarm if it is due. Lines that start with `#` are remarks. `core SLOTS` starts with a new core,
-`killed` with one that knows what the one before has written down.
+the alarm if it is due, or `-MS`, which sets the clock back. Lines that start with `#` are remarks.
+`core SLOTS` starts with a new core, `killed` with one that knows what the one before has written
+down.
 `pytest tests/scenarios --rewrite` writes down what came; the diff is the review.
 """
 
@@ -76,8 +77,8 @@ class _Player:
             elif line == "killed":
                 self._inherit()
                 fresh = True
-            elif line.startswith("+"):
-                self._now += int(line[1:])
+            elif line[0] in "+-":
+                self._now += int(line)
                 if self._alarm_at is not None and self._alarm_at <= self._now:
                     self._alarm_at = None
                     events.append(e.Alarm())
@@ -178,6 +179,8 @@ def _spell(instruction: i.Instruction, now: int) -> str:
             return f"launch   {n}"
         case i.End(n):
             return f"end      {n}"
+        case i.Recall(n):
+            return f"recall   {n}"
         case i.ReadResult(n, _):
             return f"read     {n}"
         case i.Drop(n):

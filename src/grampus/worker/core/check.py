@@ -33,6 +33,9 @@ def check(core: WorkerCore) -> None:
         )
     assert all(n in core.seen for n in core.outbox.numbers()), "a report of a number never seen"
     assert not set(stages) & set(core.outbox.numbers()), "an attempt is both live and reported over"
+    assert set(core.parked()) <= {
+        n for n, stage in stages.items() if stage in UNLAUNCHED | {Stage.LAUNCHED}
+    }, "what runs or reads its result does not wait to be started"
     assert core.session is not None or not stages, "an attempt without a session"
     if core.warden and not (core.stopping or core.orphaned):
         first = core.slots.line()[:1]

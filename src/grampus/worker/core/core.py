@@ -47,6 +47,7 @@ from grampus.worker.core.instructions import (
     LogLine,
     Prepare,
     ReadResult,
+    Recall,
     Record,
     Renew,
     Send,
@@ -60,6 +61,8 @@ from grampus.worker.orders import Ended, Running
 
 #: An attempt that is over sooner is reported once, not twice.
 RUNNING_DELAY = 50
+#: What was assigned ahead of a free slot and has waited for one so long is given back.
+AHEAD_PATIENCE = 1_000
 #: Attempts that may wait for slots.
 LINE_LIMIT = 1_000
 
@@ -89,6 +92,8 @@ class WorkerCore:
         self._revision = -1
         #: RUNNING to be reported, by number, with the time.
         self._untold: dict[int, int] = {}
+        #: Since when they wait to be started, by number, in the order of their coming.
+        self._parked: dict[int, int] = {}
         self._synced: Synced | None = None
         self._now = 0
         self._out: list[Instruction] = []
@@ -125,12 +130,17 @@ class WorkerCore:
         memory.outbox = self.outbox.reports()
         return memory
 
+    def parked(self) -> list[int]:
+        """What waits to be started, and was not called back yet."""
+        return list(self._parked)
+
     def step(self, now: int, events: Iterable[Event]) -> list[Instruction]:
         """Takes in what happened until `now` and says what to do about it, in order."""
         self._now = now
         for event in events:
             self._react(event)
         self._place()
+        self._give_back()
         self._speak()
         self._set_alarm()
         if self._taken:
@@ -232,6 +242,7 @@ class WorkerCore:
             n, event.slots, work.run, work.task, work.attempt, event.shell, work.bundle
         )
         attempt = self.attempts[n] = Attempt(record, work)
+        self._parked[n] = self._now
         if self.stopping:
             error = "the worker was stopped"
             self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
@@ -341,6 +352,7 @@ class WorkerCore:
         self.warden, self._instance = True, instance
         if same and self._opened_for == instance:
             self.orphaned = False
+        self._parked = dict.fromkeys(self._parked, self._now)
         found = {known.n: known for known in running}
         for attempt in list(self.attempts.values()):
             if attempt.stage not in WITH_WARDEN:
@@ -369,6 +381,7 @@ class WorkerCore:
         if attempt.stage is Stage.INHERITED:
             self.slots.hold(attempt.n, attempt.record.slots)
             attempt.stage = Stage.LAUNCHED
+            self._parked[attempt.n] = self._now
         if known.started:
             self._started(attempt.n, known.started)
         if attempt.stop is not None:
@@ -392,6 +405,7 @@ class WorkerCore:
         attempt = self.attempts.get(n)
         if attempt is not None and attempt.stage is Stage.LAUNCHED:
             attempt.stage, attempt.started = Stage.RUNNING, at
+            self._parked.pop(n, None)
             self._untold[n] = self._now + RUNNING_DELAY
 
     def _ended(self, ended: Ended) -> None:
@@ -402,6 +416,7 @@ class WorkerCore:
         if attempt.stage not in WITH_WARDEN:
             return
         attempt.ended = ended
+        self._parked.pop(ended.n, None)
         if attempt.closed:
             self._forget(attempt)
         elif ended.cause == "exit" and (ended.output or (ended.exit != 0 and ended.stderr > 0)):
@@ -448,6 +463,7 @@ class WorkerCore:
 
     def _remove(self, attempt: Attempt) -> None:
         del self.attempts[attempt.n]
+        self._parked.pop(attempt.n, None)
         self.slots.leave(attempt.n)
         self._untold.pop(attempt.n, None)
         if attempt.ended is not None:
@@ -500,6 +516,35 @@ class WorkerCore:
             attempt.stage = Stage.PREPARING
             self._out.append(Prepare(n, attempt.invocation))
 
+    def _give_back(self) -> None:
+        """Whoever waits here behind something long would be better off elsewhere, or in its place
+        in the queue. Whether the warden has started it already, only the warden knows."""
+        if not self._may_give_back():
+            return
+        if any(attempt.closed for attempt in self.attempts.values()):
+            # The ledger counts on a slot that is not free yet: it would come again at once.
+            self._parked = dict.fromkeys(self._parked, self._now)
+            return
+        for n, since in list(self._parked.items()):
+            if self._now < since:
+                self._parked[n] = self._now  # A clock was set back.
+                continue
+            if self._now < since + AHEAD_PATIENCE:
+                return
+            del self._parked[n]
+            attempt = self.attempts[n]
+            if attempt.stage is Stage.WAITING:
+                error = "given back: no slot became free for it"
+                self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
+                self._place()  # A smaller one may have stood behind it.
+            elif attempt.stage is Stage.LAUNCHED:
+                self._out.append(Recall(n))
+            else:
+                self._parked[n] = self._now  # It is being prepared, in a slot of its own.
+
+    def _may_give_back(self) -> bool:
+        return bool(self._parked) and self.warden and not (self.stopping or self.orphaned)
+
     def _speak(self) -> None:
         """Synced goes before the reports that it was made with: they are news, it is the state."""
         if not self.connected or self.session is None:
@@ -527,6 +572,8 @@ class WorkerCore:
         wanted = None
         if self.connected:
             dues = list(self._untold.values())
+            if self._may_give_back():
+                dues.append(next(iter(self._parked.values())) + AHEAD_PATIENCE)
             due = self.outbox.next_due(self._now)
             wanted = min(dues if due is None else [*dues, due], default=None)
         if wanted != self.alarm:

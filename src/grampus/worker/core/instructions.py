@@ -36,6 +36,12 @@ class End(Struct, frozen=True):
     n: int
 
 
+class Recall(Struct, frozen=True):
+    """Tell the warden to give `n` back if it has not started it."""
+
+    n: int
+
+
 class ReadResult(Struct, frozen=True):
     """Read what `n` left behind; answered by ResultRead, unless dropped."""
 
@@ -77,5 +83,16 @@ class LogLine(Struct, frozen=True):
 
 
 Instruction = (
-    Record | Prepare | Launch | End | ReadResult | Forgo | Renew | Send | Drop | SetAlarm | LogLine
+    Record
+    | Prepare
+    | Launch
+    | End
+    | Recall
+    | ReadResult
+    | Forgo
+    | Renew
+    | Send
+    | Drop
+    | SetAlarm
+    | LogLine
 )
