@@ -47,8 +47,11 @@ class Space:
             for h, c in zip(held, action.compares, strict=True)
         )
         branch = action.then if yes else action.otherwise
-        results = tuple(self._simple(part, revision) for part in branch)
-        return Decided(yes, self.revision, results)
+        results = [self._simple(part, revision) for part in branch]
+        alone = (
+            Got(r.value, r.mod) if isinstance(r, Got) else Wrote(None, r.existed) for r in results
+        )
+        return Decided(yes, self.revision, tuple(alone))
 
     def _simple(self, action: Get | Put | Delete, revision: int) -> Got | Wrote:
         held = self.held.get(action.key)

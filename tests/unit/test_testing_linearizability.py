@@ -236,6 +236,7 @@ def test_what_is_bad_for_certain_counts_beside_what_is_undecided() -> None:
         (op(2, 1, Get(X), Got(A)), "returned before it was called"),
         (op(0, 1, Get(X), Wrote(1)), "of another kind"),
         (op(0, 1, Txn((), (Put(X, A),)), Decided(True, 1, (Got(A),))), "do not fit the branch"),
+        (op(0, 1, Txn((), (Get(X),)), Decided(True, 1, (Got(A, 1, 1),))), "revision of its own"),
     ],
 )
 def test_a_malformed_history_is_an_error_of_its_recorder(

@@ -61,13 +61,14 @@ class Got(Struct, frozen=True):
     value: bytes | None
     #: Revision of the key's last change; 0 where it does not exist.
     mod: int | None = None
-    #: Revision of the whole key space when it was read.
+    #: Revision of the whole key space when it was read; None inside a transaction, which has it.
     at: int | None = None
 
 
 class Wrote(Struct, frozen=True):
     """Answer to a put, or to a delete: if nothing was there, `revision` is not a new one."""
 
+    #: None inside a transaction, which has it.
     revision: int | None = None
     existed: bool | None = None
 
@@ -128,8 +129,13 @@ def check_form(operation: Operation) -> None:
     if isinstance(operation.action, Txn) and isinstance(operation.result, Decided):
         branch = operation.action.then if operation.result.succeeded else operation.action.otherwise
         answers = [Got if isinstance(part, Get) else Wrote for part in branch]
-        if operation.result.results and answers != [type(r) for r in operation.result.results]:
+        results = operation.result.results
+        if results and answers != [type(part) for part in results]:
             raise ValueError(f"the answers do not fit the branch: {describe(operation)}")
+        if any(isinstance(part, Got) and part.at is not None for part in results) or any(
+            isinstance(part, Wrote) and part.revision is not None for part in results
+        ):
+            raise ValueError(f"a part has a revision of its own: {describe(operation)}")
 
 
 def shown(data: bytes | None) -> str:
