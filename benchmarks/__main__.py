@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", "log")
+NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", "log", "kv")
 
 
 def main() -> None:
