@@ -274,6 +274,7 @@ class Node:
             entropy=os.urandom,
             cluster=self._cluster_face,
             keys=self._keys,
+            barrier=self._replica.read_barrier,
         )
         app = create_app(
             ports, self._wakes, token=self._token, listen=listen.host,

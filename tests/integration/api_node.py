@@ -204,6 +204,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot)),
         keys=keys,
+        barrier=log.read_barrier,
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -58,6 +58,10 @@ class BlobPort:
             yield piece
 
 
+async def no_barrier() -> None:
+    """Its ledger has everything at once."""
+
+
 class NoCluster:
     """Nobody asks it here."""
 
@@ -171,6 +175,7 @@ class Node:
             entropy=os.urandom,
             cluster=NoCluster(),
             keys=self.keys,
+            barrier=no_barrier,
         )
         app = create_app(ports, self.wakes, token=TOKEN, listen="127.0.0.1")
         self.server = ApiServer(app, "127.0.0.1", self._port)

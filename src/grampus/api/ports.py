@@ -5,7 +5,7 @@ Rule: the API reads through `Reads`, changes through `Propose`, and knows nobody
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -200,5 +200,7 @@ class Ports:
     #: So many random bytes.
     entropy: Callable[[int], bytes]
     cluster: Cluster
+    #: After it, a read sees whatever was answered before. Raises NoQuorum.
+    barrier: Callable[[], Awaitable[None]]
     #: The metadata center of this server.
     keys: ClusterServer

@@ -293,9 +293,11 @@ WRITES = ("stopped", "unknown-outcome")
 
 def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: the problems that a route may answer with, besides those that any may."""
-    every = ("unauthorized", "method-not-allowed", "misdirected", "overloaded", "internal")
+    every = (
+        "unauthorized", "method-not-allowed", "misdirected", "overloaded", "no-quorum", "internal"
+    )  # fmt: skip
     told: dict[int | str, dict[str, Any]] = {}
-    for kind in (*kinds, *every):
+    for kind in dict.fromkeys((*kinds, *every)):
         status, title = KINDS[kind]
         before = told.get(status)
         text = f"{before['description']}; or `{kind}`: {title}" if before else f"`{kind}`: {title}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
@@ -43,6 +43,21 @@ def only_known_parameters(request: Request) -> None:
                 for name in unknown
             ]
         )
+
+
+async def settled(
+    request: Request,
+    stale: Annotated[
+        bool,
+        Query(
+            description="What this server has now, as it may be without a majority; else the read "
+            "sees everything that was answered before it was asked for."
+        ),
+    ] = False,
+) -> None:
+    """Waits until this server has what others have answered. Raises NoQuorum."""
+    if not stale:
+        await ports_of(request).barrier()
 
 
 TheShared = Annotated[Shared, Depends(shared_of)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from grampus.api.answers import respond, worker_answer
 from grampus.api.problems import HttpProblem, responses
 from grampus.api.schemas import Health, WorkerList
-from grampus.api.state import ThePorts, TheShared
+from grampus.api.state import ThePorts, TheShared, settled
 
 router = APIRouter()
 
@@ -17,7 +17,8 @@ router = APIRouter()
     operation_id="listWorkers",
     summary="List workers",
     response_model=WorkerList,
-    responses=responses("invalid-input"),
+    responses=responses("no-quorum", "invalid-input"),
+    dependencies=[Depends(settled)],
     tags=["workers"],
 )
 async def list_workers(ports: ThePorts) -> Response:

@@ -42,8 +42,12 @@ def everything(
     server: Server = None,
     token_file: TokenFile = None,
     ca: Authority = None,
+    stale: Annotated[
+        bool,
+        typer.Option("--stale", help="Read what one server has, though no majority may be there."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
 ) -> None:
-    ctx.obj = Globals(server, token_file, ca)
+    ctx.obj = Globals(server, token_file, ca, stale)

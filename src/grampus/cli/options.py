@@ -47,7 +47,14 @@ DataFolder = Annotated[
 class Globals:
     """What was said before the command's name; the command's own options win."""
 
-    def __init__(self, server: str | None, token_file: str | None, ca: str | None = None) -> None:
+    def __init__(
+        self,
+        server: str | None,
+        token_file: str | None,
+        ca: str | None = None,
+        stale: bool = False,
+    ) -> None:
+        self.stale = stale
         self.server = server
         self.token_file = token_file
         self.ca = ca
@@ -69,7 +76,9 @@ def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> C
     from grampus.config import load_config
     from grampus.sdk.client import Client
 
-    return Client(config=load_config(connect_flags(ctx, server, token_file)))
+    before = ctx.find_root().obj
+    stale = isinstance(before, Globals) and before.stale
+    return Client(config=load_config(connect_flags(ctx, server, token_file)), stale=stale)
 
 
 def meant(client: Client, text: str) -> Run:

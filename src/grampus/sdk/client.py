@@ -84,12 +84,14 @@ class Client:
         token: str | None = None,
         timeout: float = TIMEOUT,
         config: Config | None = None,
+        stale: bool = False,
     ) -> None:
-        """`server`: URLs to try in turn. `timeout`: seconds for a request to be answered."""
+        """`server`: URLs to try in turn. `timeout`: seconds for a request to be answered. `stale`:
+        reads show what the server that answers has, also when no majority is there."""
         if config is None:
             config = load_config({"server": server})
         addresses = find(config.state, config.server, token, config.token_file, ca=config.ca)
-        self._transport = Transport(addresses, timeout)
+        self._transport = Transport(addresses, timeout, stale)
         self._clock = SystemClock()
         #: The metadata center.
         self.kv = Keys(self._transport)

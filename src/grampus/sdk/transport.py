@@ -69,10 +69,12 @@ class _ProblemDocument(msgspec.Struct):
 
 
 class Transport:
-    """`timeout` is in seconds: for a request to be answered, by whichever address."""
+    """`timeout` is in seconds: for a request to be answered, by whichever address. `stale`: reads
+    may show what one server has, as it is without a majority."""
 
-    def __init__(self, addresses: Sequence[Address], timeout: float) -> None:
+    def __init__(self, addresses: Sequence[Address], timeout: float, stale: bool = False) -> None:
         self._addresses = list(addresses)
+        self._stale = stale
         self._timeout = timeout
         self._clock = SystemClock()
         #: By the file of the authority that they trust.
@@ -118,7 +120,8 @@ class Transport:
         until = self._clock.ticks() + PATIENCE_MS
         others = len(self._addresses) - 1
         while True:
-            answer = self._send(method, path, _present(query), content, sent, repeat)
+            asked = self._asked(method, path, query)
+            answer = self._send(method, path, asked, content, sent, repeat)
             if answer.is_success or (absent and answer.status_code == 404):
                 return answer
             try:
@@ -160,7 +163,7 @@ class Transport:
             request = http.build_request(
                 "GET",
                 address.url + path,
-                params=_present(query),
+                params=self._asked("GET", path, query),
                 headers={**_authority(address), **(headers or {})},
                 timeout=httpx.Timeout(left, read=silence),
             )
@@ -239,6 +242,13 @@ class Transport:
                 return answer
         raise unreachable(tried)
 
+    def _asked(self, method: str, path: str, query: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The parameters that have a value; and that a read may be stale, where one can say so."""
+        asked = {key: value for key, value in (query or {}).items() if value is not None}
+        if self._stale and method == "GET" and "/cluster" not in path:
+            asked["stale"] = "true"
+        return asked
+
     def _share(self, deadline: int, addresses: int) -> float:
         return max((deadline - self._clock.ticks()) / 1000 / addresses, 0.05)
 
@@ -309,10 +319,6 @@ def _of_kind(document: _ProblemDocument, text: str) -> GrampusError | None:
 def _retry_after(answer: httpx.Response) -> int:
     text = answer.headers.get("Retry-After", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 1
-
-
-def _present(query: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {key: value for key, value in (query or {}).items() if value is not None}
 
 
 def _authority(address: Address) -> dict[str, str]:

@@ -354,6 +354,7 @@ class ServerNode:
             entropy=os.urandom,
             cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
             keys=self._keys,
+            barrier=self._replica.read_barrier,
         )
         app = create_app(
             ports, self._wakes, token=self._place.api_token, listen=listen.host,
