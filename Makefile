@@ -37,7 +37,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) install -c constraints.txt -e '.[dev,demo]'
 	@touch $@ $(VENV)/demo.stamp
 
-$(VENV)/raft.stamp: $(wildcard raft/src/*.rs) raft/Cargo.toml raft/pyproject.toml raft/grampus_raft.pyi | $(VENV)/dev.stamp
+$(VENV)/raft.stamp: $(wildcard raft/src/*.rs raft/src/*/*.rs) raft/Cargo.toml raft/pyproject.toml raft/grampus_raft.pyi | $(VENV)/dev.stamp
 	@test -n "$(CARGO)" || { echo "grampus_raft needs Rust $(RUST) or newer, and there is none: get it from https://rustup.rs, then say: make raft" >&2; exit 2; }
 	@echo "Building and testing grampus_raft (a minute or two, once) ..."
 	@cd raft && PATH="$(dir $(CARGO)):$$PATH" cargo test -q --no-default-features

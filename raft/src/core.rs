@@ -3,9 +3,10 @@
 //!
 //! Between `ready()` and `advance()` raft-rs must not be changed, but the driver may still be
 //! applying what it got before: `advance_apply` waits here for `advance()` then.
+mod leader;
+
 use crate::caught::caught;
 use crate::conf::{self, Members};
-use crate::entry;
 use crate::fail::{wrong, Fail, Result};
 use crate::log::LogTail;
 use crate::message;
@@ -129,68 +130,6 @@ impl Core {
             && m.index > raft.raft_log.last_index()
     }
 
-    /// Appends one entry each, all or none. (index of the first, term)
-    pub fn propose(&mut self, items: &[&[u8]]) -> Result<(u64, u64)> {
-        self.no_turn_open()?;
-        if items.is_empty() {
-            return wrong("nothing is proposed");
-        }
-        let entries: Result<Vec<Entry>> = items.iter().map(|data| entry::proposal(data)).collect();
-        self.append(entries?)
-    }
-
-    pub fn propose_conf_change(
-        &mut self,
-        changes: &[(i32, u64)],
-        transition: i32,
-        context: &[u8],
-    ) -> Result<(u64, u64)> {
-        self.no_turn_open()?;
-        let change = conf::change(changes, transition)?;
-        self.must_lead()?;
-        // raft-rs would put an empty entry in the place of a change that it cannot take.
-        if self.node.raft.has_pending_conf() {
-            return Err(Fail::Dropped(
-                "an earlier change of members is not applied yet".into(),
-            ));
-        }
-        conf::check(&change, self.node.raft.prs())?;
-        let data = protobuf::Message::write_to_bytes(&change)
-            .map_err(|e| Fail::Value(format!("cannot encode the change: {e}")))?;
-        self.append(vec![Entry {
-            entry_type: EntryType::EntryConfChangeV2,
-            data: data.into(),
-            context: context.to_vec().into(),
-            ..Default::default()
-        }])
-    }
-
-    /// RawNode::propose() takes one entry; several in one message are appended together.
-    fn append(&mut self, entries: Vec<Entry>) -> Result<(u64, u64)> {
-        self.must_lead()?;
-        let raft = &mut self.node.raft;
-        if let Some(to) = raft.lead_transferee {
-            return Err(Fail::Dropped(format!(
-                "leadership is being transferred to {to}"
-            )));
-        }
-        let first = raft.raft_log.last_index() + 1;
-        let message = Message {
-            msg_type: MessageType::MsgPropose,
-            from: raft.id,
-            entries: entries.into(),
-            ..Default::default()
-        };
-        match raft.step(message) {
-            Ok(()) => Ok((first, raft.term)),
-            Err(Error::ProposalDropped) => Err(Fail::Dropped(format!(
-                "{} bytes of proposals wait for their commit",
-                raft.uncommitted_size()
-            ))),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     pub fn apply_conf_change(&mut self, kind: i32, data: &[u8]) -> Result<Members> {
         let change = conf::decode_change(kind, data)?;
         let conf_state = self.node.apply_conf_change(&change)?;
@@ -205,34 +144,6 @@ impl Core {
             }
         }
         Ok(conf::to_members(&conf_state))
-    }
-
-    /// raft-rs drops a read request silently in the cases that are answered false here.
-    pub fn read_index(&mut self, context: &[u8]) -> Result<bool> {
-        self.no_turn_open()?;
-        let raft = &self.node.raft;
-        if context.is_empty() {
-            // No peer would confirm it.
-            return wrong("a read needs a context");
-        }
-        if raft.read_only.pending_read_index.contains_key(context) {
-            return wrong("a read with this context is under way");
-        }
-        if !self.leads() || !raft.commit_to_current_term() {
-            return Ok(false);
-        }
-        self.node.read_index(context.to_vec());
-        Ok(true)
-    }
-
-    pub fn transfer_leader(&mut self, to: u64) -> Result<()> {
-        self.no_turn_open()?;
-        let members = self.node.raft.prs().conf().to_conf_state();
-        if !conf::is_voter(&members, to) {
-            return wrong(format!("{to} is no voter"));
-        }
-        self.node.transfer_leader(to);
-        Ok(())
     }
 
     pub fn report_unreachable(&mut self, id: u64) -> Result<()> {
@@ -356,18 +267,6 @@ impl Core {
 
     pub fn status(&self) -> Status {
         Status::of(&self.node.raft, self.node.store(), self.applied)
-    }
-
-    fn leads(&self) -> bool {
-        self.node.raft.state == StateRole::Leader
-    }
-
-    /// raft-rs would forward a follower's proposal and would not say if it got lost.
-    fn must_lead(&self) -> Result<()> {
-        match self.leads() {
-            true => Ok(()),
-            false => Err(Fail::Dropped("not the leader".into())),
-        }
     }
 
     fn no_turn_open(&self) -> Result<()> {
