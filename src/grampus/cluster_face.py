@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,8 +19,11 @@ from grampus.cluster.token_commands import CreateToken
 from grampus.consensus.folder import Identity
 from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
-from grampus.consensus.steward import Steward
 from grampus.errors import Refused
+
+if TYPE_CHECKING:
+    # A lone node works without grampus_raft, which a steward needs.
+    from grampus.consensus.steward import Steward
 
 _ALONE = (
     "this node is alone (grampus up): a cluster is founded in its folder with grampus server start"

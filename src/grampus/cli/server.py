@@ -110,7 +110,17 @@ async def _run(config: Config, plan: Plan) -> None:
     import signal
 
     from grampus.cli.output import note
-    from grampus.server.serve import run_server
+    from grampus.errors import UsageError
+
+    try:
+        from grampus.server.serve import run_server
+    except ModuleNotFoundError as error:
+        if error.name != "grampus_raft":
+            raise
+        raise UsageError(
+            "a server of a cluster needs grampus_raft, which is not installed: get Rust 1.85 or"
+            " newer from https://rustup.rs, then say: make raft (one node, grampus up, needs none)"
+        ) from None
 
     def ready(url: str) -> None:
         print(f"ready {url}", flush=True)
