@@ -100,7 +100,6 @@ impl Core {
                 Err(Error::StepPeerNotFound) => refused += 1,
                 Err(e) => return Err(e.into()),
             }
-            self.impose_timeout();
         }
         Ok(refused)
     }
@@ -133,7 +132,6 @@ impl Core {
     pub fn apply_conf_change(&mut self, kind: i32, data: &[u8]) -> Result<Members> {
         let change = conf::decode_change(kind, data)?;
         let conf_state = self.node.apply_conf_change(&change)?;
-        self.node.mut_store().conf_state = conf_state.clone();
         // raft-rs lets a leader that is no voter any more go on, and panics at its next commit. It
         // must have nothing to send in an open turn unless it leads; messages may get lost.
         let raft = &mut self.node.raft;
@@ -188,14 +186,8 @@ impl Core {
             log.restore(ready.snapshot().clone());
         }
         log.append(ready.take_entries()).map_err(Fail::Fatal)?;
-        if let Some(hard_state) = ready.hs() {
-            log.hard_state = hard_state.clone();
-        }
         let mut light = self.node.advance_append(ready);
         let rest = Rest::take(&mut light)?;
-        if let Some(commit) = rest.commit {
-            self.node.mut_store().hard_state.commit = commit;
-        }
         if let Some(last) = rest.committed.last() {
             self.handed_out = last.index;
         }

@@ -8,8 +8,8 @@ use std::cell::Cell;
 
 #[derive(Default)]
 pub struct LogTail {
-    pub hard_state: HardState,
-    pub conf_state: ConfState,
+    /// What the node starts from; raft-rs asks for it once, and keeps its own.
+    initial: RaftState,
     /// (index, term) of the entry just before `entries[0]`.
     base: (u64, u64),
     entries: Vec<Entry>,
@@ -26,8 +26,7 @@ fn memory_size(entry: &Entry) -> usize {
 impl LogTail {
     pub fn new(hard_state: HardState, conf_state: ConfState, base: (u64, u64)) -> Self {
         LogTail {
-            hard_state,
-            conf_state,
+            initial: RaftState::new(hard_state, conf_state),
             base,
             ..Default::default()
         }
@@ -111,8 +110,6 @@ impl LogTail {
         self.base = (meta.index, meta.term);
         self.entries = Vec::new();
         self.bytes = 0;
-        self.conf_state = meta.get_conf_state().clone();
-        self.hard_state.commit = self.hard_state.commit.max(meta.index);
         self.snapshot = snapshot;
     }
 
@@ -125,10 +122,7 @@ impl LogTail {
 
 impl Storage for LogTail {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(
-            self.hard_state.clone(),
-            self.conf_state.clone(),
-        ))
+        Ok(self.initial.clone())
     }
 
     /// Always at least one entry, even one larger than `max_size`: raft-rs cannot send part of one.
@@ -292,7 +286,6 @@ mod tests {
         let mut log = log((0, 1), 10);
         log.restore(snapshot(20, 2));
         assert_eq!((log.base(), log.last(), log.bytes()), (20, 20, 0));
-        assert_eq!(log.hard_state.commit, 20);
         log.append(vec![entry(21, 2, 1)]).unwrap();
     }
 }

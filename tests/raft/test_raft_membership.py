@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from grampus_raft import ProposalDropped, RaftNode
 
 from tests.raft.group import ADD, FOLLOWER, LEADER, LEARNER, REMOVE, Group, voters
+
+if TYPE_CHECKING:
+    from grampus_raft import Entry
 
 
 def change(g: Group, changes: list[tuple[int, int]], transition: int = 0, ticks: int = 3) -> None:
@@ -204,27 +209,62 @@ def test_a_joint_change_applied_while_a_turn_is_open_is_still_left_by_itself() -
     assert [e[2:4] for e in rd[2]] == [(2, b"")]
 
 
+def committed_changes(g: Group, id: int) -> list[Entry]:
+    """Drives a leader until changes of members are committed, and applies nothing."""
+    for _ in range(20):
+        rd = g[id].ready()
+        if rd is None:
+            continue
+        g.members[id].disk.write(rd[2], rd[1], rd[3])
+        _, messages, committed = g[id].advance()
+        for to, _, encoded in rd[4] + rd[5] + messages:
+            g[to].step([encoded])
+            for back, _, answer in g.members[to].turn():
+                g[back].step([answer])
+        if changes := [e for e in rd[6] + committed if e[2]]:
+            return changes
+    raise AssertionError("no change was committed")
+
+
 def test_a_leader_may_apply_its_own_removal_while_a_turn_is_open() -> None:
     """It would panic when the open turn turns out to be durable."""
     g = Group()
     leader = g.elect(1)
     index, _ = leader.propose_conf_change([(REMOVE, 1)], 0, b"")
-    taken = []
-    while not taken:
-        rd = leader.ready()
-        assert rd is not None
-        _, messages, committed = leader.advance()
-        for to, _, encoded in rd[4] + rd[5] + messages:
-            g[to].step([encoded])
-            for back, _, answer in g.members[to].turn():
-                g[back].step([answer])
-        taken = [e for e in rd[6] + committed if e[2]]
+    (removal,) = committed_changes(g, 1)
     open_turn(leader)
-    leader.apply_conf_change(*taken[0][2:4])
+    leader.apply_conf_change(*removal[2:4])
     leader.advance_apply(index)
     leader.advance()
     assert leader.status()["role"] == FOLLOWER
     assert [m.role for m in g.members.values()].count(LEADER) == 0
+
+
+def encoded_change(change: int, id: int) -> bytes:
+    leader = Group(1).elect(1)
+    leader.propose_conf_change([(change, id)], 0, b"")
+    rd = leader.ready()
+    assert rd is not None
+    return rd[2][-1][3]
+
+
+def test_even_if_an_earlier_change_gave_it_something_to_send() -> None:
+    """Two changes of a former leader are committed together; the first greets a new learner."""
+    g = Group()
+    changes = [encoded_change(LEARNER, 4), encoded_change(LEARNER, 2)]
+    for m in g.members.values():
+        m.disk.entries = [(2, 2, 2, changes[0], b""), (3, 2, 2, changes[1], b"")]
+        m.disk.hard_state = (2, 0, 1)
+        m.start()
+    g.add(4)
+    g[2].campaign()
+    first, second = committed_changes(g, 2)
+    open_turn(g[2])
+    g[2].apply_conf_change(*first[2:4])
+    g[2].apply_conf_change(*second[2:4])
+    g[2].advance_apply(3)
+    assert g[2].advance()[1] == []
+    assert g.members[2].role == FOLLOWER
 
 
 def test_members_of_a_new_group_are_the_founders() -> None:
