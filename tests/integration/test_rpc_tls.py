@@ -21,6 +21,7 @@ from rpc_peers import (
     Hi,
     Number,
     Spoken,
+    free_port,
     greet,
     hung_up,
     line,
@@ -408,3 +409,17 @@ def test_a_folder_that_does_not_fit_is_one_clear_line(nodes: Nodes) -> None:
     worker.certificate.unlink()
     with pytest.raises(FolderError, match=r"node\.pem is missing"):
         NodeTls(worker)
+
+
+def test_nobody_at_the_address_is_told_as_without_tls(nodes: Nodes) -> None:
+    async def scene() -> None:
+        worker = NodeTls(nodes.worker())
+        port = free_port()
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(ServerUnreachable, match=f":{port}: Connection refused$"):
+                await connect(
+                    "127.0.0.1", port, CODEC, Ear(), Hi(TOKEN), lambda a: FRAME_LIMIT, PATIENCE,
+                    tasks=tasks, tls=worker,
+                )  # fmt: skip
+
+    asyncio.run(scene())

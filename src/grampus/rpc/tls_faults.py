@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 
 #: By OpenSSL's code of a certificate that was not accepted here.
@@ -41,4 +42,4 @@ def tls_fault(error: OSError) -> str:
         return "it hung up in the handshake: does it speak TLS 1.3?"
     if isinstance(error, ConnectionAbortedError):
         return "the handshake took too long: does it speak TLS?"
-    return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
