@@ -72,6 +72,7 @@ class Life:
         #: Where the next generation begins, and what it may find there.
         self.next_image: dict[str, bytes] = {}
         self.next_allowed: list[State] = [self.base]
+        self.next_below = 1
 
     def allowed(self) -> list[State]:
         done, pending = self.records[: self.floor], self.records[self.floor :]
@@ -96,6 +97,7 @@ class Life:
                 self.again(image, got)
             if self.rng.random() < 0.1 or not self.next_image:
                 self.next_image, self.next_allowed = dict(image), self.allowed()
+                self.next_below = self.below
 
     def again(self, image: dict[str, bytes], got: State) -> None:
         """Recovery, one entry of the size of a torn one, and a power cut right after its sync."""
@@ -127,6 +129,7 @@ class Life:
         self.disk = RecordingDisk()
         self.disk.adopt(self.folder)
         log = DurableLog.open(self.folder, segment_size=SEGMENT, disk=self.disk)
+        self.below = self.next_below
         self.base, self.records, self.floor = self.check(log, self.next_allowed), [], 0
         self.next_image = {}
         self.disk.boundary = self.boundary

@@ -9,24 +9,28 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
+import shutil
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
+from grampus.consensus.generation import Generation
+from grampus.consensus.log import DurableLog
 from grampus.errors import FolderError
 
 #: Raised when an older Grampus could misread the folder.
 FORMAT_VERSION = 1
 #: Random bytes that `open` takes for a folder's ids.
 ENTROPY = 30
-SERVER_PARTS = ("ledger", "log", "blobs", "worker")
+_LOG = "log"
+SERVER_PARTS = ("ledger", _LOG, "blobs", "worker")
 WORKER_PARTS = ("blobs", "worker")
 _IDENTITY = "node.toml"
 _LOCK = "lock"
 #: What a crash while founding may leave, and what a new file system holds.
-_HARMLESS = {_LOCK, _IDENTITY + ".new", "lost+found"}
+_HARMLESS = {_LOCK, _IDENTITY + ".new", _LOG + ".new", "lost+found"}
 
 
 class Identity(Struct, frozen=True):
@@ -79,9 +83,13 @@ class DataFolder:
                 if founded:
                     os.chmod(path, 0o700)
                     found = Identity(*_ids(entropy), machine="", place="")
+                    if _LOG in parts:
+                        _begin_log(path)
                 else:
                     found = _read(path / _IDENTITY)
                 identity = _settle(path, found, machine)
+                if _LOG in parts:
+                    _check_log(path)
                 for name in parts:
                     (path / name).mkdir(mode=0o700, exist_ok=True)
                 _sync(path)
@@ -107,7 +115,7 @@ class DataFolder:
 
     @property
     def log(self) -> Path:
-        return self.path / "log"
+        return self.path / _LOG
 
     @property
     def ledger(self) -> Path:
@@ -149,6 +157,27 @@ def _refuse_foreign(path: Path) -> None:
         raise FolderError(
             f"{path} is not a data folder and not empty (it holds"
             f" {sorted(names - _HARMLESS)[0]}): choose another folder"
+        )
+
+
+def _begin_log(path: Path) -> None:
+    """An empty log, aside, before there is an identity: a folder without a log has lost it."""
+    aside = path / (_LOG + ".new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    DurableLog.open(aside).close()
+    _sync(path)
+
+
+def _check_log(path: Path) -> None:
+    """A voter that forgot its votes would vote again: a log never begins anew by itself."""
+    aside = path / (_LOG + ".new")
+    if aside.exists():  # it was founded just now, or a crash came between
+        os.rename(aside, path / _LOG)
+    if not Generation.current(path).has_log:
+        raise FolderError(
+            f"the log in {path / _LOG} is gone: nothing was changed; restore this node's folder as"
+            " a whole from a backup, or replace the node"
         )
 
 

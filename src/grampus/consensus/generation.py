@@ -46,17 +46,34 @@ class Generation(Struct, frozen=True):
 
     @classmethod
     def current(cls, folder: Path) -> Generation:
-        """Raises FolderError when DIR/generation is damaged."""
+        """Raises FolderError when DIR/generation is damaged or lost, or what it names is gone.
+
+        A generation that counts has a log, also when the ledger is not there yet."""
         file = folder / _POINTER
         try:
             text = file.read_text("ascii").strip()
         except FileNotFoundError:
-            return cls(folder, 0)
+            text = "0"
         except (OSError, UnicodeDecodeError) as error:
             raise FolderError(f"{file} cannot be read: {error}") from error
-        if not text.isdecimal():
-            raise FolderError(f"{file} is damaged: restore this node from a backup, or replace it")
-        return cls(folder, int(text))
+        found = cls(folder, int(text)) if text.isdecimal() else None
+        if found is None or not (found.has_log or found._is_first):
+            raise FolderError(
+                f"{file} is damaged or lost, or the log that it names is: nothing was changed;"
+                " restore this node's folder as a whole from a backup, or replace the node"
+            )
+        return found
+
+    @property
+    def has_log(self) -> bool:
+        return any(self.log.glob("*.log"))
+
+    @property
+    def _is_first(self) -> bool:
+        """There has been no other."""
+        top = self.folder / "log"
+        others = top.is_dir() and any(map(str.isdecimal, os.listdir(top)))
+        return self.number == 0 and not others
 
     def prepare(self) -> None:
         """Makes its folders, empty: what a crash left there is removed."""

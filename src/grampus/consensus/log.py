@@ -107,8 +107,21 @@ class DurableLog:
             segment, records = Segment.load(self._disk, self._path(number), until)
             self._segments.append(segment)
             self._replay(segment, records)
+        self._check_newest()
+
+    def _check_newest(self) -> None:
+        """The segment before it knows of it, and it knows of none after it."""
+        newest = self._segments[-1]
+        if newest.followed:
+            raise LogCorrupt(
+                f"the segment after {newest.path} is missing, and what it held was durable:"
+                " restore this node from a snapshot or a backup"
+            )
+        if len(self._segments) > 1:  # a crash may have come between the two
+            self._segments[-2].say_followed()
 
     def _replay(self, segment: Segment, records: list[Record]) -> None:
+        self._marked = not records or records[-1].kind is Kind.MARK
         for record in records:
             if record.kind in _ENTRIES:
                 if record.index != segment.next:
@@ -130,6 +143,21 @@ class DurableLog:
         if index <= self._base[0]:
             self._base = (index - 1, term_before)
         self._last_term = term_before
+
+    def check_reaches(self, applied: int) -> None:
+        """Raises LogCorrupt unless this log goes on from a ledger that has applied so many."""
+        if applied > self.last:
+            raise LogCorrupt(
+                f"the ledger has applied entry {applied}, but the log in {self._folder} ends with"
+                f" {self.last}: part of the log was lost or replaced; restore this node's"
+                " folder as a whole"
+            )
+        if applied + 1 < self.first:
+            raise LogCorrupt(
+                f"the ledger has applied entry {applied}, but the log in {self._folder} begins"
+                f" with {self.first}: the ledger was lost or replaced; restore this node's"
+                " folder as a whole"
+            )
 
     # --- reading
 
@@ -239,6 +267,8 @@ class DurableLog:
 
     def _begin(self, header: Header) -> Segment:
         segment = Segment.create(self._disk, self._path(header.number), header)
+        if self._segments:
+            self._segments[-1].say_followed()
         self._segments.append(segment)
         return segment
 
@@ -246,12 +276,18 @@ class DurableLog:
         """Deletes whole old segments whose entries are all below; the number of files deleted.
 
         Only for an index whose entries the caller has durable elsewhere: they do not come back."""
+        if self._broken is not None:
+            raise self._broken
         deleted = 0
         while len(self._segments) > 1 and self._segments[0].next <= below:
             oldest = self._segments[0]
             base = (oldest.next - 1, self.term(oldest.next - 1))
-            self._disk.remove(oldest.path)
-            self._disk.sync_folder(self._folder)  # one by one: a gap would be damage
+            try:
+                self._disk.remove(oldest.path)
+                self._disk.sync_folder(self._folder)  # one by one: a gap would be damage
+            except StorageFailed as error:
+                self._broken = error
+                raise
             self._base = base
             del self._segments[0]
             oldest.close()

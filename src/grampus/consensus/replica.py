@@ -81,6 +81,7 @@ class RaftReplica:
         self._loop = asyncio.get_running_loop()
         self._members = Members.decode(machine.members)
         self._applied = machine.applied_index
+        durable.check_reaches(self._applied)
         hard = durable.hard
         self._hard = HardState(hard.term, hard.vote, max(hard.commit, self._applied))
         base = (durable.first - 1, durable.term(durable.first - 1))

@@ -27,6 +27,9 @@ from grampus.consensus.record import (
 )
 from grampus.database.failure import storage_failed
 
+#: In the header's padding, once another segment follows: it holds what was durable.
+FOLLOWED = b"next"
+_FOLLOWED_AT = START - len(FOLLOWED)
 #: Zeros written ahead at once, in bytes: under a millisecond of work on a local disk.
 STEP = 256 * 1024
 
@@ -40,6 +43,8 @@ class Segment:
         self.path = path
         self.header = header
         self.first = header.first
+        #: Whether it says that another segment was made after it.
+        self.followed = False
         self.offsets = array("I")
         #: Where the next record goes; everything before is durable.
         self.end = end
@@ -98,6 +103,7 @@ class Segment:
                 " or a backup"
             )
         segment = cls(disk, path, disk.open(path), header, end, len(data))
+        segment.followed = data[_FOLLOWED_AT:START] == FOLLOWED
         if until is None:
             segment._mend(data, max((r.synced for r in records), default=START))
         return segment, records
@@ -141,6 +147,13 @@ class Segment:
         self._disk.sync(self._fd)
         self.end = end
         return offsets
+
+    def say_followed(self) -> None:
+        """Durably, so that the loss of the next segment's file is noticed."""
+        if not self.followed:
+            self._disk.write(self._fd, FOLLOWED, _FOLLOWED_AT)
+            self._disk.sync(self._fd)
+            self.followed = True
 
     def cut(self, index: int) -> None:
         """Forgets the entries from `index` on; they stay in the file, void."""

@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from grampus.consensus.log import DurableLog
 from grampus.consensus.port import StateMachine
-from grampus.consensus.record import Entry, HardState, LogCorrupt
+from grampus.consensus.record import Entry, HardState
 
 log = logging.getLogger(__name__)
 
@@ -161,18 +161,7 @@ class Writer:
     def _start(self, durable: DurableLog) -> None:
         """Applies what the machine lacks, and begins a term of its own."""
         applied = self._machine.applied_index
-        if applied > durable.last:
-            raise LogCorrupt(
-                f"the ledger has applied entry {applied}, but the log in {self._folder} ends with"
-                f" {durable.last}: part of the log was lost or replaced; restore this node's"
-                " folder as a whole"
-            )
-        if applied + 1 < durable.first:
-            raise LogCorrupt(
-                f"the ledger has applied entry {applied}, but the log in {self._folder} begins"
-                f" with {durable.first}: the ledger was lost or replaced; restore this node's"
-                " folder as a whole"
-            )
+        durable.check_reaches(applied)
         for entry in durable.entries(applied + 1):
             self._apply(entry.index, entry.term, _DECODER.decode(entry.payload))
             self._count(len(entry.payload))
