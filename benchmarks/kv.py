@@ -88,9 +88,9 @@ def first_put(name: str, cluster: Cluster, begin: Callable[[], None]) -> float:
 @contextmanager
 def running(name: str, servers: int, data: str | None) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="grampus-bench-", dir=data) as folder:
-        cluster = store(name).found(Path(folder), servers)
+        cluster = store(name).cluster(Path(folder), servers)
         try:
-            first_put(name, cluster, cluster.start)
+            cluster.found()
             time.sleep(SETTLE)
             yield cluster
         finally:

@@ -124,11 +124,12 @@ async def steady(there: Store, work: Work) -> Found:
 async def watch(there: Store, work: Work) -> Found:
     """From the call of each put to the event at each watcher, one put at a time."""
     key, spans, sent = b"watched", list[float](), 0.0
+    first = await there.put(key, VALUE) + 1
     ready, left = asyncio.Semaphore(0), asyncio.Semaphore(0)
 
     async def watcher() -> None:
         seen = 0
-        async for value in there.watch(key):
+        async for value in there.watch(key, first):
             if value is None:
                 ready.release()
                 continue

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,8 +35,8 @@ class Store(Protocol):
         """The new revision, or None when the key's mod revision is another one."""
         ...
 
-    def watch(self, key: bytes) -> AsyncIterator[bytes | None]:
-        """None once it watches, then the value of each put."""
+    def watch(self, key: bytes, first: int) -> AsyncIterator[bytes | None]:
+        """None once it watches, then the value of each put from that revision on."""
         ...
 
     async def close(self) -> None: ...
@@ -44,12 +45,16 @@ class Store(Protocol):
 class Cluster(Protocol):
     """Servers in processes of their own, in folders that survive `stop`."""
 
-    #: What the clients are given.
+    #: What `open` is given; known once it is founded.
     endpoints: list[str]
     processes: Processes
 
+    def found(self) -> None:
+        """Starts all servers as a new cluster, and waits until it is whole."""
+        ...
+
     def start(self) -> None:
-        """Every server, the first time as a new cluster. Does not wait."""
+        """All servers, again. Does not wait."""
         ...
 
     def restart(self, number: int) -> None: ...
@@ -68,7 +73,7 @@ class Opens(Protocol):
         """Why it cannot be measured here; "" when it can."""
         ...
 
-    def found(self, folder: Path, servers: int) -> Cluster: ...
+    def cluster(self, folder: Path, servers: int) -> Cluster: ...
 
 
 def store(name: str) -> Opens:
@@ -88,6 +93,14 @@ class Processes:
                 argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 env={**os.environ, **(env or {})},
             )  # fmt: skip
+
+    def wait_for(self, number: int, text: str, within: float = 30.0) -> None:
+        """Until the server has said it."""
+        said, until = self.folder / f"{number}.out", time.monotonic() + within
+        while text not in said.read_text(errors="replace"):
+            if time.monotonic() > until or self._running[number].poll() is not None:
+                raise SystemExit(f"a server does not start\n{self.said()}")
+            time.sleep(0.02)
 
     def pid(self, number: int) -> int:
         return self._running[number].pid

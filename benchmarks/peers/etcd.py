@@ -102,8 +102,9 @@ def cas_request(key: bytes, revision: int, value: bytes) -> bytes:
     return data(1, compare) + data(2, data(2, put_request(key, value)))
 
 
-def watch_request(key: bytes) -> bytes:
-    return data(1, data(1, key))
+def watch_request(key: bytes, first: int) -> bytes:
+    """create_request (1): key (1), start_revision (3)"""
+    return data(1, data(1, key) + number(3, first))
 
 
 class Store:
@@ -138,9 +139,9 @@ class Store:
         answer = await self._call("KV/Txn", cas_request(key, revision, value))
         return int(one(answer, HEADER, REVISION)) if one(answer, 2) else None
 
-    async def watch(self, key: bytes) -> AsyncIterator[bytes | None]:
+    async def watch(self, key: bytes, first: int) -> AsyncIterator[bytes | None]:
         call = next(self._watches)()
-        await call.write(watch_request(key))
+        await call.write(watch_request(key, first))
         async for answer in call:
             if one(answer, 3):  # created
                 yield None
@@ -177,6 +178,10 @@ class Cluster:
         self.endpoints = [f"127.0.0.1:{port}" for port in ports[:servers]]
         self._peers = [f"http://127.0.0.1:{port}" for port in ports[servers:]]
 
+    def found(self) -> None:
+        self.start()
+        self.leader()
+
     def start(self) -> None:
         for n in range(len(self.endpoints)):
             self.restart(n)
@@ -209,5 +214,5 @@ class Cluster:
         raise SystemExit(f"etcd has no leader\n{self.processes.said()}")
 
 
-def found(folder: Path, servers: int) -> Cluster:
+def cluster(folder: Path, servers: int) -> Cluster:
     return Cluster(folder, servers)
