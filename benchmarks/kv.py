@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -225,7 +225,7 @@ def chosen(text: str) -> list[str]:
     return names
 
 
-def options() -> argparse.Namespace:
+def options(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The metadata center beside etcd.")
     parser.add_argument("--stores", default="grampus,etcd")
     parser.add_argument("--rounds", type=int, default=3)
@@ -234,15 +234,15 @@ def options() -> argparse.Namespace:
     parser.add_argument("--works", default=",".join((*CELLS, *ONCE)))
     parser.add_argument("--failovers", type=int, default=10)
     parser.add_argument("--data", help="folder for the data of all servers")
-    found = parser.parse_args() if __name__ == "__main__" else parser.parse_args([])
+    found = parser.parse_args(argv)
     found.works = found.works.split(",")
     if unknown := set(found.works) - {*CELLS, *ONCE}:
         raise SystemExit(f"no work {', '.join(sorted(unknown))}")
     return found
 
 
-def main() -> None:
-    asked = options()
+def main(argv: Sequence[str] = ()) -> None:
+    asked = options(argv)
     names = chosen(asked.stores)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     limits(asked)
@@ -266,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -90,8 +90,8 @@ def spread(values: list[float], form: str) -> str:
     return f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as name:
+def main(argv: Sequence[str] = ()) -> None:
+    with tempfile.TemporaryDirectory(dir=argv[0] if argv else None) as name:
         rounds = [measure(Path(name), number) for number in range(ROUNDS)]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{'':24} {'per second':>28} {'p50 ms':>24} {'p99 ms':>24} {'max ms':>8}")
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

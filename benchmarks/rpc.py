@@ -13,7 +13,8 @@ import asyncio
 import multiprocessing
 import multiprocessing.connection
 import statistics
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 from msgspec import Struct
@@ -165,11 +166,11 @@ def show(what: str, rpc: list[float], bare: list[float]) -> None:
     print(f"  {what:8} rpc {text(rpc):28} bare {text(bare):28} ratio {text(ratios, 2)}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(description="Round trips of rpc beside a bare TCP echo.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.6, help="length of one measurement")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there,), daemon=True)
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
