@@ -92,7 +92,9 @@ class BareCall(asyncio.Protocol):
 def serve(ports: multiprocessing.connection.Connection) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
-            server = Server(CODEC, Echo(), lambda hello, peer: (PING, True, 1 << 17), tasks)
+            server = Server(
+                CODEC, Echo(), lambda hello, peer, subject: (PING, True, 1 << 17), tasks
+            )
             await server.start("127.0.0.1", 0)
             bare = await asyncio.get_running_loop().create_server(BareEcho, "127.0.0.1", 0)
             ports.send((server.port, bare.sockets[0].getsockname()[1]))
