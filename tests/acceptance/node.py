@@ -107,12 +107,13 @@ class Ground:
 
 
 class Node:
-    """One process of `grampus up`."""
+    """One process of `grampus up`, or another one that says when it is ready."""
 
-    def __init__(self, ground: Ground, command: list[str]) -> None:
+    def __init__(self, ground: Ground, command: list[str], log: str = "node.log") -> None:
         self.ground = ground
         self.url = ""
-        self._log = (ground.folder / "node.log").open("ab")
+        self._path = ground.folder / log
+        self._log = self._path.open("ab")
         self._from = self._log.tell()
         self.process = subprocess.Popen(
             command, env=ground.env, stdout=subprocess.PIPE, stderr=self._log
@@ -124,17 +125,19 @@ class Node:
 
     def said(self) -> str:
         """What this process wrote to stderr."""
-        data = (self.ground.folder / "node.log").read_bytes()[self._from :]
+        data = self._path.read_bytes()[self._from :]
         return data.decode(errors="replace")
 
-    def ready(self, within: float = PATIENCE) -> Node:
+    def ready(
+        self, within: float = PATIENCE, pattern: str = r"ready (http://127\.0\.0\.1:(\d+))\n"
+    ) -> Node:
         assert self.process.stdout is not None
         found, _, _ = select.select([self.process.stdout], [], [], within)
         assert found, f"not ready: {self.said()}"
         line = self.process.stdout.readline().decode()
-        match = re.fullmatch(r"ready (http://127\.0\.0\.1:(\d+))\n", line)
+        match = re.fullmatch(pattern, line)
         assert match, f"{line!r}: {self.said()}"
-        self.url = match[1]
+        self.url = match[1] if match.groups() else ""
         return self
 
     @property

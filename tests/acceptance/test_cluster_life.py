@@ -1,0 +1,216 @@
+"""Servers that found, grow, heal, and are taken out again; as a person does it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grampus.errors import ConditionFailed, GrampusError, NoQuorum
+from grampus.model.run import RunState
+from tests.acceptance.cluster import Site, site
+from tests.acceptance.node import Ground, until
+
+pytestmark = pytest.mark.raft
+FLOW = """workflow: flow
+tasks:
+  first: {shell: "echo n=1 > $GRAMPUS_OUTPUT"}
+  last: {shell: "sleep SECONDS; echo {{ tasks.first.output.n }}", after: [first]}
+"""
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        yield made
+
+
+def flow(ground: Site, seconds: float = 0.1) -> Path:
+    return ground.write("flow.yaml", FLOW.replace("SECONDS", str(seconds)))
+
+
+def test_what_was_answered_survives_kill_9_of_the_leader_and_work_goes_on(ground: Site) -> None:
+    ground.grow()
+    ground.worker("w1")
+    with ground.client() as client:
+        client.kv.put("/k", b"before")
+        client.apply(flow(ground, 2.0))
+        run = client.start("flow").id
+        until(lambda: client.tasks(run)[1].state == "RUNNING")
+        old = ground.leader()
+        ground.kill(old)
+        assert client.kv.get("/k").value == b"before"
+        client.kv.put("/k", b"after")
+        assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
+        story = [line for line in client.story(run) if "last" in str(line)]
+        assert [task.attempts[-1].attempt for task in client.tasks(run)] == [1, 1], story
+        ground.launch(old).ready()
+        ground.settled(3)
+        with ground.client(servers=old) as again:
+            assert again.kv.get("/k").value == b"after"
+            assert again.run(run).state is RunState.SUCCEEDED
+
+
+def test_two_of_three_gone_refuses_writes_at_once_and_heals_by_itself(ground: Site) -> None:
+    ground.grow()
+    with ground.client() as client:
+        client.apply(flow(ground))
+    left = ground.leader()
+    for name in ground.others(left):
+        ground.kill(name)
+    with ground.client(servers=left) as client:
+
+        def refused() -> bool:
+            try:
+                client.kv.put("/k", b"x")
+            except NoQuorum:
+                return True
+            except GrampusError:
+                return False
+            raise AssertionError("a minority has taken a write")
+
+        until(refused)
+        with pytest.raises(NoQuorum):
+            list(client.workflows())
+        said = client.cluster()
+        assert said.leader is None
+        assert "cluster recover" in said.advice[0]
+    with ground.client(servers=left, stale=True) as client:
+        assert [workflow.name for workflow in client.workflows()] == ["flow"]
+    ground.launch(ground.others(left)[0])
+    with ground.client() as client:
+        until(lambda: _put(client))
+
+
+def _put(client: object) -> bool:
+    try:
+        client.kv.put("/k", b"y")  # type: ignore[attr-defined]
+    except GrampusError:
+        return False
+    return True
+
+
+def test_all_of_them_killed_and_started_again_have_everything(ground: Site) -> None:
+    ground.grow()
+    with ground.client() as client:
+        for number in range(50):
+            client.kv.put(f"/n/{number}", str(number).encode())
+    for name in list(ground.servers):
+        ground.kill(name)
+    for name in list(ground.servers):
+        ground.launch(name)
+    for name in ground.servers:
+        ground.servers[name].ready()
+        with ground.client(servers=name) as client:
+            found = {key.key: key.value for key in client.kv.range("/n/")}
+            assert found == {f"/n/{n}": str(n).encode() for n in range(50)}
+
+
+def test_a_stopped_leader_that_goes_on_loses_nothing_and_misleads_nobody(ground: Site) -> None:
+    ground.grow()
+    old = ground.leader()
+    with ground.client(servers=old) as before, ground.client(servers=ground.others(old)) as client:
+        before.kv.put("/k", b"1")
+        revision = before.kv.get("/k").mod_revision
+        ground.hold(old)
+        new = ground.leader(among=ground.others(old))
+        assert new != old
+        client.kv.put("/k", b"2", if_revision=revision)
+        ground.go_on(old)
+        assert before.kv.get("/k").value == b"2"
+        with pytest.raises(ConditionFailed):
+            before.kv.put("/k", b"3", if_revision=revision)
+    ground.settled(3)
+
+
+def test_a_lost_folder_is_refused_under_its_name_and_replaced(ground: Site) -> None:
+    ground.grow()
+    with ground.client() as client:
+        client.kv.put("/k", b"kept")
+    lost = ground.others(ground.leader())[0]
+    ground.kill(lost)
+    shutil.rmtree(ground.folder_of(lost))
+    empty = ground.launch(lost)
+    code, said = empty.ended()
+    assert (code, "--init" in said, "--join" in said) == (2, True, True)
+    code, said = ground.join(lost, ground.leader()).ended()
+    assert code == 4
+    assert f"grampus cluster replace {lost}" in said
+    with ground.client(servers=ground.others(lost)) as client:
+        until(lambda: {m.name: m.state for m in client.cluster().members}[lost] == "silent")
+        client.change_member(lost, "replace")
+        shutil.rmtree(ground.folder_of(lost))
+        ground.join(lost, ground.leader(among=ground.others(lost))).ready()
+    ground.settled(3)
+    with ground.client(servers=lost) as client:
+        assert client.kv.get("/k").value == b"kept"
+
+
+def test_a_removed_server_is_told_so_when_it_comes_back(ground: Site) -> None:
+    ground.grow()
+    gone = ground.others(ground.leader())[0]
+    with ground.client(servers=ground.others(gone)) as client:
+        client.change_member(gone, "remove")
+        assert gone not in [member.name for member in client.cluster().members]
+    ground.kill(gone)
+    back = ground.launch(gone)
+    until(lambda: "removed from the cluster" in back.said())
+    with ground.client(servers=ground.others(gone)) as client:
+        client.kv.put("/k", b"still here")
+
+
+def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path: Path) -> None:
+    lone = Ground(tmp_path / "lone", data=tmp_path / "a")
+    with lone.up(), lone.client() as client:
+        client.apply(lone.write("flow.yaml", FLOW.replace("SECONDS", "0")))
+        run = client.start("flow").id
+        assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
+    with site(tmp_path) as ground:
+        ground.grow()
+        for name in ground.servers:
+            with ground.client(servers=name) as client:
+                assert client.run(run).state is RunState.SUCCEEDED
+        code, said = Ground(tmp_path / "other", data=tmp_path / "a").start().ended()
+        assert code == 4, said
+
+
+def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> None:
+    ground.grow()
+    with ground.client() as client:
+        client.kv.put("/k", b"old")
+    left = ground.leader()
+    rest = ground.others(left)
+    for name in ground.servers:
+        ground.kill(name)
+    done = ground.cli("cluster", "recover", "--data", str(ground.folder_of(left)), "--yes")
+    assert done.returncode == 0, done.stderr
+    ground.launch(left).ready()
+    with ground.client(servers=left) as client:
+        assert client.kv.get("/k").value == b"old"
+        client.kv.put("/k", b"new")
+        assert client.kv.get("/k").mod_revision > 2**32
+    old = [ground.launch(name) for name in rest]
+    for node in old:
+        until(lambda node=node: "history of its own" in node.said())
+    with ground.client(servers=left) as client:
+        assert client.kv.get("/k").value == b"new"
+
+
+def test_a_snapshot_is_the_beginning_of_another_cluster(ground: Site, tmp_path: Path) -> None:
+    ground.grow()
+    file = tmp_path / "saved.db"
+    with ground.client() as client:
+        client.kv.put("/k", b"saved")
+        assert client.save_snapshot(file) == file.stat().st_size
+        client.kv.put("/k", b"later")
+    with site(tmp_path / "other", "x") as other:
+        done = other.cli(
+            "cluster", "restore", str(file), "--data", str(other.folder_of("x")), "--name", "x",
+            "--listen", other.address("x"), "--yes",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        other.launch("x").ready()
+        with other.client() as client:
+            assert client.kv.get("/k").value == b"saved"
