@@ -264,6 +264,8 @@ class Proposed(Struct, frozen=True, array_like=True, tag="proposed"):
     #: What `apply` answered, one per command, encoded together.
     results: bytes = b""
     reason: str = ""
+    #: Whoever has applied this sees what was done.
+    index: int = 0
 
 
 class ReadIndex(Struct, frozen=True, array_like=True, tag="read-index"):

@@ -94,7 +94,7 @@ class PeerDesk:
             return Proposed("unknown", reason=str(error))
         except Stopped as error:
             return Proposed("not-leader", reason=str(error))
-        return Proposed("done", self._encode(results))
+        return Proposed("done", self._encode(results), index=self._replica.applied_index)
 
     async def _read_index(self) -> ReadIndexed:
         try:

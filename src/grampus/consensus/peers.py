@@ -103,7 +103,9 @@ class Peers:
             raise NotLeader("the leader is not connected")
         return await connection.request(message, within)
 
-    async def propose(self, to: int, commands: Sequence[bytes], within: float) -> list[object]:
+    async def propose(
+        self, to: int, commands: Sequence[bytes], within: float
+    ) -> tuple[list[object], int]:
         bulk = sum(map(len, commands)) > SMALL
         try:
             answer = await self.ask(to, Propose(list(commands)), within, bulk=bulk)
@@ -115,7 +117,7 @@ class Peers:
             raise ProtocolError(f"Propose was answered by {type(answer).__name__}")
         match answer.outcome:
             case "done":
-                return self._decode(answer.results)
+                return self._decode(answer.results), answer.index
             case "not-leader":
                 raise NotLeader(answer.reason)
             case "overloaded":

@@ -12,6 +12,7 @@ What certainly did not happen is tried again, with the next leader, until the de
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,11 +169,20 @@ class RaftReplica:
             try:
                 if leader == self.id:
                     return await self._propose_here(commands, deadline)
-                return await self._transport.propose(leader, commands, deadline - self._loop.time())
+                left = deadline - self._loop.time()
+                results, index = await self._transport.propose(leader, commands, left)
+                await self._see(index)
+                return results
             except NotLeader:
                 if self._loop.time() >= deadline:
                     raise
             await self._pause()
+
+    async def _see(self, index: int) -> None:
+        """Who has an answer finds what was done, on this server too; unless it is far behind."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ROUND):
+                await self._barriers.until(index)
 
     async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
         """For another server: as `propose`, but only on the leader. Raises NotLeader."""

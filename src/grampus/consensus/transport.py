@@ -18,9 +18,11 @@ class Transport(Protocol):
         """Raft messages, in order. Drops them, and says False, rather than wait."""
         ...
 
-    async def propose(self, to: int, commands: Sequence[bytes], within: float) -> list[object]:
-        """As `Replica.propose` on the leader. Raises NotLeader (nothing happened), Overloaded
-        (nothing happened), or OutcomeUnknown."""
+    async def propose(
+        self, to: int, commands: Sequence[bytes], within: float
+    ) -> tuple[list[object], int]:
+        """As `Replica.propose` on the leader; and the index at which it is applied. Raises
+        NotLeader or Overloaded (nothing happened), or OutcomeUnknown."""
         ...
 
     async def read_index(self, to: int, within: float) -> int:
