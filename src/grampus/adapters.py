@@ -122,6 +122,9 @@ class NodeStatus:
     def proposals_in_flight(self) -> int:
         return self._replica.in_flight
 
+    def leads(self) -> bool:
+        return self._office.held.is_set()
+
     def connected(self) -> Mapping[int, WorkerLoad]:
         return {
             session: WorkerLoad(

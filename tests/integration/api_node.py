@@ -103,6 +103,9 @@ class Standing:
     def proposals_in_flight(self) -> int:
         return self._log.in_flight
 
+    def leads(self) -> bool:
+        return True
+
     def connected(self) -> Mapping[int, WorkerLoad]:
         return self.loads
 

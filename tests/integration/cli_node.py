@@ -85,6 +85,9 @@ class NodeStatus:
     def proposals_in_flight(self) -> int:
         return 0
 
+    def leads(self) -> bool:
+        return True
+
     def connected(self) -> Mapping[int, WorkerLoad]:
         return {1: WorkerLoad(cpu=12, memory=2**31)}
 

@@ -18,11 +18,13 @@ from grampus.runs.commands import (
     Command,
     DeleteRun,
     DeleteWorkflow,
+    DrainWorker,
     OpenSession,
     PauseWorkflow,
     Refusal,
     ReportAttempt,
     Retain,
+    SilenceSession,
     StartAttempts,
     SubmitRun,
     TakeOffice,
@@ -314,3 +316,56 @@ def test_processes_with_other_hash_seeds_have_the_same_ledger() -> None:
     }  # fmt: skip
     assert len(sums) == 1
     assert len(sums.pop()) == 65
+
+
+def test_a_worker_that_registered_meanwhile_is_not_silenced() -> None:
+    book = Book()
+    registered = book.index
+    again = OpenSession(30, "w1", "i1", "m", "b", True, "default", 4)
+    assert book.do(again) == book.session
+    late = SilenceSession(31, book.epoch, book.session, registered)
+    refused(book.do(late), "conflict")
+    assert book.do(SilenceSession(31, book.epoch, book.session, book.index - 1)) == "silent"
+    refused(book.do(SilenceSession(32, book.epoch + 1, book.session, registered)), "stale-epoch")
+
+
+def test_what_lives_at_a_silent_worker_is_unreachable_until_it_registers() -> None:
+    book = Book()
+    registered = book.index - 1
+    book.submit("r1")
+    (n,) = book.start("r1")
+    book.do(SilenceSession(31, book.epoch, book.session, registered))
+    (task,) = book.queries.tasks("r1")
+    assert task.attempts[0].state == AttemptState.UNREACHABLE
+    (worker,) = book.queries.workers()
+    assert worker.silent == 31
+    book.do(OpenSession(40, "w1", "i1", "m", "b", True, "default", 4))
+    (task,) = book.queries.tasks("r1")
+    assert task.attempts[0].state == AttemptState.STARTING
+    assert book.end(n) == "done"
+
+
+def test_a_worker_of_another_folder_does_not_end_a_session_that_may_live() -> None:
+    """A copy of a folder, or two workers of one name: both see nothing of each other."""
+    book = Book()
+    registered = book.index - 1
+    book.submit("r1")
+    (n,) = book.start("r1")
+    other = OpenSession(30, "w1", "i2", "m", "b", True, "default", 4, "elsewhere")
+    assert "another data folder" in refused(book.do(other), "conflict")
+    book.do(SilenceSession(31, book.epoch, book.session, registered))
+    refused(book.do(other), "conflict")
+    book.end(n)
+    assert book.do(other) > book.session
+    assert book.end(n) == "done"
+
+
+def test_a_draining_worker_gets_no_attempt_whatever_the_scheduler_thinks() -> None:
+    book = Book()
+    book.submit("r1")
+    assert book.do(DrainWorker(5, "w1", True, "ann")) is True
+    assert book.do(DrainWorker(5, "w1", True, "ann")) is False
+    assert "draining" in refused(book.start("r1"), "no-slot")
+    assert book.do(DrainWorker(6, "w1", False, "ann")) is True
+    assert book.start("r1") == [1]
+    refused(book.do(DrainWorker(6, "w9", True, "ann")), "not-found")

@@ -9,7 +9,7 @@ from typing import overload
 import msgspec
 from fastapi import Response
 
-from grampus.api.ports import WorkerLoad
+from grampus.api.ports import Status
 from grampus.api.schemas import (
     Answer,
     AttemptAnswer,
@@ -108,8 +108,10 @@ def attempt_answer(view: AttemptView) -> AttemptAnswer:
     )
 
 
-def worker_answer(view: WorkerView, load: WorkerLoad | None) -> WorkerAnswer:
-    """`load` is None for a worker that is not connected to this server."""
+def worker_answer(view: WorkerView, status: Status) -> WorkerAnswer:
+    """Where another server leads, the ledger alone says whether the worker is heard."""
+    load = status.connected().get(view.session)
+    heard = view.state == "LIVE" and view.silent is None
     return WorkerAnswer(
         session=view.session,
         name=view.name,
@@ -118,7 +120,9 @@ def worker_answer(view: WorkerView, load: WorkerLoad | None) -> WorkerAnswer:
         busy=view.busy,
         state="LIVE" if view.state == "LIVE" else "ENDED",
         since=time_text(view.since),
-        connected=load is not None,
+        connected=load is not None if status.leads() else heard,
+        silent_since=time_text(view.silent),
+        draining=view.draining,
         cpu=load.cpu if load else None,
         memory=load.memory if load else None,
         containment=load.containment if load else None,

@@ -103,7 +103,9 @@ async def declare_lost(
     if not view.attempts or view.state != TaskState.RUNNING:
         raise Refused(f"{task} of run {run} is {view.state}: it has no attempt that could be lost")
     last = view.attempts[-1]
-    if last.session in ports.status.connected() and last.state != AttemptState.UNREACHABLE:
+    status = ports.status
+    heard = last.session in status.connected() if status.leads() else True
+    if heard and last.state != AttemptState.UNREACHABLE:
         raise Refused(
             f"worker {last.worker} is connected and knows what becomes of {task}: "
             "cancel the run if it has to end"

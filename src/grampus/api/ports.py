@@ -162,6 +162,10 @@ class Status(Protocol):
 
     def proposals_in_flight(self) -> int: ...
 
+    def leads(self) -> bool:
+        """Whether the workers talk to this server."""
+        ...
+
     def connected(self) -> Mapping[int, WorkerLoad]:
         """By session: the workers that talk to this server now."""
         ...

@@ -418,7 +418,12 @@ class WorkerAnswer(Answer):
     busy: int = Field(description="Slots taken by attempts that are not final.")
     state: Literal["LIVE", "ENDED"]
     since: Time
-    connected: bool = Field(description="It talks to this server now.")
+    connected: bool = Field(description="It talks to the server that leads.")
+    silent_since: Time | None = Field(
+        description="Since when nothing is heard of it, once that has lasted: what lives there is"
+        " UNREACHABLE, and goes on."
+    )
+    draining: bool = Field(description="It gets no new attempts, until it is undrained.")
     cpu: int | None = Field(description="Percent of the machine; null when not known.")
     memory: int | None = Field(description="Free bytes; null when not known.")
     containment: str | None = Field(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Response
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Response
 
 from grampus.api.answers import respond, worker_answer
-from grampus.api.problems import HttpProblem, responses
-from grampus.api.schemas import Health, WorkerList
+from grampus.api.ports import Ports
+from grampus.api.problems import WRITES, HttpProblem, accepted, responses
+from grampus.api.runs import USER
+from grampus.api.schemas import Health, WorkerAnswer, WorkerList
 from grampus.api.state import ThePorts, TheShared, settled
+from grampus.errors import NotFound
+from grampus.runs.commands import DrainWorker
 
 router = APIRouter()
 
@@ -22,9 +28,45 @@ router = APIRouter()
     tags=["workers"],
 )
 async def list_workers(ports: ThePorts) -> Response:
-    connected = ports.status.connected()
     views = await ports.reads.workers()
-    return respond(WorkerList(items=[worker_answer(v, connected.get(v.session)) for v in views]))
+    return respond(WorkerList(items=[worker_answer(view, ports.status) for view in views]))
+
+
+_DRAINS: dict[str, Any] = {
+    "response_model": WorkerAnswer,
+    "responses": responses("invalid-input", "not-found", *WRITES),
+    "tags": ["workers"],
+}
+WorkerName = Annotated[str, Path(max_length=64, description="Name of the worker.")]
+
+
+@router.post(
+    "/api/v1/workers/{name}/drain",
+    operation_id="drainWorker",
+    summary="Give a worker no new attempts",
+    description="What it has goes on to its end. It stays so when the worker is started anew.",
+    **_DRAINS,
+)
+async def drain_worker(ports: ThePorts, name: WorkerName) -> Response:
+    return await _drain(ports, name, True)
+
+
+@router.post(
+    "/api/v1/workers/{name}/undrain",
+    operation_id="undrainWorker",
+    summary="Give a worker attempts again",
+    **_DRAINS,
+)
+async def undrain_worker(ports: ThePorts, name: WorkerName) -> Response:
+    return await _drain(ports, name, False)
+
+
+async def _drain(ports: Ports, name: str, draining: bool) -> Response:
+    accepted(await ports.propose(DrainWorker(ports.clock.now(), name, draining, USER)))
+    found = [view for view in await ports.reads.workers() if view.name == name]
+    if not found:
+        raise NotFound(f"there is no worker {name}")
+    return respond(worker_answer(found[0], ports.status))
 
 
 @router.get(

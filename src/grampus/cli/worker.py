@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +12,9 @@ from grampus.cli.options import Format, Output, Server, TokenFile, connect
 if TYPE_CHECKING:
     from grampus.config import Config
     from grampus.worker.servers import Address
+
+#: Between two looks at a worker that is waited for, in seconds.
+LOOK = 0.5
 
 app = typer.Typer(name="worker", help="The workers of the node or cluster.", no_args_is_help=True)
 
@@ -119,15 +123,65 @@ def list_(
     rows = []
     for each in workers:
         state = each.state if each.connected or each.state != "LIVE" else "SILENT"
+        if each.draining and state == "LIVE":
+            state = "DRAINING" if each.busy else "DRAINED"
         if each.trouble:
             state = "TROUBLED"
         cpu = "" if each.cpu is None else f"{each.cpu}%"
         memory = "" if each.memory is None else f"{each.memory / 2**30:.1f} GiB"
         slots = f"{each.busy}/{each.slots}"
         contained = each.containment or ""
-        since = ago(each.since, now)
+        since = ago(each.silent_since or each.since, now)
         rows.append((each.name, state, each.group, slots, cpu, memory, contained, since))
     table(("NAME", "STATE", "GROUP", "BUSY", "CPU", "FREE MEMORY", "CONTAINMENT", "SINCE"), rows)
     for each in workers:
         if each.trouble:
             note(f"{each.name} starts nothing, and tries again: {each.trouble}")
+
+
+WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")]
+
+
+@app.command()
+def drain(
+    ctx: typer.Context,
+    name: WorkerName,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return once nothing of it is left to end.")
+    ] = False,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Give a worker no new tasks; what it has goes on to its end.
+
+    It stays so when the worker is started anew, until `worker undrain`. Ctrl-C leaves --wait.
+    """
+    from grampus.cli.output import document, note
+
+    with connect(ctx, server, token_file) as client:
+        worker = client.drain_worker(name)
+        note(f"worker {worker.name} gets no new tasks; let it have some: grampus worker undrain")
+        while wait and worker.busy:
+            time.sleep(LOOK)
+            worker = next((w for w in client.workers() if w.name == name), worker)
+    if output is Format.json:
+        document(worker)
+
+
+@app.command()
+def undrain(
+    ctx: typer.Context,
+    name: WorkerName,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Give a worker tasks again."""
+    from grampus.cli.output import document, note
+
+    with connect(ctx, server, token_file) as client:
+        worker = client.drain_worker(name, draining=False)
+    note(f"worker {worker.name} gets tasks again")
+    if output is Format.json:
+        document(worker)

@@ -30,8 +30,8 @@ class Loading:
                 seats=tuple(
                     Seat(*row)
                     for row in db.query(
-                        "SELECT id, name, grp, slots, next_n FROM session WHERE ended IS NULL"
-                        " ORDER BY id"
+                        "SELECT id, name, grp, slots, next_n, registered, silent IS NOT NULL,"
+                        " draining FROM session WHERE ended IS NULL ORDER BY id"
                     )
                 ),
                 ready=self._ready(" ORDER BY r.seq, t.idx"),

@@ -183,7 +183,7 @@ class Roster:
         (answer,) = await self._proposer.propose(
             OpenSession(
                 self._clock.now(), message.name, message.instance, message.machine, message.boot,
-                message.clean, message.group, message.slots,
+                message.clean, message.group, message.slots, message.folder,
             )
         )  # fmt: skip
         if isinstance(answer, Refusal):
@@ -229,6 +229,7 @@ class Roster:
         leaving, self._control = self._control, {}
         self._sessions.clear()
         self._loads.clear()
+        self._containments.clear()
         for connection in leaving.values():
             connection.send(Goodbye(reason))
             connection.close(reason)

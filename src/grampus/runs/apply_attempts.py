@@ -52,12 +52,15 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
     if row is None or row.state != RunState.RUNNING:
         return Refusal("not-active", f"run {command.run} is not running")
     session = db.one(
-        "SELECT name, grp, slots, busy, next_n FROM session WHERE id = ? AND ended IS NULL",
+        "SELECT name, grp, slots, busy, next_n, draining FROM session"
+        " WHERE id = ? AND ended IS NULL",
         (command.session,),
     )
     if session is None:
         return Refusal("no-session", f"session {command.session} has ended")
-    worker, group, slots, busy, n = session
+    worker, group, slots, busy, n, draining = session
+    if draining:
+        return Refusal("no-slot", f"{worker} is draining")
     graph = change.graph(row.workflow, row.version)
     if len({index for index, _ in command.tasks}) != len(command.tasks):
         return Refusal("not-due", f"{command.run}: a task is named twice")

@@ -2,46 +2,153 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from grampus.model.run import AttemptState
 from grampus.runs.apply_attempts import report_attempt
 from grampus.runs.change import Change
-from grampus.runs.commands import EndSession, OpenSession, Refusal, ReportAttempt, TakeOffice
-from grampus.runs.events import OfficeTaken, SessionEnded, SessionOpened
+from grampus.runs.commands import (
+    DrainWorker,
+    EndSession,
+    OpenSession,
+    Refusal,
+    ReportAttempt,
+    SilenceSession,
+    TakeOffice,
+)
+from grampus.runs.events import (
+    OfficeTaken,
+    SessionEnded,
+    SessionOpened,
+    SessionSeen,
+    SessionSilent,
+    WorkerDraining,
+)
+
+
+class Old(NamedTuple):
+    """The live session of a name."""
+
+    id: int
+    instance: str
+    machine: str
+    boot: str
+    folder: str
+    group: str
+    slots: int
+    busy: int
+    silent: int | None
 
 
 def open_session(change: Change, command: OpenSession) -> int | Refusal:
     """One live session a name. A second incarnation waits, unless nothing of the first is left."""
-    db = change.db
-    old = db.one(
-        "SELECT id, instance, machine, boot, slots, grp FROM session"
+    row = change.db.one(
+        "SELECT id, instance, machine, boot, folder, grp, slots, busy, silent FROM session"
         " WHERE name = ? AND ended IS NULL",
         (command.name,),
     )
-    if old is not None:
-        session, instance, machine, boot, slots, group = old
-        if instance == command.instance:
-            if (slots, group) != (command.slots, command.group):
-                return Refusal("conflict", f"{command.name} is registered with other slots")
-            return int(session)
-        rebooted = machine == command.machine and boot != command.boot
-        if not command.clean and not rebooted:
-            return Refusal("conflict", f"worker {command.name} is registered and may be alive")
-        why = "its machine was rebooted" if rebooted else "its worker was started anew"
-        _end(change, command.at, session, command.name, why)
+    if row is not None:
+        old = Old(*row)
+        if old.instance == command.instance:
+            return _seen(change, command, old)
+        why = _over(old, command)
+        if why is None:
+            return Refusal("conflict", _occupied(old, command))
+        _end(change, command.at, old.id, command.name, why)
+    return _open(change, command)
+
+
+def _seen(change: Change, command: OpenSession, old: Old) -> int | Refusal:
+    if (old.slots, old.group) != (command.slots, command.group):
+        return Refusal("conflict", f"{command.name} is registered with other slots")
+    change.db.execute(
+        "UPDATE session SET registered = ?, silent = NULL WHERE id = ?", (change.index, old.id)
+    )
+    change.emit(
+        SessionSeen, at=command.at, session=old.id, worker=command.name, registered=change.index
+    )
+    return old.id
+
+
+def _over(old: Old, command: OpenSession) -> str | None:
+    """Why nothing of the old session can live any more; None when something may."""
+    if old.machine == command.machine and old.boot != command.boot:
+        return "its machine was rebooted"
+    if command.clean and old.folder == command.folder:
+        return "its worker was started anew"
+    if old.silent is not None and not old.busy:
+        return "it was silent, and another worker has its name now"
+    return None
+
+
+def _occupied(old: Old, command: OpenSession) -> str:
+    if old.folder == command.folder:
+        return f"worker {command.name} is registered and may be alive"
+    return (
+        f"worker {command.name} is registered from another data folder and may be alive: choose"
+        " another name, or wait until that one is silent and declare its attempts lost"
+    )
+
+
+def _open(change: Change, command: OpenSession) -> int:
+    db = change.db
+    draining = db.value(
+        "SELECT draining FROM session WHERE name = ? ORDER BY id DESC LIMIT 1", (command.name,)
+    )
     db.execute(
-        "INSERT INTO session (name, instance, machine, boot, grp, slots, busy, next_n, opened,"
-        " ended, reason) VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?, NULL, '')",
+        "INSERT INTO session (name, instance, machine, boot, folder, grp, slots, busy, next_n,"
+        " opened, registered, silent, draining, ended, reason)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?, NULL, ?, NULL, '')",
         (
-            command.name, command.instance, command.machine, command.boot, command.group,
-            command.slots, command.at,
+            command.name, command.instance, command.machine, command.boot, command.folder,
+            command.group, command.slots, command.at, change.index, draining or 0,
         ),
     )  # fmt: skip
-    session = db.value("SELECT max(id) FROM session")
+    session: int = db.value("SELECT max(id) FROM session")
     change.emit(
-        SessionOpened, at=command.at, session=session, worker=command.name,
-        group=command.group, slots=command.slots,
+        SessionOpened, at=command.at, session=session, worker=command.name, group=command.group,
+        slots=command.slots, draining=bool(draining), registered=change.index,
     )  # fmt: skip
-    return int(session)
+    return session
+
+
+def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
+    db = change.db
+    if db.value("SELECT value FROM meta WHERE key = 'epoch'") != command.epoch:
+        return Refusal("stale-epoch", f"epoch {command.epoch} is over")
+    row = db.one(
+        "SELECT name, registered, silent FROM session WHERE id = ? AND ended IS NULL",
+        (command.session,),
+    )
+    if row is None:
+        return Refusal("no-session", f"session {command.session} has ended")
+    name, registered, silent = row
+    if registered != command.registered:
+        return Refusal("conflict", f"worker {name} has registered again")
+    if silent is None:
+        db.execute("UPDATE session SET silent = ? WHERE id = ?", (command.at, command.session))
+        change.emit(SessionSilent, at=command.at, session=command.session, worker=name)
+    return "silent"
+
+
+def drain_worker(change: Change, command: DrainWorker) -> bool | Refusal:
+    row = change.db.one(
+        "SELECT id, draining FROM session WHERE name = ? ORDER BY id DESC LIMIT 1",
+        (command.name,),
+    )
+    if row is None:
+        return Refusal("not-found", f"there is no worker {command.name}")
+    session, draining = row
+    if bool(draining) == command.draining:
+        return False
+    change.db.execute(
+        "UPDATE session SET draining = ? WHERE id = ?", (int(command.draining), session)
+    )
+    change.emit(
+        WorkerDraining, at=command.at, session=session, worker=command.name,
+        draining=command.draining, by=command.by,
+    )  # fmt: skip
+    return True
 
 
 def end_session(change: Change, command: EndSession) -> str | Refusal:

@@ -124,18 +124,46 @@ class OpenSession(
     """A worker's incarnation asks for its session. Accepted: the session's id.
 
     The same instance gets its session back. Another instance of the name is refused while the old
-    session lives, unless `clean` (its containments were seen empty) or the machine has rebooted:
-    then the old session ends and its attempts are LOST."""
+    session lives, unless nothing of it can live: it is `clean` and of the same folder, or its
+    machine has rebooted, or the old one is silent and without attempts. Then the old session ends
+    and its attempts are LOST."""
 
     at: int
     name: str
     instance: str
     machine: str
     boot: str
-    #: Every containment of earlier incarnations on that machine was seen empty.
+    #: Every containment of earlier incarnations in that folder was seen empty.
     clean: bool
     group: str
     slots: int
+    #: Random id of the worker's data folder.
+    folder: str = ""
+
+
+class SilenceSession(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="silence-session"
+):
+    """Its worker has not been heard for a while: its attempts are UNREACHABLE until it registers.
+
+    Compare-and-set: refused when it has registered since `registered`."""
+
+    at: int
+    epoch: int
+    session: int
+    registered: int
+
+
+class DrainWorker(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="drain-worker"
+):
+    """A draining worker gets no new attempts, under its next sessions too. Accepted: whether that
+    was a change."""
+
+    at: int
+    name: str
+    draining: bool
+    by: str
 
 
 class EndSession(
@@ -292,6 +320,8 @@ Command = (
     | FireTick
     | SkipTicks
     | PauseSchedule
+    | SilenceSession
+    | DrainWorker
 )
 
 

@@ -176,6 +176,33 @@ class SessionOpened(Event, frozen=True, tag="session.opened", kw_only=True):
     worker: str
     group: str
     slots: int
+    draining: bool = False
+    #: Index of the log entry.
+    registered: int = 0
+
+
+class SessionSeen(Event, frozen=True, tag="session.seen", kw_only=True):
+    """The worker has registered again: it is not silent any more."""
+
+    session: int
+    worker: str
+    registered: int
+
+
+class SessionSilent(Event, frozen=True, tag="session.silent", kw_only=True):
+    """What lives of it is UNREACHABLE."""
+
+    session: int
+    worker: str
+
+
+class WorkerDraining(Event, frozen=True, tag="worker.draining", kw_only=True):
+    """It gets no new attempts, or does again."""
+
+    session: int
+    worker: str
+    draining: bool
+    by: str
 
 
 class SessionEnded(Event, frozen=True, tag="session.ended", kw_only=True):
@@ -205,6 +232,9 @@ Fact = (
     | WorkflowDeleted
     | SessionOpened
     | SessionEnded
+    | SessionSeen
+    | SessionSilent
+    | WorkerDraining
     | OfficeTaken
     | RunPaused
     | RunResumed

@@ -25,6 +25,7 @@ Code = Literal[
     "no-worker",  # no worker is in its group
     "worker-troubled",  # workers of its group cannot start anything now: a full disk, no process
     "worker-silent",  # workers of its group, or the one that runs it, do not answer
+    "worker-draining",  # workers of its group get nothing new until somebody says so
     "too-big",  # no worker of its group has so many slots
     "no-free-slot",  # all slots of its group are taken, or too few are free
     "behind-others",  # others in its group's line come first

@@ -39,7 +39,9 @@ SELECT id, seq, workflow, version, state, reason, params, priority, tick, create
     tasks FROM run
 """
 _ATTEMPT = """
-SELECT a.task, a.attempt, a.state, a.session, a.n, s.name, a.started, a.running, a.ended, a.exit,
+SELECT a.task, a.attempt,
+    CASE WHEN a.ended IS NULL AND s.silent IS NOT NULL THEN 'UNREACHABLE' ELSE a.state END,
+    a.session, a.n, s.name, a.started, a.running, a.ended, a.exit,
     a.error, a.stdout, a.stderr FROM attempt a JOIN session s ON s.id = a.session
 """
 
@@ -263,14 +265,16 @@ class Queries:
     def workers(self) -> list[WorkerView]:
         """The newest session of each name."""
         rows = self._db.query(
-            "SELECT id, name, grp, slots, min(busy, slots), ended, opened FROM session WHERE id IN"
+            "SELECT id, name, grp, slots, min(busy, slots), ended, opened, silent, draining"
+            " FROM session WHERE id IN"
             " (SELECT max(id) FROM session GROUP BY name) ORDER BY name LIMIT 10000"
         )
         return [
             WorkerView(
                 session=row[0], name=row[1], group=row[2], slots=row[3], busy=row[4],
                 state="LIVE" if row[5] is None else "ENDED",
-                since=row[6] if row[5] is None else row[5],
+                since=row[6] if row[5] is None else row[5], silent=row[7],
+                draining=bool(row[8]),
             )
             for row in rows
         ]  # fmt: skip

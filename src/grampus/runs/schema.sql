@@ -54,12 +54,17 @@ CREATE TABLE output (
 ) WITHOUT ROWID;
 CREATE INDEX output_blob ON output (blob) WHERE blob IS NOT NULL;
 
+-- folder: of the worker's data. registered: index at which the worker was heard last. silent: since
+-- when it is not, NULL while it is. draining: it gets no new attempts.
 CREATE TABLE session (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, instance TEXT NOT NULL, machine TEXT NOT NULL,
-    boot TEXT NOT NULL, grp TEXT NOT NULL, slots INTEGER NOT NULL, busy INTEGER NOT NULL,
-    next_n INTEGER NOT NULL, opened INTEGER NOT NULL, ended INTEGER, reason TEXT NOT NULL
+    boot TEXT NOT NULL, folder TEXT NOT NULL, grp TEXT NOT NULL, slots INTEGER NOT NULL,
+    busy INTEGER NOT NULL, next_n INTEGER NOT NULL, opened INTEGER NOT NULL,
+    registered INTEGER NOT NULL, silent INTEGER, draining INTEGER NOT NULL,
+    ended INTEGER, reason TEXT NOT NULL
 );
 CREATE INDEX session_live ON session (name) WHERE ended IS NULL;
+CREATE INDEX session_by_name ON session (name, id);
 
 -- Facts of one run, or of none (run = ''): the latter are kept for a while only.
 CREATE TABLE event (

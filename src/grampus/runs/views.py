@@ -93,6 +93,10 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     #: `LIVE` or `ENDED`
     state: str
     since: int
+    #: Since when nothing was heard of it, once that has lasted; None while it is heard.
+    silent: int | None
+    #: It gets no new attempts.
+    draining: bool
 
 
 class TickView(Struct, frozen=True, kw_only=True):

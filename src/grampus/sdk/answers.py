@@ -257,8 +257,12 @@ class Worker(Struct, frozen=True, kw_only=True):
     #: `LIVE` or `ENDED`
     state: str
     since: datetime
-    #: It talks to the server that answered.
+    #: It talks to the server that leads.
     connected: bool = False
+    #: Since when nothing is heard of it, once that has lasted.
+    silent_since: datetime | None = None
+    #: It gets no new attempts.
+    draining: bool = False
     #: Percent of the machine.
     cpu: int | None = None
     #: Free bytes.

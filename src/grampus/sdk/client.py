@@ -401,6 +401,11 @@ class Client:
         """Writes a copy of the ledger of the server that answers; its size in bytes."""
         return self._transport.download(API + "/cluster/snapshot", file)
 
+    def drain_worker(self, name: str, draining: bool = True) -> Worker:
+        """It gets no new attempts, or, with `draining=False`, does again. Raises NotFound."""
+        verb = "drain" if draining else "undrain"
+        return self._do("POST", f"/workers/{_named(name)}/{verb}", Worker)
+
     def _id(self, run: str) -> str:
         """The full id: what `last` means must not change while a stream is open."""
         return run if ids.is_run_id(run) else self.run(run).id

@@ -9,7 +9,7 @@ came.
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
     report r1/a/1 ok | failed | timeout | lost | cancelled | running
     start r1/a/1 r1/b/1 on w1                           whatever the scheduler thinks of it
-    synced w1 missing r1/a/1
+    synced w1 missing r1/a/1 | drain w1 | undrain w1 | workers | attempts r1
 
 `pytest tests/scenarios --rewrite` writes down what came; the diff is the review.
 """
@@ -41,6 +41,7 @@ from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
     DeclareLost,
+    DrainWorker,
     OpenSession,
     PauseRun,
     PauseWorkflow,
@@ -73,6 +74,7 @@ class Stage(World):
         self.lines: list[str] = []
         self.names: dict[int, str] = {}
         self.numbers: dict[str, tuple[int, int]] = {}
+        self.opened: dict[str, OpenSession] = {}
         self.flow = ""
         super().__init__(slots=0)
         self.pending.clear()
@@ -131,6 +133,12 @@ class Stage(World):
                 return f"session of {fact.worker}: {fact.slots} slots"
             case facts.SessionEnded():
                 return f"session of {fact.worker} ended: {fact.reason}"
+            case facts.SessionSeen():
+                return f"session of {fact.worker} goes on"
+            case facts.SessionSilent():
+                return f"session of {fact.worker} is silent"
+            case facts.WorkerDraining():
+                return f"{fact.worker} {'is drained' if fact.draining else 'is undrained'}"
             case facts.OfficeTaken():
                 return "office taken"
             case _:
@@ -163,9 +171,12 @@ class Stage(World):
             case "worker-gone":
                 self.pending.append(WorkerGone(self.session_of(words[0])))
             case "worker-back":
+                self.propose(self.opened[words[0]])
                 self.pending.append(WorkerConnected(self.session_of(words[0])))
             case "worker-troubled" | "worker-able":
                 self.pending.append(WorkerTroubled(self.session_of(words[0]), " ".join(words[1:])))
+            case "drain" | "undrain":
+                self.propose(DrainWorker(self.now, words[0], verb == "drain", "ann"))
             case "submit":
                 priority = int(options.get("priority", 0))
                 self.propose(
@@ -200,6 +211,18 @@ class Stage(World):
             case "synced":
                 missing = tuple(self.numbers[word][1] for word in words[2:])
                 self.pending.append(WorkerSynced(self.session_of(words[0]), missing))
+            case "workers":
+                for view in self.queries().workers():
+                    silent = "" if view.silent is None else f", silent since {view.silent}"
+                    draining = ", draining" if view.draining else ""
+                    busy = f"{view.busy}/{view.slots}"
+                    self.lines.append(f"  {view.name} {view.state} {busy}{silent}{draining}")
+            case "attempts":
+                self.lines += [
+                    f"  {task.name}/{attempt.attempt} {attempt.state} on {attempt.worker}"
+                    for task in self.queries().tasks(words[0])
+                    for attempt in task.attempts
+                ]
             case "wait":
                 self.now += parse_duration(rest)
             case "clock-back":
@@ -259,9 +282,8 @@ class Stage(World):
 
     def open(self, name: str, slots: int, group: str = "default") -> None:
         instance = f"i{len(self.log)}"
-        (session,) = self.propose(
-            OpenSession(self.now, name, instance, "m", "b", True, group, slots)
-        )
+        self.opened[name] = OpenSession(self.now, name, instance, "m", "b", True, group, slots)
+        (session,) = self.propose(self.opened[name])
         self.names[session] = name
         self.pending.append(WorkerConnected(session))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from grampus.runs.commands import ExpireRun, Refusal, StartAttempts
+from grampus.runs.commands import ExpireRun, Refusal, SilenceSession, StartAttempts
 from grampus.runs.events import Fact
 
 #: Codes of refusals that the ledger did not give: what was asked for may be asked for again.
@@ -45,6 +45,9 @@ class Seat(Struct, frozen=True):
     group: str
     slots: int
     next_n: int
+    registered: int = 0
+    silent: bool = False
+    draining: bool = False
 
 
 class Loaded(Struct, frozen=True):
@@ -69,10 +72,14 @@ class RunLoaded(Struct, frozen=True):
     ready: tuple[ReadyTask, ...]
 
 
+#: What a scheduler asks the ledger for.
+Proposal = StartAttempts | ExpireRun | SilenceSession
+
+
 class Declined(Struct, frozen=True):
     """A command of a turn was refused. Normal: the ledger knew more."""
 
-    command: StartAttempts | ExpireRun
+    command: Proposal
     refusal: Refusal
 
 

@@ -213,7 +213,8 @@ def _placement(
     elif not there:
         yield _silent(group, task, now)
     elif not able:
-        yield _troubled(there, task)
+        troubled = [place for place in there if place.trouble and not place.draining]
+        yield _troubled(troubled, task) if troubled else _draining(there, task)
     elif task.slots > max(place.slots for place in able):
         yield _too_big(group, able, task)
     elif not _is_retrying(task, now):
@@ -246,6 +247,13 @@ def _troubled(there: list[Place], task: TaskStanding) -> Reason:
     text = f"group {task.group}: {what} nothing now, and tries again ({listed(ways, MOST_NAMES)})"
     names = tuple(place.worker for place in there[:MOST_NAMES])
     return Reason(code="worker-troubled", text=text, names=names)
+
+
+def _draining(there: list[Place], task: TaskStanding) -> Reason:
+    names = tuple(sorted(place.worker for place in there)[:MOST_NAMES])
+    what = "its worker is" if len(there) == 1 else "its workers are"
+    text = f"group {task.group}: {what} draining: {listed(list(names), MOST_NAMES)}"
+    return Reason(code="worker-draining", text=text, names=names)
 
 
 def _too_big(group: list[Place], there: list[Place], task: TaskStanding) -> Reason:

@@ -29,6 +29,12 @@ class Place:
         self.silent_since: int | None = None
         #: Why it can start nothing, or "".
         self.trouble = ""
+        #: Index at which it was heard last, as the ledger has it.
+        self.registered = 0
+        #: The ledger says that it is silent, or is asked to.
+        self.silenced = False
+        #: It gets nothing new.
+        self.draining = False
         #: When its live attempts were started, oldest first.
         self._born: dict[int, int] = {}
         #: How long attempts took, in ms, on a moving average; long until it is known to be short.
@@ -51,7 +57,8 @@ class Place:
 
     @property
     def is_able(self) -> bool:
-        return self.connected and not self.trouble
+        """Whether it may be given something."""
+        return self.connected and not self.trouble and not self.draining
 
     def free(self, now: int) -> int:
         return self.slots + self.ahead(now) - self.busy

@@ -16,6 +16,7 @@ from grampus.master.core.events import (
     Happening,
     LiveAttempt,
     Loaded,
+    Proposal,
     ReadyTask,
     RunLoaded,
     Seat,
@@ -30,7 +31,7 @@ from grampus.master.core.queue import ReadyQueue
 from grampus.master.core.turn import Order, SendAssign, Turn
 from grampus.model.run import TaskState
 from grampus.protocol import Kill, Sync
-from grampus.runs.commands import ExpireRun, StartAttempts
+from grampus.runs.commands import ExpireRun, SilenceSession, StartAttempts
 from grampus.runs.events import (
     AttemptFinished,
     AttemptStarted,
@@ -42,12 +43,17 @@ from grampus.runs.events import (
     RunStarted,
     SessionEnded,
     SessionOpened,
+    SessionSeen,
+    SessionSilent,
     TaskFinished,
     TaskReady,
+    WorkerDraining,
 )
 
 #: How often a worker is told the whole truth, in ms.
 SYNC_EVERY = 10_000
+#: A worker that is not connected for so long is silent, in ms: people are told so.
+SILENT_AFTER = 10_000
 #: Starts in one command, and in one turn: a turn stays short.
 STARTS_PER_COMMAND = 100
 #: How long a timeout that could not be proposed waits, in ms.
@@ -85,11 +91,11 @@ class Scheduler:
             # A wall clock that was set back must not keep the truth from a worker.
             if at <= now or at > now + SYNC_EVERY:
                 self._sync(now, session)
-        commands: tuple[StartAttempts | ExpireRun, ...] = ()
+        commands: tuple[Proposal, ...] = ()
         if not self._deposed:
             commands = self._expire(now)
             if not self.stopping:
-                commands += self._place(now)
+                commands += (*self._silence(now), *self._place(now))
         turn = Turn(
             tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
         )
@@ -136,9 +142,20 @@ class Scheduler:
                 self.paused.pop(event.run, None)
                 self.expiries.drop(event.run)
             case SessionOpened():
-                self._seat(
-                    now, Seat(event.session, event.worker, event.group, event.slots, next_n=1)
-                )
+                seat = Seat(
+                    event.session, event.worker, event.group, event.slots, 1, event.registered,
+                    draining=event.draining,
+                )  # fmt: skip
+                self._seat(now, seat)
+            case SessionSeen():
+                if place := self.places.get(event.session):
+                    place.registered, place.silenced = event.registered, False
+            case SessionSilent():
+                if place := self.places.get(event.session):
+                    place.silenced = True
+            case WorkerDraining():
+                if place := self.places.get(event.session):
+                    place.draining = event.draining
             case SessionEnded():
                 self.places.pop(event.session, None)
                 self.live.pop(event.session, None)
@@ -185,6 +202,8 @@ class Scheduler:
     def _seat(self, now: int, seat: Seat) -> None:
         place = Place(seat.session, seat.worker, seat.group, seat.slots, seat.next_n)
         place.silent_since = now
+        place.registered, place.silenced = seat.registered, bool(seat.silent)
+        place.draining = bool(seat.draining)
         self.places[seat.session] = place
 
     def _ready(self, now: int, task: ReadyTask) -> None:
@@ -262,6 +281,11 @@ class Scheduler:
         command = event.command
         if event.refusal.code == "stale-epoch":
             self._deposed = True
+        if isinstance(command, SilenceSession):
+            if place := self.places.get(command.session):
+                place.silenced = False
+                place.silent_since = max(place.silent_since or 0, command.at)
+            return
         if isinstance(command, ExpireRun):
             if event.refusal.code in UNANSWERED:
                 self.expiries.set(command.run, command.at + EXPIRE_AGAIN)
@@ -282,6 +306,21 @@ class Scheduler:
         runs = self.expiries.due(now, STARTS_PER_TURN)
         return tuple(ExpireRun(now, self.epoch, run) for run in runs)
 
+    def _silence(self, now: int) -> tuple[SilenceSession, ...]:
+        """Those that have not been heard for SILENT_AFTER, as far as this master knows."""
+        commands = []
+        for place in self.places.values():
+            since = place.silent_since
+            if since is not None and not place.silenced:
+                if since > now:  # the clock was set back
+                    place.silent_since = now
+                elif now - since >= SILENT_AFTER:
+                    place.silenced = True
+                    commands.append(
+                        SilenceSession(now, self.epoch, place.session, place.registered)
+                    )
+        return tuple(commands)
+
     # -- placement ------------------------------------------------------------------------------
 
     def _place(self, now: int) -> tuple[StartAttempts, ...]:
@@ -299,5 +338,12 @@ class Scheduler:
         )
 
     def _wake_at(self) -> int | None:
-        dues = (self.queue.next_due(), self.expiries.next_due(), *self._sync_at.values())
+        silences = (
+            place.silent_since + SILENT_AFTER
+            for place in self.places.values()
+            if place.silent_since is not None and not place.silenced
+        )
+        dues = (
+            self.queue.next_due(), self.expiries.next_due(), *self._sync_at.values(), *silences
+        )  # fmt: skip
         return min((due for due in dues if due is not None), default=None)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from grampus.master.core.events import Proposal
 from grampus.protocol import Kill, Sync
-from grampus.runs.commands import ExpireRun, StartAttempts
 
 
 class SendAssign(Struct, frozen=True):
@@ -31,7 +31,7 @@ class Turn(Struct, frozen=True):
     #: To be sent now; may be lost, doubled or late without harm.
     messages: tuple[Order, ...] = ()
     #: To be proposed together; each is accepted or refused alone.
-    commands: tuple[StartAttempts | ExpireRun, ...] = ()
+    commands: tuple[Proposal, ...] = ()
     #: Runs to be read anew and handed back as RunLoaded.
     reload: tuple[str, ...] = ()
     #: When `step` wants to be called again, at the latest; None is never.
