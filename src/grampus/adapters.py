@@ -29,7 +29,7 @@ SIZE_TIMEOUT = 2.0
 
 
 class LogReader:
-    """Logs live with the worker that ran the attempt."""
+    """Logs live with the worker that ran the attempt; it is connected to the leader."""
 
     def __init__(self, reads: Reads, roster: Roster) -> None:
         self._reads = reads
@@ -47,12 +47,17 @@ class LogReader:
         offset: int,
         limit: int,
     ) -> LogChunk:
+        return await self.read(ReadLog(session, n, run, task, attempt, stream, offset, limit))
+
+    async def read(self, asked: ReadLog) -> LogChunk:
+        """Raises NotFound, ServerUnreachable when the worker is not connected here, or what the
+        worker raised."""
+        session = asked.session
         name = self._names.get(session) or await self._reads.session_name(session)
         if name is None:
             raise NotFound(f"session {session} is not in the ledger")
         self._names[session] = name
-        message = ReadLog(session, n, run, task, attempt, stream, offset, limit)
-        answer = await self._roster.ask(name, message, LOG_TIMEOUT)
+        answer = await self._roster.ask(name, asked, LOG_TIMEOUT)
         if not isinstance(answer, LogChunk):
             raise ProtocolError(f"{type(answer).__name__} is no answer to ReadLog")
         return answer

@@ -50,6 +50,7 @@ from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
+from grampus.relay import Explain, Logs, NoRelay, Presence
 from grampus.rpc.address import is_own
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
@@ -135,6 +136,10 @@ class Node:
             config.name, address, folder.identity, replica,
             Snapshots(config.data / "snapshots", ledger.snapshot),
         )  # fmt: skip
+        self._status = NodeStatus(replica, self._office, self._roster)
+        self._logs = LogReader(reads, self._roster)
+        self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
+        self._relay = NoRelay()
         replica.subscribe(self._wake)
         self._worker: Worker | None = None
 
@@ -262,14 +267,15 @@ class Node:
 
     def _api(self, encryption: Encryption | None) -> ApiServer:
         listen = self._config.listen
-        read_log = LogReader(self._reads, self._roster)
+        status, logs, explainer, relay = self._status, self._logs, self._explainer, self._relay
         ports = Ports(
             propose=self._proposer.propose,
             reads=self._reads,
             blobs=BlobFiles(self._blobs),
-            read_log=read_log,
-            explain=Explainer(self._reads, lambda: self._office.scheduler, read_log, self._clock),
-            status=NodeStatus(self._replica, self._office, self._roster),
+            read_log=Logs(status, logs, relay),
+            explain=Explain(status, explainer, relay),
+            presence=Presence(status, relay),
+            status=status,
             clock=self._clock,
             entropy=os.urandom,
             cluster=self._cluster_face,

@@ -377,6 +377,38 @@ class Renewed(Struct, frozen=True, array_like=True, tag="renewed"):
     certificate: bytes
 
 
+# ---- what any server asks the leader for, beside ReadLog
+
+
+class AskExplanation(Struct, frozen=True, array_like=True, tag="ask-explanation"):
+    """Why a run, or a task of it, waits; answered by Explained."""
+
+    run: str
+    #: Empty for the run as a whole.
+    task: str
+
+
+class Explained(Struct, frozen=True, array_like=True, tag="explained"):
+    #: `runs.explanation.Explanation` as msgpack; empty when there is no such run or task.
+    explanation: bytes
+
+
+class AskPresence(Struct, frozen=True, array_like=True, tag="ask-presence"):
+    """Which workers are connected; answered by Present."""
+
+
+class PresentWorker(Struct, frozen=True, array_like=True):
+    session: int
+    cpu: int | None
+    memory: int | None
+    containment: str | None
+    trouble: str
+
+
+class Present(Struct, frozen=True, array_like=True, tag="present"):
+    workers: list[PresentWorker]
+
+
 Message = (
     Hello
     | Welcome
@@ -414,4 +446,8 @@ Message = (
     | Renewed
     | ClusterAsk
     | ClusterTold
+    | AskExplanation
+    | Explained
+    | AskPresence
+    | Present
 )

@@ -103,10 +103,10 @@ class Standing:
     def proposals_in_flight(self) -> int:
         return self._log.in_flight
 
-    def leads(self) -> bool:
-        return True
-
     def connected(self) -> Mapping[int, WorkerLoad]:
+        return self.loads
+
+    async def presence(self) -> Mapping[int, WorkerLoad]:
         return self.loads
 
 
@@ -203,6 +203,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         blobs=BlobFiles(blobs),
         read_log=shelf.read,
         status=status,
+        presence=status.presence,
         clock=clock,
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot)),

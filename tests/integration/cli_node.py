@@ -85,11 +85,11 @@ class NodeStatus:
     def proposals_in_flight(self) -> int:
         return 0
 
-    def leads(self) -> bool:
-        return True
-
     def connected(self) -> Mapping[int, WorkerLoad]:
         return {1: WorkerLoad(cpu=12, memory=2**31)}
+
+    async def presence(self) -> Mapping[int, WorkerLoad]:
+        return self.connected()
 
 
 class _Direct:
@@ -174,6 +174,7 @@ class Node:
             read_log=self._read_log,
             explain=Explainer(self.reads, lambda: None, self._read_log, self._clock),
             status=NodeStatus(),
+            presence=NodeStatus().presence,
             clock=self._clock,
             entropy=os.urandom,
             cluster=NoCluster(),

@@ -9,7 +9,7 @@ from typing import overload
 import msgspec
 from fastapi import Response
 
-from grampus.api.ports import Status
+from grampus.api.ports import WorkerLoad
 from grampus.api.schemas import (
     Answer,
     AttemptAnswer,
@@ -108,9 +108,9 @@ def attempt_answer(view: AttemptView) -> AttemptAnswer:
     )
 
 
-def worker_answer(view: WorkerView, status: Status) -> WorkerAnswer:
-    """Where another server leads, the ledger alone says whether the worker is heard."""
-    load = status.connected().get(view.session)
+def worker_answer(view: WorkerView, present: Mapping[int, WorkerLoad] | None) -> WorkerAnswer:
+    """Where the leader does not say who is `present`, the ledger alone tells who is heard."""
+    load = None if present is None else present.get(view.session)
     heard = view.state == "LIVE" and view.silent is None
     return WorkerAnswer(
         session=view.session,
@@ -120,7 +120,7 @@ def worker_answer(view: WorkerView, status: Status) -> WorkerAnswer:
         busy=view.busy,
         state="LIVE" if view.state == "LIVE" else "ENDED",
         since=time_text(view.since),
-        connected=load is not None if status.leads() else heard,
+        connected=heard if present is None else load is not None,
         silent_since=time_text(view.silent),
         draining=view.draining,
         cpu=load.cpu if load else None,

@@ -103,8 +103,8 @@ async def declare_lost(
     if not view.attempts or view.state != TaskState.RUNNING:
         raise Refused(f"{task} of run {run} is {view.state}: it has no attempt that could be lost")
     last = view.attempts[-1]
-    status = ports.status
-    heard = last.session in status.connected() if status.leads() else True
+    present = await ports.presence()
+    heard = present is None or last.session in present
     if heard and last.state != AttemptState.UNREACHABLE:
         raise Refused(
             f"worker {last.worker} is connected and knows what becomes of {task}: "

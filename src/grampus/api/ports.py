@@ -151,6 +151,12 @@ class WorkerLoad(Struct, frozen=True):
     trouble: str = ""
 
 
+class Presence(Protocol):
+    async def __call__(self) -> Mapping[int, WorkerLoad] | None:
+        """By session: the workers that talk to the server that leads; None when it does not say."""
+        ...
+
+
 class Status(Protocol):
     """The node as it is this moment. Answers from memory."""
 
@@ -161,10 +167,6 @@ class Status(Protocol):
     def applied_index(self) -> int: ...
 
     def proposals_in_flight(self) -> int: ...
-
-    def leads(self) -> bool:
-        """Whether the workers talk to this server."""
-        ...
 
     def connected(self) -> Mapping[int, WorkerLoad]:
         """By session: the workers that talk to this server now."""
@@ -200,6 +202,7 @@ class Ports:
     read_log: ReadLog
     status: Status
     explain: Explain
+    presence: Presence
     clock: Clock
     #: So many random bytes.
     entropy: Callable[[int], bytes]

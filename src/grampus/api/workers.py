@@ -29,7 +29,8 @@ router = APIRouter()
 )
 async def list_workers(ports: ThePorts) -> Response:
     views = await ports.reads.workers()
-    return respond(WorkerList(items=[worker_answer(view, ports.status) for view in views]))
+    present = await ports.presence()
+    return respond(WorkerList(items=[worker_answer(view, present) for view in views]))
 
 
 _DRAINS: dict[str, Any] = {
@@ -66,7 +67,7 @@ async def _drain(ports: Ports, name: str, draining: bool) -> Response:
     found = [view for view in await ports.reads.workers() if view.name == name]
     if not found:
         raise NotFound(f"there is no worker {name}")
-    return respond(worker_answer(found[0], ports.status))
+    return respond(worker_answer(found[0], await ports.presence()))
 
 
 @router.get(

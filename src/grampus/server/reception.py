@@ -15,15 +15,19 @@ from grampus.master.blob_desk import BlobDesk
 from grampus.master.roster import Roster
 from grampus.protocol import (
     PROTOCOL_VERSION,
+    AskExplanation,
+    AskPresence,
     GetBlob,
     Goodbye,
     HasBlob,
     Hello,
     Message,
     PutBlob,
+    ReadLog,
     Renew,
     Welcome,
 )
+from grampus.relay import LeaderDesk
 from grampus.rpc.connection import Connection
 from grampus.rpc.subject import SERVER, WORKER, Subject
 
@@ -48,6 +52,7 @@ class Reception:
         joins: JoinDesk,
         peers: PeerDesk,
         blobs: BlobDesk,
+        leader: LeaderDesk,
     ) -> None:
         self._welcome = Welcome(PROTOCOL_VERSION, name, cluster)
         self._admission = admission
@@ -57,7 +62,7 @@ class Reception:
         self._rooms: dict[str, _Room] = {
             WORKER: roster,
             JOIN: joins,
-            SERVER: _ServerRoom(peers, blobs),
+            SERVER: _ServerRoom(peers, blobs, leader),
         }
 
     def greet(
@@ -100,9 +105,10 @@ class Reception:
 
 
 class _ServerRoom:
-    def __init__(self, peers: PeerDesk, blobs: BlobDesk) -> None:
+    def __init__(self, peers: PeerDesk, blobs: BlobDesk, leader: LeaderDesk) -> None:
         self._peers = peers
         self._blobs = blobs
+        self._leader = leader
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         self._peers.messages(batch)
@@ -110,6 +116,8 @@ class _ServerRoom:
     async def request(self, connection: Peer, message: Message) -> Message:
         if isinstance(message, HasBlob | GetBlob | PutBlob):
             return await self._blobs.answer(message)
+        if isinstance(message, ReadLog | AskExplanation | AskPresence):
+            return await self._leader.answer(message)
         return await self._peers.request(message)
 
     def closed(self, connection: Peer, reason: str) -> None:

@@ -59,6 +59,7 @@ from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.node import SWITCH_INTERVAL
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
@@ -71,6 +72,7 @@ from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.server.arrival import Place, Plan, admission, arrive
 from grampus.server.blob_spread import BlobSpread
+from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
 from grampus.worker.identity import machine_id
 
@@ -160,9 +162,14 @@ class ServerNode:
             clock,
         )  # fmt: skip
         self._office = self._roster.office = self._make_office(blobs)
+        self._status = NodeStatus(replica, self._office, self._roster)
+        self._logs = LogReader(reads, self._roster)
+        self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
+        self._relay = PeerRelay(replica, peers)
         self._reception = Reception(
             config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
             PeerDesk(replica, encode_answers, place.hello("control"), self._steward), desk,
+            LeaderDesk(self._status, self._logs, self._explainer),
         )  # fmt: skip
         self._snapshots = Snapshots(config.data / "snapshots" / "api", ledger.snapshot)
         replica.subscribe(self._wake)
@@ -342,14 +349,15 @@ class ServerNode:
 
     def _api(self) -> ApiServer:
         listen = self._config.listen
-        read_log = LogReader(self._reads, self._roster)
+        status, logs, explainer, relay = self._status, self._logs, self._explainer, self._relay
         ports = Ports(
             propose=self._proposer.propose,
             reads=self._reads,
             blobs=self._blobs,
-            read_log=read_log,
-            explain=Explainer(self._reads, lambda: self._office.scheduler, read_log, self._clock),
-            status=NodeStatus(self._replica, self._office, self._roster),
+            read_log=Logs(status, logs, relay),
+            explain=Explain(status, explainer, relay),
+            presence=Presence(status, relay),
+            status=status,
             clock=self._clock,
             entropy=os.urandom,
             cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
