@@ -79,12 +79,14 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):
     session: int
+    #: HOST:PORT where the servers listen for nodes, as far as they are known.
+    servers: tuple[str, ...] = ()
 
 
 class Elsewhere(Struct, frozen=True, array_like=True, tag="elsewhere"):
     """The answer to Register of a server that does not lead."""
 
-    #: HOST:PORT of the leader's API, whose node port is the next one; empty when not known.
+    #: HOST:PORT where the leader listens for nodes; empty when not known.
     leader: str
 
 

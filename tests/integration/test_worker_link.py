@@ -49,18 +49,27 @@ class Door:
     def is_open(self) -> bool:
         return self._town.leader == self._number
 
-    @property
-    def leader_address(self) -> str | None:
-        town = self._town
-        if town.nonsense or town.leader is None or not town.hints:
-            return town.nonsense or None
-        return f"127.0.0.1:{town.ports[town.leader] - 1}"
-
     async def opens(self) -> bool:
         return self.is_open
 
     def happened(self, events: Any) -> None:
         self.events.extend(events)
+
+
+class Map:
+    """What all servers know of each other."""
+
+    def __init__(self, town: Town) -> None:
+        self._town = town
+
+    def leader(self) -> str:
+        town = self._town
+        if town.nonsense or town.leader is None or not town.hints:
+            return town.nonsense
+        return f"127.0.0.1:{town.ports[town.leader]}"
+
+    def servers(self) -> tuple[str, ...]:
+        return tuple(f"127.0.0.1:{port}" for port in self._town.ports)
 
 
 class Town:
@@ -85,7 +94,7 @@ class Town:
             proposer: Any = Proposer()
             roster = Roster(
                 f"s{number}", "town", lambda hello: hello.credential == "secret", proposer,
-                Intake(proposer, Clock()), BlobDesk(self.blobs), Clock(),
+                Intake(proposer, Clock()), BlobDesk(self.blobs), Clock(), Map(self),
             )  # fmt: skip
             door = roster.office = Door(self, number)
             self.doors.append(door)
@@ -194,6 +203,20 @@ def test_it_is_with_the_next_leader_within_a_few_hundred_ms(blobs: Blobs, hints:
         town.elect(1)
         assert await town.settled(1) < 0.5
         assert town.doors[0].events == [WorkerConnected(SESSION)]
+
+    play(blobs, scenario)
+
+
+def test_it_learns_of_servers_that_nobody_told_it_at_the_start(blobs: Blobs) -> None:
+    async def scenario(town: Town) -> None:
+        town.elect(0)
+        town.link(0)
+        await town.settled(0)
+        await asyncio.sleep(HELD)
+        town.leader = 2
+        await town.servers[0].close()
+        town.registered.clear()
+        assert await town.settled(2) < 0.5
 
     play(blobs, scenario)
 

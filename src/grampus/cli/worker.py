@@ -58,10 +58,9 @@ def start(
     import logging
 
     from grampus.config import load_config
-    from grampus.rpc.address import node_address
 
     config = load_config({"data": data, "name": name, "group": group, "slots": slots})
-    servers = [node_address(part.strip()) for part in join.split(",") if part.strip()]
+    servers = _servers(join)
     shown = _secret(token_file)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_start(config, servers, shown, detach))
@@ -81,6 +80,20 @@ async def _start(config: Config, servers: list[Address], shown: str, detach: boo
     )
     work = run_worker(config, servers, shown, ready, detach=detach)
     await in_foreground(work, detach=detach)
+
+
+def _servers(join: str) -> list[Address]:
+    """Where they listen for nodes. Raises UsageError."""
+    from grampus.config import read_listen
+    from grampus.errors import UsageError
+
+    try:
+        listens = [read_listen(part.strip()) for part in join.split(",") if part.strip()]
+    except ValueError as error:
+        raise UsageError(f"--join {join!r:.100} cannot be used: {error}") from error
+    if not listens:
+        raise UsageError("--join names no server: HOST:PORT, as its --listen has it")
+    return [(listen.host, listen.node_port) for listen in listens]
 
 
 def _secret(path: str | None) -> str:

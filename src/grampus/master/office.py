@@ -105,11 +105,6 @@ class Office:
                 pass
         return self.is_open
 
-    @property
-    def leader_address(self) -> str | None:
-        """Where to go instead: HOST:PORT of the leader's API, when it is known."""
-        return self._replica.leader_address
-
     def happened(self, events: Iterable[Happening]) -> None:
         """Nobody needs to hear of it between two offices: each begins without any worker."""
         if self._master is not None:

@@ -59,10 +59,28 @@ class Door(Protocol):
 
     @property
     def is_open(self) -> bool: ...
-    @property
-    def leader_address(self) -> str | None: ...
     async def opens(self) -> bool: ...
     def happened(self, events: Iterable[Happening]) -> None: ...
+
+
+class Directory(Protocol):
+    """Where servers listen for nodes, as HOST:PORT."""
+
+    def leader(self) -> str:
+        """Empty when it is not known."""
+        ...
+
+    def servers(self) -> tuple[str, ...]: ...
+
+
+class Alone:
+    """The Directory of a node without others."""
+
+    def leader(self) -> str:
+        return ""
+
+    def servers(self) -> tuple[str, ...]:
+        return ()
 
 
 class Roster:
@@ -77,7 +95,9 @@ class Roster:
         intake: Intake,
         desk: BlobDesk,
         clock: Clock,
+        directory: Directory | None = None,
     ) -> None:
+        self._directory = directory or Alone()
         self._node = node
         self._cluster = cluster
         self._admits = admits
@@ -179,7 +199,7 @@ class Roster:
         if not isinstance(hello, Hello) or hello.node != message.name or hello.lane != "control":
             raise Refused("a worker registers under the name of its Hello, on the control lane")
         if not await self.office.opens():
-            return Elsewhere(self.office.leader_address or "")
+            return Elsewhere(self._directory.leader())
         (answer,) = await self._proposer.propose(
             OpenSession(
                 self._clock.now(), message.name, message.instance, message.machine, message.boot,
@@ -191,7 +211,7 @@ class Roster:
         assert isinstance(answer, int)
         if not self.office.is_open:
             # Its office ended meanwhile. The session is there all the same, for the next one.
-            return Elsewhere(self.office.leader_address or "")
+            return Elsewhere(self._directory.leader())
         old = self._control.get(answer)
         self._control[answer] = connection
         self._sessions[connection] = answer
@@ -205,7 +225,7 @@ class Roster:
             message.name, message.group, message.slots, message.containment,
         )  # fmt: skip
         self.office.happened([WorkerConnected(answer)])
-        return Registered(answer)
+        return Registered(answer, self._directory.servers())
 
     # -- for the office and the API -------------------------------------------------------------
 

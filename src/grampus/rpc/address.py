@@ -29,14 +29,13 @@ def address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def node_address(text: str) -> tuple[str, int]:
-    """Where a node is met whose API answers at `text`, HOST:PORT: nodes use the next port.
-
-    Raises UsageError."""
+def host_and_port(text: str) -> tuple[str, int]:
+    """The reverse of `address`. Raises UsageError."""
     host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65535:
+    digits = port.isascii() and port.isdigit() and len(port) < 6
+    if not host or not digits or not 0 < int(port) < 65536:
         raise UsageError(f"{text!r:.100} is no address: HOST:PORT such as 127.0.0.1:8470")
-    return host.strip("[]"), int(port) + 1
+    return host.strip("[]"), int(port)
 
 
 async def resolve(host: str, *, encrypted: bool) -> list[str]:

@@ -72,6 +72,7 @@ from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.server.arrival import Place, Plan, admission, arrive
 from grampus.server.blob_spread import BlobSpread
+from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
 from grampus.worker.identity import machine_id
@@ -159,7 +160,7 @@ class ServerNode:
         self._steward = Steward(replica, peers, place.me, place.cluster, place.history)
         self._roster = Roster(
             config.name, place.cluster, lambda hello: True, self._proposer, self._intake, desk,
-            clock,
+            clock, MemberDirectory(replica),
         )  # fmt: skip
         self._office = self._roster.office = self._make_office(blobs)
         self._status = NodeStatus(replica, self._office, self._roster)

@@ -29,7 +29,7 @@ from grampus.protocol import (
     Registered,
     Welcome,
 )
-from grampus.rpc.address import node_address
+from grampus.rpc.address import host_and_port
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
@@ -182,11 +182,12 @@ class Link:
             answer = await connection.request(self._register(), REGISTER_TIMEOUT)
             if isinstance(answer, Elsewhere):
                 if answer.leader:
-                    self._servers.named(node_address(answer.leader))
+                    self._servers.named(host_and_port(answer.leader))
                 known = f", {answer.leader} does" if answer.leader else ""
                 raise NotLeader(f"{connection.peer} does not lead{known}")
             if not isinstance(answer, Registered):
                 raise ProtocolError(f"Register was answered by {type(answer).__name__}")
+            self._servers.know([host_and_port(text) for text in answer.servers])
         except BaseException:
             connection.close("not registered")
             raise

@@ -43,14 +43,20 @@ class Servers:
 
     def named(self, leader: Address) -> None:
         """Somebody says that it leads."""
-        if leader not in self._known:
+        self.know([leader])
+        self._leader = leader
+
+    def know(self, servers: Sequence[Address]) -> None:
+        """Others to try too. Those that were given at first are never forgotten."""
+        for server in servers:
+            if server in self._known:
+                continue
             if len(self._known) >= self._given + MOST_NAMED:
                 oldest = self._known.pop(self._given)
                 if oldest == self._last:
                     self._last = None
                 self._failed.pop(oldest, None)
-            self._known.append(leader)
-        self._leader = leader
+            self._known.append(server)
 
     def failed(self, address: Address, *, answered: bool = False) -> None:
         """Nobody registers there now; `answered`: a server said so itself."""
