@@ -49,6 +49,7 @@ from grampus.master.loading import Loading
 from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
+from grampus.master.timekeeper import Timekeeper
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import Explain, Logs, NoRelay, Presence
 from grampus.rpc.address import is_own
@@ -110,7 +111,7 @@ class Node:
         keys: ClusterServer,
     ) -> None:
         self._config = config
-        self._clock = SystemClock()
+        self._clock = Timekeeper(SystemClock())
         self._replica = replica
         self._reads = reads
         self._keys = keys
@@ -148,12 +149,10 @@ class Node:
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
         graphs = Graphs()
         queries, loading = Queries(readers, graphs), Loading(readers, graphs)
-        retention = Retention(
-            proposer, reads, self._blobs, clock, config.retention,
-            readers.value("SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"),
-        )  # fmt: skip
+        retention = Retention(proposer, reads, self._blobs, clock, config.retention)
 
         def appoint() -> Master:
+            clock.begin(queries.newest_time())
             briefs = Briefs(queries, self._blobs.put)
             return Master(proposer, loading, briefs, self._roster, clock)
 

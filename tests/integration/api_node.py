@@ -29,6 +29,7 @@ from grampus.consensus.folder import Identity
 from grampus.consensus.solo import SoloLog
 from grampus.ids import run_id
 from grampus.ledger import Ledger
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import LogChunk
 from grampus.runs.commands import OpenSession, ReportAttempt, StartAttempts, TakeOffice
@@ -195,7 +196,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
     key_reads = KeyReads(folder / "ledger" / "ledger.db")
     keys = ClusterServer(log, key_reads, SystemClock(), "h1", os.urandom)
     shelf, status, blobs = Shelf(), Standing(log), Blobs(folder / "blobs")
-    clock = SystemClock()
+    clock = Timekeeper(SystemClock())
     ports = Ports(
         explain=Explainer(reads, lambda: None, shelf.read, clock),
         propose=proposer.propose,

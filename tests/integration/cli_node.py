@@ -24,6 +24,7 @@ from grampus.cluster.server import ClusterServer
 from grampus.consensus.port import Listener
 from grampus.errors import NotFound, Refused
 from grampus.ledger import Ledger
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
 from grampus.protocol import LogChunk
 from grampus.runs.commands import (
@@ -175,7 +176,7 @@ class Node:
             explain=Explainer(self.reads, lambda: None, self._read_log, self._clock),
             status=NodeStatus(),
             presence=NodeStatus().presence,
-            clock=self._clock,
+            clock=Timekeeper(self._clock),
             entropy=os.urandom,
             cluster=NoCluster(),
             keys=self.keys,

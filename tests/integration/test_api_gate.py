@@ -55,7 +55,7 @@ def test_health_and_the_document_are_open(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         del node.client.headers["Authorization"]
         assert (await node.client.get("/healthz")).json() == {"status": "ok"}
-        assert (await node.client.get("/readyz")).json() == {"status": "ok"}
+        assert (await node.client.get("/readyz")).json() == {"status": "ok", "alarms": []}
         assert (await node.client.get("/api/v1/openapi.json")).json()["openapi"].startswith("3.")
         node.status.reason = "the ledger is being opened"
         waiting = await node.client.get("/readyz")

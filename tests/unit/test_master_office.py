@@ -23,6 +23,7 @@ from grampus.master.core.scheduler import Scheduler
 from grampus.master.driver import Master
 from grampus.master.loading import Loading
 from grampus.master.office import Office
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import AttemptState
 from grampus.model.workflow import Shell, Task, Workflow
 from grampus.protocol import Assign, Message, Sync
@@ -58,6 +59,9 @@ class Clock:
 
     def ticks(self) -> int:
         return 0
+
+    def synchronised(self) -> bool:
+        return False
 
 
 class Wavering:
@@ -188,8 +192,8 @@ class Crew:
 
 
 class Checked(Scheduler):
-    def step(self, now: int, events: Any) -> Any:
-        turn = super().step(now, events)
+    def step(self, now: int, events: Any, held: bool = False) -> Any:
+        turn = super().step(now, events, held)
         check(self)
         return turn
 
@@ -210,7 +214,9 @@ class Stage:
         self.clerks: list[Clerk] = []
 
         def appoint() -> Master:
-            return Master(proposer, loading, Briefs(queries, lambda data: ""), crew, Clock())
+            return Master(
+                proposer, loading, Briefs(queries, lambda data: ""), crew, Timekeeper(Clock())
+            )
 
         def hire() -> list[Clerk]:
             self.clerks.append(Clerk())

@@ -12,6 +12,7 @@ import pytest
 from grampus.blobs import Blobs
 from grampus.ledger import Ledger
 from grampus.master.retention import YOUNG, Retention
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.workflow import Shell, Task, Workflow
 from grampus.runs.commands import (
     ApplyWorkflow,
@@ -34,6 +35,9 @@ class Clock:
 
     def ticks(self) -> int:
         return NOW
+
+    def synchronised(self) -> bool:
+        return False
 
 
 class Site:
@@ -71,7 +75,8 @@ class Site:
         async def once() -> int:
             reads = Reads(self._path)
             try:
-                clean = Retention(self, reads, self.blobs, Clock(), KEEP)  # type: ignore[arg-type]
+                clock = Timekeeper(Clock())
+                clean = Retention(self, reads, self.blobs, clock, KEEP)  # type: ignore[arg-type]
                 return await clean.once()
             finally:
                 reads.close()

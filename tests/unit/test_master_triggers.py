@@ -8,7 +8,6 @@ import pytest
 
 from grampus.ledger import Ledger
 from grampus.master.almanac import Almanac
-from grampus.master.core.steadiness import BOUND, HOLD, Steadiness
 from grampus.master.core.triggers import (
     CATCH_UP,
     COMMANDS_PER_TURN,
@@ -305,24 +304,3 @@ def test_a_planned_tick_that_the_rules_no_longer_have_fires_all_the_same() -> No
     office.take()
     office.go(at(2))
     assert office.ticks() == ["1.5 run", "2 run"]
-
-
-def test_a_clock_that_jumps_ahead_is_not_believed_at_once() -> None:
-    steady = Steadiness(0, 0)
-    assert steady.look(10_000, 10_000)
-    # Both stood still or went on together: a laptop that slept.
-    assert steady.look(10_000_000, 10_000_000)
-    assert steady.look(10_000_000 + BOUND, 10_000_000)
-    year = 31_536_000_000
-    assert not steady.look(20_000_000 + year, 20_000_000)
-    assert steady.jump > year - 2 * BOUND
-    assert not steady.look(20_001_000 + year, 20_001_000)
-    assert steady.jump == 0
-    # Set right again.
-    assert steady.look(20_002_000, 20_002_000)
-    # Ahead again, and it stays there: it is the time.
-    assert not steady.look(20_003_000 + year, 20_003_000)
-    assert steady.look(20_003_000 + year + HOLD, 20_003_000 + HOLD)
-    # Back is no danger.
-    assert steady.look(0, 20_004_000 + HOLD)
-    assert steady.jump < 0

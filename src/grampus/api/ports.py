@@ -157,6 +157,19 @@ class Presence(Protocol):
         ...
 
 
+class OfficeClock(Clock, Protocol):
+    """The time, and whether the office here believes it."""
+
+    @property
+    def doubt(self) -> str:
+        """Why schedules are held back, for people; "" when they fire."""
+        ...
+
+    def trust(self) -> None:
+        """Somebody says that it is right."""
+        ...
+
+
 class Status(Protocol):
     """The node as it is this moment. Answers from memory."""
 
@@ -203,7 +216,7 @@ class Ports:
     status: Status
     explain: Explain
     presence: Presence
-    clock: Clock
+    clock: OfficeClock
     #: So many random bytes.
     entropy: Callable[[int], bytes]
     cluster: Cluster

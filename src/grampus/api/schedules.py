@@ -18,6 +18,7 @@ from grampus.api.runs import USER
 from grampus.api.schemas import (
     PAGE,
     PAGE_LIMIT,
+    ClockTrusted,
     PlannedTick,
     ScheduleAnswer,
     SchedulePage,
@@ -43,7 +44,7 @@ Name = Annotated[
 ]
 
 
-def schedule_answer(view: ScheduleView) -> ScheduleAnswer:
+def schedule_answer(view: ScheduleView, held: str) -> ScheduleAnswer:
     return ScheduleAnswer(
         name=view.workflow,
         version=view.version,
@@ -55,6 +56,7 @@ def schedule_answer(view: ScheduleView) -> ScheduleAnswer:
         next=time_text(view.next_tick),
         next_local=local_text(view.next_tick, view.schedule.tz),
         last=None if view.last is None else tick_answer(view.last, view.schedule.tz),
+        held=held,
     )
 
 
@@ -102,7 +104,9 @@ async def list_schedules(
 ) -> Response:
     views = await ports.reads.schedules(limit + 1, paging.read_name(cursor))
     more = paging.of_name(views[limit - 1].workflow) if len(views) > limit else None
-    return respond(SchedulePage(items=[schedule_answer(v) for v in views[:limit]], next=more))
+    held = ports.clock.doubt
+    items = [schedule_answer(view, held) for view in views[:limit]]
+    return respond(SchedulePage(items=items, next=more))
 
 
 @router.get(
@@ -114,7 +118,7 @@ async def list_schedules(
     tags=["schedules"],
 )
 async def get_schedule(ports: ThePorts, name: Name) -> Response:
-    return respond(schedule_answer(await find_schedule(ports, name)))
+    return respond(schedule_answer(await find_schedule(ports, name), ports.clock.doubt))
 
 
 @router.get(
@@ -200,3 +204,20 @@ async def resume_schedule(ports: ThePorts, name: Name) -> Response:
     command = PauseSchedule(ports.clock.now(), name, paused=False, by=USER)
     accepted(await ports.propose(command))
     return respond(SchedulePaused(name=name, paused=False))
+
+
+@router.post(
+    "/schedules:trust-clock",
+    operation_id="trustClock",
+    summary="Say that the clock is right",
+    description="When a node starts and its clock is far from the newest entry of the ledger, or "
+    "when it jumps ahead, schedules are held back for ten minutes. A machine that was off for a "
+    "month is in its right: whoever has looked at the clock ends the doubt with this.",
+    response_model=ClockTrusted,
+    responses=responses("invalid-input"),
+    tags=["schedules"],
+)
+async def trust_clock(ports: ThePorts) -> Response:
+    held = ports.clock.doubt
+    ports.clock.trust()
+    return respond(ClockTrusted(held=held))

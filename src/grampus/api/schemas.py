@@ -393,6 +393,13 @@ class ScheduleAnswer(Answer):
     next: Time | None = Field(description="Null when there is none, or when it is not known yet.")
     next_local: str | None = Field(description="`next` on the clock of the schedule's zone.")
     last: TickAnswer | None = Field(description="The newest tick that came.")
+    held: str = Field(
+        description="Why no schedule fires now: the clock is in doubt; empty when they fire."
+    )
+
+
+class ClockTrusted(Answer):
+    held: str = Field(description="What was doubted until now; empty when nothing was.")
 
 
 class SchedulePage(Answer):
@@ -439,6 +446,13 @@ class WorkerList(Answer):
 
 class Health(Answer):
     status: Literal["ok"]
+
+
+class Readiness(Answer):
+    status: Literal["ok"]
+    alarms: list[str] = Field(
+        description="What needs a person: it goes on, but not as it should.", examples=[[]]
+    )
 
 
 # The cluster

@@ -10,7 +10,7 @@ from grampus.api.answers import respond, worker_answer
 from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, HttpProblem, accepted, responses
 from grampus.api.runs import USER
-from grampus.api.schemas import Health, WorkerAnswer, WorkerList
+from grampus.api.schemas import Health, Readiness, WorkerAnswer, WorkerList
 from grampus.api.state import ThePorts, TheShared, settled
 from grampus.errors import NotFound
 from grampus.runs.commands import DrainWorker
@@ -87,15 +87,18 @@ async def is_alive() -> Response:
     "/readyz",
     operation_id="isReady",
     summary="Does the server take work?",
-    description="Needs no token.",
-    response_model=Health,
+    description="Needs no token. `alarms` tell what needs a person.",
+    response_model=Readiness,
     responses=responses("not-ready", "invalid-input"),
     tags=["node"],
 )
 async def is_ready(ports: ThePorts) -> Response:
     if waiting_for := ports.status.waiting_for():
         raise HttpProblem("not-ready", waiting_for, {"Retry-After": "1"})
-    return respond(Health(status="ok"))
+    alarms = [f"schedules are held back: {held}"] if (held := ports.clock.doubt) else []
+    troubled = [load.trouble for load in ports.status.connected().values() if load.trouble]
+    alarms += [f"a worker starts nothing: {trouble}" for trouble in troubled]
+    return respond(Readiness(status="ok", alarms=alarms))
 
 
 @router.get(

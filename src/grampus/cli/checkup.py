@@ -6,7 +6,6 @@ leaves anything behind. A node that runs is asked by `checkup_node`.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import resource
@@ -201,11 +200,9 @@ def _clock(config: Config) -> Finding:
 
     if SystemClock().now() < _TOO_EARLY:
         return Finding("clock", "fail", "it is years behind", "set the clock of this machine")
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(512)
-    if libc.adjtimex(buffer) == 5:
+    if not SystemClock().synchronised():
         advice = "schedules follow it: let chrony or systemd-timesyncd set it"
-        return Finding("clock", "warn", "not synchronised, says the kernel", advice)
+        return Finding("clock", "warn", "nothing keeps it right, says the kernel", advice)
     return Finding("clock", "ok", "synchronised")
 
 

@@ -24,24 +24,23 @@ def look_at_node(config: Config) -> Finding:
     if url is None:
         return Finding("node", "ok", "does not run")
     try:
-        workers = _workers(config, url)
+        workers, alarms = _ask(config, url)
     except GrampusError as error:
         advice = "look at its log, or at who may use it (--token-file)"
         return Finding("node", "warn", f"runs at {url} and cannot be asked: {error}", advice)
     kinds = sorted({worker.containment for worker in workers if worker.containment})
     held = f"; attempts are held together by {', '.join(kinds)}" if kinds else ""
-    troubled = [f"{worker.name}: {worker.trouble}" for worker in workers if worker.trouble]
-    if troubled:
-        advice = "attempts wait until that is mended, and are tried again and again"
-        return Finding("node", "fail", f"runs at {url}{held}; {'; '.join(troubled)}", advice)
+    if alarms:
+        advice = "mend it: it is tried again and again; grampus worker list, grampus schedule list"
+        return Finding("node", "fail", f"runs at {url}{held}; {'; '.join(alarms)}", advice)
     return Finding("node", "ok", f"runs at {url}{held}")
 
 
-def _workers(config: Config, url: str) -> list[Worker]:
+def _ask(config: Config, url: str) -> tuple[list[Worker], list[str]]:
     from grampus.sdk.client import Client
 
     with Client(config=replace(config, server=(url,)), timeout=PATIENCE) as client:
-        return client.workers()
+        return client.workers(), client.alarms()
 
 
 def _running(config: Config) -> str | None:

@@ -38,9 +38,14 @@ def list_(
     if not found:
         note("no workflow has a schedule")
         return
+    if held := found[0].held:
+        note(f"schedules are held back: {held}")
+        note("if the clock is right: grampus schedule trust-clock")
     rows = []
     for each in found:
-        state = "PAUSED" if each.paused or each.workflow_paused else "ACTIVE"
+        state = "HELD" if each.held else "ACTIVE"
+        if each.paused or each.workflow_paused:
+            state = "PAUSED"
         last = "" if each.last is None else f"{each.last.outcome} {_clock(each.last.local)}"
         when = schedule_text(each.schedule)
         rows.append((each.name, state, _clock(each.next_local), last, when))
@@ -122,6 +127,16 @@ def resume(
     with connect(ctx, server, token_file) as client:
         client.resume_schedule(name)
     note(f"the schedule of {name} fires again")
+
+
+@app.command("trust-clock")
+def trust_clock(ctx: typer.Context, server: Server = None, token_file: TokenFile = None) -> None:
+    """Say that the clock of the node is right, when schedules are held back because of it.
+
+    Look at it first: what is fired by a wrong clock cannot be taken back."""
+    with connect(ctx, server, token_file) as client:
+        held = client.trust_clock()
+    note(f"schedules fire again; until now {held}" if held else "nothing was held back")
 
 
 def _clock(local: str | None) -> str:

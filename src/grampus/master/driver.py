@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from grampus.clock import Clock
 from grampus.master.asking import Deposed, ask
 from grampus.master.briefs import Briefs
 from grampus.master.core.events import Declined, Happening, Loaded, Stopping
@@ -21,6 +20,7 @@ from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import Order, SendAssign, Turn
 from grampus.master.loading import Loading
 from grampus.master.roster import Roster
+from grampus.master.timekeeper import Timekeeper
 from grampus.protocol import Forget
 from grampus.runs.commands import Refusal
 from grampus.runs.events import Event, RunDeleted, RunFinished
@@ -38,7 +38,12 @@ class Master:
     """`begin`, then `run`; `happened` and `committed` may be called on the loop from before on."""
 
     def __init__(
-        self, proposer: Proposer, loading: Loading, briefs: Briefs, roster: Roster, clock: Clock
+        self,
+        proposer: Proposer,
+        loading: Loading,
+        briefs: Briefs,
+        roster: Roster,
+        clock: Timekeeper,
     ) -> None:
         self._proposer = proposer
         self._loading = loading
@@ -81,7 +86,8 @@ class Master:
         while True:
             events, self._inbox = self._inbox, []
             self._wake.clear()
-            turn = self.scheduler.step(self._clock.now(), events)
+            believed = self._clock.believes()
+            turn = self.scheduler.step(self._clock.now(), events, held=not believed)
             self._send(turn.messages)
             self._told(events)
             if turn.deposed:

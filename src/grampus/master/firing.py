@@ -10,16 +10,15 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from grampus.clock import Clock
 from grampus.master.almanac import Almanac
 from grampus.master.asking import Deposed, ask
-from grampus.master.core.steadiness import Steadiness
 from grampus.master.core.triggers import (
     Firing,
     ScheduleLoaded,
     TickDeclined,
     Triggers,
 )
+from grampus.master.timekeeper import Timekeeper
 from grampus.runs.commands import Refusal
 from grampus.runs.events import Fact, SchedulePlanned, WorkflowApplied, WorkflowDeleted
 from grampus.runs.proposer import Proposer
@@ -39,7 +38,7 @@ _CONCERNS = (SchedulePlanned, WorkflowApplied, WorkflowDeleted)
 class ScheduleDriver:
     """`committed` may be called at any time on the loop; `run` needs the replica to be open."""
 
-    def __init__(self, proposer: Proposer, reads: Reads, clock: Clock) -> None:
+    def __init__(self, proposer: Proposer, reads: Reads, clock: Timekeeper) -> None:
         self._proposer = proposer
         self._reads = reads
         self._clock = clock
@@ -62,15 +61,12 @@ class ScheduleDriver:
     async def run(self, epoch: int) -> None:
         """Until cancelled or stopped. Raises Deposed."""
         triggers = Triggers(epoch, Almanac())
-        steady = Steadiness(self._clock.now(), self._clock.ticks())
         await self._load()
         while not self._stopping:
             events, self._inbox = self._inbox, []
             self._wake.clear()
             now = self._clock.now()
-            believed = steady.look(now, self._clock.ticks())
-            if steady.jump:
-                _tell(steady.jump, believed)
+            believed = self._clock.believes()
             turn = await asyncio.to_thread(triggers.step, now, events, not believed)
             if turn.deposed:
                 raise Deposed("another master has taken office")
@@ -104,14 +100,3 @@ class ScheduleDriver:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-
-def _tell(jump: int, believed: bool) -> None:
-    seconds = abs(jump) // 1000
-    if jump < 0:
-        log.warning("the clock went back by %d s: what was fired is not fired again", seconds)
-    if not believed:
-        log.error(
-            "ALARM: the clock is suddenly %d s ahead: schedules are held back for 10 minutes;"
-            " set the clock, or wait", seconds,
-        )  # fmt: skip

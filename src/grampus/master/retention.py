@@ -1,7 +1,7 @@
 """Old runs are deleted, and blobs that nobody names any more are removed.
 
-What is old is said by the clock, and what is deleted is gone: so after a jump ahead, or when the
-ledger has been silent for long before the start, it is a day until anything is.
+What is old is said by the clock, and what is deleted is gone: while it is in doubt (see
+`timekeeper`), it is a day until anything is.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import asyncio
 import logging
 
 from grampus.blobs import Blobs
-from grampus.clock import Clock
 from grampus.errors import GrampusError
-from grampus.master.core.steadiness import Steadiness
+from grampus.master.timekeeper import Timekeeper
 from grampus.runs.commands import Retain
 from grampus.runs.proposer import Proposer
 from grampus.runs.reads import Reads
@@ -24,52 +23,37 @@ EVERY = 600.0
 RUNS = 50
 #: A blob may be there before the command that names it: younger ones are left alone, in seconds.
 YOUNG = 24 * 3600
-#: How long a clock that jumped ahead is not believed, in ms.
+#: How long a clock that is in doubt is not believed, in ms.
 DOUBT = 24 * 3_600_000
 
 
 class Retention:
-    """`keep` is for how long finished runs stay, in ms; `seen` the newest time in the ledger before
-    this process."""
+    """`keep` is for how long finished runs stay, in ms."""
 
     def __init__(
         self,
         proposer: Proposer,
         reads: Reads,
         blobs: Blobs,
-        clock: Clock,
+        clock: Timekeeper,
         keep: int,
-        seen: int | None = None,
     ) -> None:
         self._proposer = proposer
         self._reads = reads
         self._blobs = blobs
         self._clock = clock
         self._keep = keep
-        self._steady = Steadiness(clock.now(), clock.ticks(), DOUBT)
-        if seen is not None and clock.now() - seen > DOUBT:
-            self._steady.doubt()
 
     async def run(self) -> None:
         """Until cancelled. A look that fails is logged, and the next one tries again."""
         while True:
             await asyncio.sleep(EVERY)
-            if not self.believes():
+            if not self._clock.believes(DOUBT):
                 continue
             try:
                 await self.once()
             except (GrampusError, OSError) as error:
                 log.warning("retention: %s", error)
-
-    def believes(self) -> bool:
-        """Whether the clock can be trusted with what is deleted."""
-        believed = self._steady.look(self._clock.now(), self._clock.ticks())
-        if self._steady.jump > 0:
-            log.error(
-                "ALARM: the clock is suddenly %d s ahead: nothing is deleted for a day",
-                self._steady.jump // 1000,
-            )
-        return believed
 
     async def once(self) -> int:
         """How many runs were deleted."""

@@ -262,6 +262,17 @@ class Queries:
         )
         return [row[0] for row in rows]
 
+    def newest_time(self) -> int | None:
+        """Wall time of about the newest change; None in an empty ledger."""
+        times = [
+            self._db.value("SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"),
+            self._db.value(
+                "SELECT max(created, coalesce(started, 0), coalesce(ended, 0)) FROM run"
+                " ORDER BY seq DESC LIMIT 1"
+            ),
+        ]
+        return max((time for time in times if time is not None), default=None)
+
     def workers(self) -> list[WorkerView]:
         """The newest session of each name."""
         rows = self._db.query(

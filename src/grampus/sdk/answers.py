@@ -245,6 +245,8 @@ class ScheduleInfo(Struct, frozen=True, kw_only=True):
     next_local: str | None = None
     #: The newest tick that came.
     last: Tick | None = None
+    #: Why no schedule fires now, or "".
+    held: str = ""
 
 
 class Worker(Struct, frozen=True, kw_only=True):

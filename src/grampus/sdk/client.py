@@ -377,10 +377,19 @@ class Client:
     def resume_schedule(self, name: str) -> None:
         self._transport.ask("POST", f"{API}/schedules/{_safe(name)}/resume")
 
+    def trust_clock(self) -> str:
+        """Says that the clock of the node is right; answers what was doubted until now, or ""."""
+        return self._do("POST", "/schedules:trust-clock", _ClockTrusted).held
+
     # Workers
 
     def workers(self) -> list[Worker]:
         return self._do("GET", "/workers", _Workers).items
+
+    def alarms(self) -> list[str]:
+        """What needs a person, as the node says: it goes on, but not as it should."""
+        answer = self._transport.ask("GET", "/readyz")
+        return msgspec.json.decode(answer.content, type=_Readiness).alarms
 
     # --- the cluster
 
@@ -470,6 +479,14 @@ class _Tasks(msgspec.Struct):
 
 class _PlannedTicks(msgspec.Struct):
     items: list[PlannedTick]
+
+
+class _ClockTrusted(msgspec.Struct):
+    held: str
+
+
+class _Readiness(msgspec.Struct):
+    alarms: list[str]
 
 
 class _Workers(msgspec.Struct):

@@ -31,9 +31,9 @@ def _fatal() -> Iterator[None]:
 
 
 class CheckedScheduler(Scheduler):
-    def step(self, now: int, events: Any) -> Any:
+    def step(self, now: int, events: Any, held: bool = False) -> Any:
         with _fatal():
-            turn = super().step(now, events)
+            turn = super().step(now, events, held)
             check(self)
             return turn
 

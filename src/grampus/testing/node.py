@@ -16,6 +16,7 @@ from grampus.master.driver import Master
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
 from grampus.master.office import Office
+from grampus.master.timekeeper import Timekeeper
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.rpc import server as rpc_server
 from grampus.rpc.codec import Codec
@@ -102,13 +103,15 @@ class SimServer:
         blobs = Blobs(folder / "blobs")
         queries, loading = Queries(db, graphs), Loading(db, graphs)
         self._intake = Intake(self.proposer, world)
+        clock = Timekeeper(world)
         roster = self._roster = NoisyRoster(
             world, "n1", "sim", lambda hello: hello.credential == "secret", self.proposer,
             self._intake, BlobDesk(blobs), world,
         )  # fmt: skip
 
         def appoint() -> Master:
-            return Master(self.proposer, loading, Briefs(queries, blobs.put), roster, world)
+            clock.begin(queries.newest_time())
+            return Master(self.proposer, loading, Briefs(queries, blobs.put), roster, clock)
 
         self._office = self._roster.office = Office(
             "n1", self._log, self.proposer, world, appoint=appoint, dismiss=roster.dismiss

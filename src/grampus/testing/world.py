@@ -30,6 +30,9 @@ class World:
         self.rng = random.Random(seed)
         #: Seconds since the start.
         self.time = 0.0
+        #: By how much wall time is off, in ms, and whether something keeps it right.
+        self.off = 0
+        self.kept_right = False
         #: Share of messages that are lost, doubled or late.
         self.noise = 0.0
         #: Pairs of processes, by name, between which nothing passes.
@@ -44,10 +47,14 @@ class World:
 
     def now(self) -> int:
         """Wall milliseconds."""
-        return EPOCH + int(self.time * 1000)
+        return EPOCH + int(self.time * 1000) + self.off
 
     def ticks(self) -> int:
         return int(self.time * 1000)
+
+    def synchronised(self) -> bool:
+        """What the kernel says of the wall clock."""
+        return self.kept_right
 
     def severed(self, one: str, other: str) -> bool:
         return bool(self.partition) and frozenset((one, other)) in self.partition

@@ -6,6 +6,8 @@ came, in the ledger and in the next plan. It begins at 2026-11-21T00:00Z, on a c
     until 00:03                 time passes; at each tick in between the master looks
     sleep 00:30                 time passes and nobody looks: node away, or asleep
     clock 00:05                 somebody sets the clock; the time since boot goes on
+    clock-at-start 00:05        somebody set the clock while no node was there; then as `office`
+    ntp on | ntp off | trust    what the kernel says of the clock; what a person says
     office                      another master, which knows only what the ledger has
     pause w | resume w | pause-workflow w | resume-workflow w
     submit w r1 | starts, ends, cancel, cancelled w@00:01: a run by its name or tick
@@ -26,7 +28,7 @@ import pytest
 from grampus.ids import run_id_of_key
 from grampus.ledger import Ledger
 from grampus.master.almanac import Almanac
-from grampus.master.core.steadiness import Steadiness
+from grampus.master.core.steadiness import HOLD, Steadiness
 from grampus.master.core.triggers import ScheduleLoaded, TickDeclined, Triggers
 from grampus.model.duration import parse_duration
 from grampus.model.run import AttemptState
@@ -92,13 +94,15 @@ class Stage:
         self.planned: dict[str, str] = {}
         self.wake_at: int | None = None
         self.believed = True
+        self.ntp = False
         self.session = self.do(OpenSession(self.now, "w1", "i1", "m", "b", True, "default", 99))[0]
         self.take_office()
 
     def take_office(self) -> None:
+        self.steady = Steadiness(self.now, self.now - self.offset)
+        self.steady.compare(self.queries.newest_time())
         (self.epoch,) = self.do(TakeOffice(self.now, "n1", 1))
         self.triggers = Triggers(self.epoch, Almanac())
-        self.steady = Steadiness(self.now, self.now - self.offset)
         self.pending = [ScheduleLoaded(v.workflow, v) for v in self.queries.schedules(1_000)]
 
     @property
@@ -151,7 +155,8 @@ class Stage:
 
     def look(self) -> None:
         """What a master does when it wakes: steps until nothing is left to react to."""
-        believed = self.steady.look(self.now, self.now - self.offset)
+        self.steady.look(self.now, self.now - self.offset, self.ntp)
+        believed = self.steady.believes(HOLD)
         if believed != self.believed:
             self.lines.append(f"{told(self.now)} the time is {'' if believed else 'not '}believed")
             self.believed = believed
@@ -197,6 +202,18 @@ class Stage:
                 to = moment(words[0])
                 self.offset += to - self.now
                 self.now = to
+            case "clock-at-start":
+                there = moment(words[0])
+                self.offset += there - self.now
+                self.now = there
+                self.take_office()
+                self.look()
+            case "ntp":
+                self.ntp = words[0] == "on"
+                self.look()
+            case "trust":
+                self.steady.trust()
+                self.look()
             case "office":
                 self.take_office()
             case "pause" | "resume":

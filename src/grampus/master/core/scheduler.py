@@ -83,7 +83,8 @@ class Scheduler:
         self._deposed = False
         self.stopping = False
 
-    def step(self, now: int, events: Iterable[Happening]) -> Turn:
+    def step(self, now: int, events: Iterable[Happening], held: bool = False) -> Turn:
+        """`held`: the time is in doubt, so no run is ended by it."""
         for event in events:
             self._react(now, event)
         self.queue.ripen(now)
@@ -93,11 +94,15 @@ class Scheduler:
                 self._sync(now, session)
         commands: tuple[Proposal, ...] = ()
         if not self._deposed:
-            commands = self._expire(now)
+            commands = () if held else self._expire(now)
             if not self.stopping:
                 commands += (*self._silence(now), *self._place(now))
         turn = Turn(
-            tuple(self._messages), commands, tuple(self._reload), self._wake_at(), self._deposed
+            tuple(self._messages),
+            commands,
+            tuple(self._reload),
+            self._wake_at(now, held),
+            self._deposed,
         )
         self._messages, self._reload = [], {}
         return turn
@@ -337,13 +342,14 @@ class Scheduler:
             for i in range(0, len(tasks), STARTS_PER_COMMAND)
         )
 
-    def _wake_at(self) -> int | None:
+    def _wake_at(self, now: int, held: bool) -> int | None:
+        expiry = self.expiries.next_due()
+        if held and expiry is not None:
+            expiry = max(expiry, now + EXPIRE_AGAIN)
         silences = (
             place.silent_since + SILENT_AFTER
             for place in self.places.values()
             if place.silent_since is not None and not place.silenced
         )
-        dues = (
-            self.queue.next_due(), self.expiries.next_due(), *self._sync_at.values(), *silences
-        )  # fmt: skip
+        dues = (self.queue.next_due(), expiry, *self._sync_at.values(), *silences)
         return min((due for due in dues if due is not None), default=None)
