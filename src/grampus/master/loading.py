@@ -5,6 +5,7 @@ from __future__ import annotations
 from grampus.database import Database
 from grampus.master.core.events import LiveAttempt, Loaded, ReadyTask, RunLoaded, Seat
 from grampus.runs.change import Graphs
+from grampus.runs.graph import longest_delay
 
 _READY = """
 SELECT t.run, t.idx, t.attempt + 1, t.due, t.state = 'RETRYING', r.workflow, r.version,
@@ -82,6 +83,7 @@ class Loading:
                     task.slots,
                     priority + task.priority,
                     bool(retrying),
+                    longest_delay(task.retry),
                 )
             )
         return tuple(ready)

@@ -10,7 +10,7 @@ from grampus.model.workflow import Task
 from grampus.runs.change import Change
 from grampus.runs.commands import Refusal, ReportAttempt, StartAttempts
 from grampus.runs.events import AttemptFinished, AttemptRunning, AttemptStarted
-from grampus.runs.graph import Graph, retry_delay
+from grampus.runs.graph import Graph, longest_delay, retry_delay
 from grampus.runs.progress import (
     RunRow,
     fail_downstream,
@@ -67,7 +67,8 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
     needed = 0
     for index, attempt in command.tasks:
         task = _read_task(change, command.run, index)
-        if task is None or not _is_due(task, attempt, command.at):
+        longest = longest_delay(graph.tasks[index].retry)
+        if task is None or not _is_due(task, attempt, command.at, longest):
             return Refusal("not-due", f"{command.run} task {index} attempt {attempt}: not due")
         if graph.tasks[index].group != group:
             return Refusal("no-slot", f"{worker} is not in group {graph.tasks[index].group}")
@@ -89,12 +90,13 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
     return numbers
 
 
-def _is_due(task: TaskRow, attempt: int, at: int) -> bool:
-    """Only a retry waits for its time: what is READY may start, should the clock go back too."""
+def _is_due(task: TaskRow, attempt: int, at: int, longest: int) -> bool:
+    """Only a retry waits for its time: what is READY may start, should the clock go back too. A
+    time that lies further ahead than any delay was made by a clock that was wrong."""
     if task.waits or attempt != task.attempt + 1:
         return False
     if task.state == TaskState.RETRYING:
-        return task.due is not None and task.due <= at
+        return task.due is not None and not at < task.due <= at + longest
     return task.state == TaskState.READY
 
 

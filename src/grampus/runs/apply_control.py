@@ -34,7 +34,7 @@ from grampus.runs.events import (
     TaskReady,
     TaskReset,
 )
-from grampus.runs.graph import Graph
+from grampus.runs.graph import Graph, longest_delay
 from grampus.runs.progress import (
     RunRow,
     begin,
@@ -83,6 +83,7 @@ def resume_run(change: Change, command: ResumeRun) -> RunState | Refusal:
             TaskReady, at=command.at, run=row.id, task=task.name, index=index,
             attempt=attempt + 1, due=due, state=TaskState(state), group=task.group,
             slots=task.slots, priority=row.priority + task.priority, reason=reason,
+            longest=longest_delay(task.retry),
         )  # fmt: skip
     return RunState.RUNNING
 

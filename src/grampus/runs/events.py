@@ -92,6 +92,8 @@ class TaskReady(Event, frozen=True, tag="task.ready", kw_only=True):
     slots: int
     priority: int
     reason: str = ""
+    #: No delay of its retries is longer: a later `due` was made by a wrong clock. In ms.
+    longest: int = 0
 
 
 class TaskFinished(Event, frozen=True, tag="task.finished", kw_only=True):

@@ -36,13 +36,18 @@ class Graph:
         return sorted(seen)
 
 
+def longest_delay(retry: Retry) -> int:
+    """What `retry_delay` never passes, in ms."""
+    return max(retry.delay, retry.max_delay)
+
+
 def retry_delay(retry: Retry, failures: int, salt: int) -> int:
     """How long the next try waits after the `failures`-th failure (from 1), in ms.
 
     Integers only, so that every server computes the same; `salt` in [0, 2^32) stands for chance.
     """
     factor = max(1000, round(retry.factor * 1000))
-    wait, limit = retry.delay, max(retry.delay, retry.max_delay)
+    wait, limit = retry.delay, longest_delay(retry)
     for _ in range(failures - 1):
         wait = wait * factor // 1000
         if wait >= limit or wait == 0:

@@ -14,7 +14,7 @@ from grampus.model.duration import format_duration
 from grampus.model.run import RunState, TaskState
 from grampus.runs.change import Change
 from grampus.runs.events import RunFinished, RunStarted, TaskFinished, TaskReady
-from grampus.runs.graph import Graph
+from grampus.runs.graph import Graph, longest_delay
 from grampus.runs.transitions import run_step, task_step
 
 #: Tasks become READY in these; in PAUSED they wait.
@@ -106,7 +106,7 @@ def make_ready(
     change.emit(
         TaskReady, at=at, run=row.id, task=task.name, index=index, attempt=attempt, due=due,
         state=state, group=task.group, slots=task.slots, priority=row.priority + task.priority,
-        reason=reason,
+        reason=reason, longest=longest_delay(task.retry),
     )  # fmt: skip
 
 

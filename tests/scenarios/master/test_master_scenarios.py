@@ -4,7 +4,7 @@ came.
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
     worker w1 slots=2 [group=g] | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
     worker-troubled w1 disk full | worker-able w1
-    submit r1 [priority=N] | cancel r1 | wait 10s | clock-back 1s | office
+    submit r1 [priority=N] | cancel r1 | wait 10s | clock-back 1s | clock-ahead 1d | office
     explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
     report r1/a/1 ok | failed | timeout | lost | cancelled | running
@@ -227,6 +227,8 @@ class Stage(World):
                 self.now += parse_duration(rest)
             case "clock-back":
                 self.now -= parse_duration(rest)
+            case "clock-ahead":
+                self.now += parse_duration(rest)
             case "office":
                 self.take_office()
             case _:

@@ -35,6 +35,11 @@ class ReadyTask(Struct, frozen=True):
     slots: int
     priority: int
     retrying: bool = False
+    #: No delay of its retries is longer, in ms: a later `due` was made by a wrong clock.
+    longest: int = 0
+
+    def waits(self, now: int) -> bool:
+        return self.retrying and now < self.due <= now + self.longest
 
 
 class Seat(Struct, frozen=True):

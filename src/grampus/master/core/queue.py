@@ -20,6 +20,7 @@ class ReadyQueue:
         self._delayed: list[tuple[int, int, Key]] = []
         self._by_run: dict[str, dict[int, None]] = {}
         self._order = 0
+        self._now = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -36,7 +37,7 @@ class ReadyQueue:
         self._order += 1
         self._entries[key] = (self._order, task)
         self._by_run.setdefault(task.run, {})[task.index] = None
-        if task.retrying and task.due > now:
+        if task.waits(now):
             heapq.heappush(self._delayed, (task.due, self._order, key))
         else:
             self._push(self._order, task)
@@ -62,11 +63,20 @@ class ReadyQueue:
 
     def ripen(self, now: int) -> None:
         """Moves what has become due into its group's queue."""
+        if now < self._now:
+            # The clock was set back: some may be due at a time that no delay reaches.
+            self._delayed = [(self._due(now, *entry), *entry[1:]) for entry in self._delayed]
+            heapq.heapify(self._delayed)
+        self._now = now
         while self._delayed and self._delayed[0][0] <= now:
             _, order, key = heapq.heappop(self._delayed)
             known = self._entries.get(key)
             if known is not None and known[0] == order:
                 self._push(order, known[1])
+
+    def _due(self, now: int, due: int, order: int, key: Key) -> int:
+        known = self._entries.get(key)
+        return due if known is None or known[1].waits(now) else now
 
     def next_due(self) -> int | None:
         while self._delayed:

@@ -121,7 +121,7 @@ class Scheduler:
                     ReadyTask(
                         event.run, event.index, event.attempt, event.due,
                         event.group, event.slots, event.priority,
-                        event.state == TaskState.RETRYING,
+                        event.state == TaskState.RETRYING, event.longest,
                     ),
                 )  # fmt: skip
             case AttemptStarted():
