@@ -62,7 +62,7 @@ from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.worker.driver import Worker
-from grampus.worker.identity import machine_id
+from grampus.worker.identity import boot_id, machine_id
 
 if TYPE_CHECKING:
     from grampus.api.encryption import Encryption
@@ -111,7 +111,7 @@ class Node:
         keys: ClusterServer,
     ) -> None:
         self._config = config
-        self._clock = Timekeeper(SystemClock())
+        self._clock = Timekeeper(SystemClock(), config.data / "clock.json", boot_id())
         self._replica = replica
         self._reads = reads
         self._keys = keys

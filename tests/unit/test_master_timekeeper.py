@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -162,3 +163,52 @@ def test_who_says_that_it_is_right_ends_the_doubt(caplog: pytest.LogCaptureFixtu
     assert alarm.startswith("ALARM: the clock is 31d ahead of the newest entry of the ledger")
     assert "grampus schedule trust-clock" in alarm
     assert over == "the clock is believed again: schedules fire"
+
+
+def test_what_became_of_the_clock_while_no_node_ran_is_known_within_a_boot(tmp_path: Path) -> None:
+    hands, file = Hands(), tmp_path / "clock.json"
+    time = Timekeeper(hands, file, "boot")
+    time.begin(None)
+    # A month later: on the same boot no doubt is left, whatever the ledger says.
+    hands.go(31 * DAY)
+    time = Timekeeper(hands, file, "boot")
+    time.begin(hands.wall - 31 * DAY)
+    assert time.believes(DOUBT)
+    # Set ahead by two hours meanwhile, and entries were made by that time.
+    hands.go(60_000, jump=2 * HOUR)
+    time = Timekeeper(hands, file, "boot")
+    time.begin(hands.wall)
+    assert "suddenly 2h ahead" in time.doubt
+    # It dies in doubt: the next one begins with the same doubt.
+    hands.go(60_000)
+    time = Timekeeper(hands, file, "boot")
+    time.begin(hands.wall)
+    assert not time.believes()
+    time.trust()
+    assert time.believes(DOUBT)
+    hands.go(60_000)
+    time = Timekeeper(hands, file, "boot")
+    time.begin(hands.wall)
+    assert time.believes(DOUBT)
+
+
+def test_after_a_boot_entries_of_a_doubted_clock_prove_nothing(tmp_path: Path) -> None:
+    hands, file = Hands(), tmp_path / "clock.json"
+    time = Timekeeper(hands, file, "boot")
+    time.begin(None)
+    hands.go(60_000, jump=YEAR)
+    hands.boot = 0
+    time = Timekeeper(hands, file, "another boot")
+    time.begin(hands.wall - 1_000)
+    assert "365d ahead of the newest entry" in time.doubt
+    file.write_bytes(b"")  # Power was cut.
+    time = Timekeeper(hands, file, "another boot")
+    time.begin(hands.wall - 1_000)
+    assert time.believes(DOUBT)
+    assert file.read_bytes()
+
+
+def test_where_nothing_can_be_kept_it_goes_on(tmp_path: Path) -> None:
+    time = Timekeeper(Hands(), tmp_path / "no" / "clock.json", "boot")
+    time.begin(None)
+    assert time.believes(DOUBT)

@@ -3,11 +3,20 @@
 Rule: whoever does by wall time what cannot be taken back (fires ticks, ends runs by their timeout,
 deletes) asks it first. It says aloud when it begins to doubt, what to do about it, and when it
 believes again. What a doubt is, `core.steadiness` decides.
+
+The last time that was believed is kept in a file, with the time since boot. Until the machine boots
+anew that shows to the second what became of the clock while no node ran, and entries of the ledger
+that a doubted clock has made prove nothing. Without the file the newest entry has to do.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from grampus.clock import Clock
 from grampus.master.core.steadiness import HOLD, Steadiness
@@ -18,13 +27,39 @@ log = logging.getLogger("grampus.master")
 _HOUR, _DAY = 3_600_000, 86_400_000
 
 
-class Timekeeper:
-    """Is a `Clock` itself."""
+#: How often the file is written, in ms.
+SAVE = 10_000
 
-    def __init__(self, clock: Clock) -> None:
+
+class Believed(Struct, frozen=True):
+    """What the file says."""
+
+    boot: str
+    ticks: int
+    now: int
+
+
+class Timekeeper:
+    """Is a `Clock` itself. `file` is where the believed time is kept, `boot` names this boot."""
+
+    def __init__(self, clock: Clock, file: Path | None = None, boot: str = "") -> None:
         self._clock = clock
-        self._steady = Steadiness(clock.now(), clock.ticks())
+        self._file = file
+        self._boot = boot
         self._told = ""
+        self._saved_at: int | None = None
+        self._unsaved = False
+        #: The newest time of an earlier boot that was believed.
+        self._before: int | None = None
+        #: Every moment since it was last believed is known.
+        self._proven = False
+        known = self._read()
+        if known is not None and known.boot == boot and known.ticks <= clock.ticks():
+            self._proven = True
+            self._steady = Steadiness(known.now, known.ticks)
+        else:
+            self._before = None if known is None else known.now
+            self._steady = Steadiness(clock.now(), clock.ticks())
 
     def now(self) -> int:
         return self._clock.now()
@@ -38,7 +73,9 @@ class Timekeeper:
     def begin(self, newest: int | None) -> None:
         """An office begins: `newest` is the time of the newest entry that the ledger has."""
         self._look()
-        self._steady.compare(newest)
+        if not self._proven:
+            self._steady.compare(newest if self._before is None else self._before)
+        self._proven = True
         self._look()
 
     def believes(self, patience: int = HOLD) -> bool:
@@ -86,3 +123,29 @@ class Timekeeper:
         elif self._told:
             log.warning("the clock is believed again: schedules fire")
             self._told = ""
+        if self._proven and not steady.doubted:
+            self._save()
+
+    def _read(self) -> Believed | None:
+        """It is not synced: after a power cut it may be anything."""
+        if self._file is None:
+            return None
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Believed)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _save(self) -> None:
+        now, ticks = self._clock.now(), self._clock.ticks()
+        if self._file is None or (self._saved_at is not None and ticks < self._saved_at + SAVE):
+            return
+        self._saved_at = ticks
+        aside = self._file.with_name(self._file.name + ".new")
+        try:
+            aside.write_bytes(msgspec.json.encode(Believed(self._boot, ticks, now)))
+            os.replace(aside, self._file)
+            self._unsaved = False
+        except OSError as error:
+            if not self._unsaved:
+                log.warning("the time cannot be kept in %s: %s", self._file, error)
+            self._unsaved = True
