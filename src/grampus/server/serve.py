@@ -57,6 +57,7 @@ from grampus.master.loading import Loading
 from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
+from grampus.master.timekeeper import Timekeeper
 from grampus.node import SWITCH_INTERVAL
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
@@ -75,7 +76,7 @@ from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
-from grampus.worker.identity import machine_id
+from grampus.worker.identity import boot_id, machine_id
 
 log = logging.getLogger("grampus.server")
 
@@ -148,7 +149,7 @@ class ServerNode:
         self._peers = peers
         self._reads = reads
         self._readers = readers
-        self._clock = clock = SystemClock()
+        self._clock = clock = Timekeeper(SystemClock(), config.data / "clock.json", boot_id())
         self._wakes = Wakes()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
@@ -209,12 +210,10 @@ class ServerNode:
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
         graphs = Graphs()
         queries, loading = Queries(self._readers, graphs), Loading(self._readers, graphs)
-        newest = "SELECT at FROM event WHERE run = '' ORDER BY revision DESC LIMIT 1"
-        retention = Retention(
-            proposer, reads, blobs, clock, config.retention, self._readers.value(newest)
-        )
+        retention = Retention(proposer, reads, blobs, clock, config.retention)
 
         def appoint() -> Master:
+            clock.begin(queries.newest_time())
             return Master(proposer, loading, Briefs(queries, blobs.put), self._roster, clock)
 
         return Office(
