@@ -6,7 +6,8 @@ GrampusError
 │   ├── InvalidInput      2   a file, a field or a value is wrong: all problems at once
 │   └── TooLarge          2   more than is kept there
 ├── ServerUnreachable     3   nobody answers at the addresses tried
-│   └── NoQuorum          3   too few servers are there to decide anything: nothing happened
+│   ├── NoQuorum          3   too few servers are there to decide anything: nothing happened
+│   └── OutcomeUnknown    3   nobody has answered in time: it may have happened, or may yet
 ├── Refused               4   understood and declined: a conflict, a rule, a state
 │   ├── Overloaded        4   try again after `retry_after` seconds
 │   ├── ConditionFailed   4   the key is not as the request asks for
@@ -91,6 +92,10 @@ class NoQuorum(ServerUnreachable):
     """Too few servers are there for a majority. Nothing happened: try again when they are back."""
 
 
+class OutcomeUnknown(ServerUnreachable):
+    """No answer came: it may have happened, or may yet. A read tells what happened until then."""
+
+
 class Refused(GrampusError):
     """The request was understood and declined: a conflict, a rule or a state forbids it."""
 
@@ -109,7 +114,7 @@ class NotLeader(Refused):
     """This server does not lead, or leads no longer. Nothing happened: ask the leader."""
 
     def __init__(self, message: str, leader: str | None = None) -> None:
-        #: HTTP address of the leader, when it is known.
+        #: HOST:PORT of the API of the leader, when it is known; its node port is the next one.
         self.leader = leader
         super().__init__(message)
 

@@ -11,8 +11,8 @@ from api_node import TOKEN, TOKEN_FILE, Node, play, problem_of, shell
 from grampus.api import auth
 from grampus.api.auth import hosts_of
 from grampus.api.ports import WorkerLoad
-from grampus.consensus.port import OutcomeUnknown, Stopped
-from grampus.errors import GrampusError, Overloaded
+from grampus.consensus.port import Stopped
+from grampus.errors import GrampusError, OutcomeUnknown, Overloaded
 
 GUARDED = ["/api/v1/runs", "/api/v1/workers", "/metrics", "/", "/api/v1/nothing-here"]
 

@@ -15,8 +15,14 @@ import pytest
 from api_node import Node, play, play_live, problem_of
 
 from grampus.cluster.commands import Compact, encode_command
-from grampus.consensus.port import OutcomeUnknown
-from grampus.errors import Lagging, LockLost, NoQuorum, NotLeader, SessionUnknown
+from grampus.errors import (
+    Lagging,
+    LockLost,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    SessionUnknown,
+)
 
 KV = "/api/v1/kv"
 A = f"{KV}/%2Fa"

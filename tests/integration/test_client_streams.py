@@ -19,6 +19,7 @@ from grampus.errors import (
     GrampusError,
     InvalidInput,
     NotFound,
+    OutcomeUnknown,
     Overloaded,
     ProtocolError,
     Refused,
@@ -263,7 +264,7 @@ def test_what_must_not_be_sent_twice_is_not(script: Script, client: Client) -> N
         request.close_connection = True
 
     script.answer = lose
-    with pytest.raises(ServerUnreachable, match="may have been done"):
+    with pytest.raises(OutcomeUnknown, match="may have been done"):
         client.delete(RUN)
     assert len(script.asked) == 1
 
@@ -324,7 +325,7 @@ def test_the_next_server_is_asked_when_one_stops_or_is_gone(
         (422, {"detail": "bad", "problems": [{"message": "m", "line": 3}]}, InvalidInput, "3: m"),
         (400, {"detail": "bad"}, InvalidInput, "bad"),
         (500, {"detail": "a defect"}, GrampusError, "a defect"),
-        (504, {"detail": "unknown outcome"}, ServerUnreachable, "may have been done"),
+        (504, {"detail": "unknown outcome"}, OutcomeUnknown, "may have been done"),
         (301, {}, ProtocolError, "is that address a Grampus server"),
     ],
 )

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from grampus.consensus.port import OutcomeUnknown, Stopped
+from grampus.consensus.port import Stopped
 from grampus.consensus.solo import SoloLog
 from grampus.consensus.writer import Limits
+from grampus.errors import OutcomeUnknown
 
 
 class Register:

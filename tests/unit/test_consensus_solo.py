@@ -12,12 +12,12 @@ import pytest
 
 from grampus.consensus.disk import Disk
 from grampus.consensus.log import DurableLog
-from grampus.consensus.port import OutcomeUnknown, Replica, Stopped
+from grampus.consensus.port import Replica, Stopped
 from grampus.consensus.record import LogCorrupt
 from grampus.consensus.solo import SoloLog
 from grampus.consensus.writer import Limits
 from grampus.database import StorageFailed
-from grampus.errors import Overloaded
+from grampus.errors import OutcomeUnknown, Overloaded
 
 
 class Register:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from grampus.consensus.port import Listener, OutcomeUnknown, Stopped
+from grampus.consensus.port import Listener, Stopped
 from grampus.database import Database
-from grampus.errors import NoQuorum, NotLeader, Overloaded
+from grampus.errors import NoQuorum, NotLeader, OutcomeUnknown, Overloaded
 from grampus.ledger import Ledger
 from grampus.master import asking, driver, office
 from grampus.master.briefs import Briefs

@@ -23,7 +23,7 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from grampus.api.schemas import FieldProblem, ProblemDocument
-from grampus.consensus.port import OutcomeUnknown, Stopped
+from grampus.consensus.port import Stopped
 from grampus.errors import (
     Compacted,
     GrampusError,
@@ -33,6 +33,7 @@ from grampus.errors import (
     NoQuorum,
     NotFound,
     NotLeader,
+    OutcomeUnknown,
     Overloaded,
     Problem,
     Refused,

@@ -48,11 +48,12 @@ from grampus.cluster.refusal import Refusal
 from grampus.cluster.retention import KeyRetention
 from grampus.cluster.sessions import SessionDriver
 from grampus.cluster.values import KeyValue
-from grampus.consensus.port import OutcomeUnknown, Replica, Stopped
+from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
     InvalidInput,
     LockLost,
     NoQuorum,
+    OutcomeUnknown,
     Problem,
     Refused,
     SessionUnknown,

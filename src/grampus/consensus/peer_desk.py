@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from grampus.consensus.port import OutcomeUnknown, Stopped
+from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.steward import Steward
-from grampus.errors import NotLeader, Overloaded, ProtocolError
+from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError
 from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,

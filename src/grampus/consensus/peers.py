@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grampus.consensus.members import Members
-from grampus.consensus.port import OutcomeUnknown
 from grampus.consensus.snapshots import PIECE
 from grampus.errors import (
     GrampusError,
     NotLeader,
+    OutcomeUnknown,
     Overloaded,
     ProtocolError,
     Refused,

@@ -16,11 +16,6 @@ class Stopped(GrampusError):
     """The replica is closed or has failed. What was proposed did not happen."""
 
 
-class OutcomeUnknown(Stopped):
-    """The replica failed, or lost the leader, while it worked on the proposal: it may have
-    happened, or may yet. After a read barrier the ledger tells what happened until then."""
-
-
 class StateMachine(Protocol):
     """Deterministic. Calls come one at a time, but not always from the same thread."""
 

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from grampus.consensus.port import OutcomeUnknown
 from grampus.consensus.writer import Limits, Piece, Proposal
-from grampus.errors import NotLeader, Overloaded
+from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 
 _ENCODER = msgspec.msgpack.Encoder()
 

@@ -28,13 +28,13 @@ from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduced
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
-from grampus.consensus.port import Listener, OutcomeUnknown, Replicated, Stopped
+from grampus.consensus.port import Listener, Replicated, Stopped
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Incoming, Installed, SnapshotDesk
 from grampus.consensus.transport import Transport
 from grampus.consensus.writer import Light, Limits, Proposal
-from grampus.errors import GrampusError, NoQuorum, NotLeader
+from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

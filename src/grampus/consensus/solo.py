@@ -12,9 +12,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from grampus.consensus.port import Listener, OutcomeUnknown, StateMachine, Stopped
+from grampus.consensus.port import Listener, StateMachine, Stopped
 from grampus.consensus.writer import Light, Limits, Piece, Proposal, Writer
-from grampus.errors import GrampusError, Overloaded
+from grampus.errors import GrampusError, OutcomeUnknown, Overloaded
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from grampus.consensus.port import OutcomeUnknown
-from grampus.errors import GrampusError, NoQuorum, NotLeader, Overloaded
+from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown, Overloaded
 from grampus.runs.commands import Command, Refusal
 from grampus.runs.proposer import Proposer
 

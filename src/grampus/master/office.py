@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from grampus.clock import Clock
-from grampus.consensus.port import OutcomeUnknown, Replica, Stopped
-from grampus.errors import NoQuorum, NotLeader, Overloaded
+from grampus.consensus.port import Replica, Stopped
+from grampus.errors import NoQuorum, NotLeader, OutcomeUnknown, Overloaded
 from grampus.master.asking import Deposed
 from grampus.master.core.events import Happening
 from grampus.master.core.scheduler import Scheduler
@@ -132,7 +132,7 @@ class Office:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._until_deposed(term))
                     await self._serve(term)
-            except* (Deposed, Stopped) as reasons:
+            except* (Deposed, Stopped, OutcomeUnknown) as reasons:
                 # A replica that has ended says so at the next `leads`.
                 log.warning("out of office: %s", _first(reasons))
             # A group that fails keeps to itself that it was cancelled in the same moment.

@@ -1,6 +1,6 @@
 """The metadata center for Python: keys, conditions, transactions, watches. Found as `Client().kv`.
 
-Rule: a write is sent once. Whether it happened is known, or `ServerUnreachable` says that it may
+Rule: a write is sent once. Whether it happened is known, or `OutcomeUnknown` says that it may
 have; an old write never comes after a newer one of somebody else. What was read once is never read
 in an older state, whichever server answers.
 """

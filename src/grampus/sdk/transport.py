@@ -29,6 +29,7 @@ from grampus.errors import (
     LockLost,
     NoQuorum,
     NotFound,
+    OutcomeUnknown,
     Overloaded,
     Problem,
     ProtocolError,
@@ -236,7 +237,7 @@ class Transport:
                     if not repeat and not isinstance(
                         error, httpx.ConnectError | httpx.ConnectTimeout
                     ):
-                        raise unreachable(tried, happened=True) from error
+                        raise may_have_happened(tried) from error
                     break
                 self._prefer(address)
                 return answer
@@ -258,9 +259,12 @@ class Transport:
             self._addresses.insert(0, address)
 
 
-def unreachable(tried: Sequence[str], *, happened: bool = False) -> ServerUnreachable:
-    lines = ["the request may have been done" if happened else "no server answers", *tried]
-    return ServerUnreachable("\n  ".join(lines) + "\nstart one: grampus up")
+def unreachable(tried: Sequence[str]) -> ServerUnreachable:
+    return ServerUnreachable("\n  ".join(["no server answers", *tried]) + "\nstart one: grampus up")
+
+
+def may_have_happened(tried: Sequence[str]) -> OutcomeUnknown:
+    return OutcomeUnknown("\n  ".join(["the request may have been done", *tried]))
 
 
 def fail(answer: httpx.Response) -> NoReturn:
@@ -289,7 +293,7 @@ def fail(answer: httpx.Response) -> NoReturn:
     if 400 <= status < 500:
         raise Refused(text)
     if status == 504:
-        raise ServerUnreachable(f"{text}\nthe request may have been done")
+        raise OutcomeUnknown(f"{text}\nthe request may have been done")
     if status >= 500:
         raise GrampusError(f"the server failed: {text}")
     raise ProtocolError(f"the server answered {status}: is that address a Grampus server?")
