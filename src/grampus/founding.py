@@ -12,13 +12,14 @@ import base64
 import shutil
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Members
-from grampus.consensus.record import HardState
+from grampus.consensus.record import NORMAL, HardState
 from grampus.consensus.snapshots import LEDGER, lay_down
 from grampus.consensus.solo import SoloLog
 from grampus.errors import Refused
@@ -28,6 +29,7 @@ from grampus.model.member import Member
 #: Added to the revision when a history begins that may have lost the end of another: whoever saw
 #: that end has seen no revision that will be given out again.
 SKIP = 2**32
+_DECODER = msgspec.msgpack.Decoder(list[bytes])
 
 
 class Standing(Struct, frozen=True):
@@ -58,7 +60,7 @@ def standing(folder: Path) -> Standing | None:
         ledger.close()
 
 
-async def found(folder: Path, me: Member, history: str) -> Standing:
+async def found(folder: Path, me: Member, history: str, *, disk: Disk | None = None) -> Standing:
     """Makes the folder that of a cluster's first server, with all that its ledger has.
 
     Refused when it belongs to a cluster already. The caller holds the folder."""
@@ -68,7 +70,7 @@ async def found(folder: Path, me: Member, history: str) -> Standing:
     path = generation.ledger / LEDGER
     if path.exists():
         await _settle(generation, path)
-    return _begin(generation, path if path.exists() else None, me, history, skip=0)
+    return _begin(generation, path if path.exists() else None, me, history, 0, disk)
 
 
 async def _settle(generation: Generation, path: Path) -> None:
@@ -81,28 +83,38 @@ async def _settle(generation: Generation, path: Path) -> None:
         ledger.close()
 
 
-def recover(folder: Path, me: Member, history: str) -> Standing:
-    """The only member of a history of its own, from what this server has applied.
+def recover(folder: Path, me: Member, history: str, *, disk: Disk | None = None) -> Standing:
+    """The only member of a history of its own, from all that this server has.
 
-    What the lost majority had committed beyond that is lost; whoever comes back from it is refused,
-    by its history. The caller holds the folder."""
+    That is its ledger and everything in its log: what the lost majority has acknowledged and this
+    server has heard of is among it; so may be what was never acknowledged, as if this server had
+    been elected. Whoever comes back of the lost majority is refused, by its history. The caller
+    holds the folder."""
     before = standing(folder)
     if before is None:
         raise Refused(f"{folder} belongs to no cluster: there is nothing to recover")
     path = before.generation.ledger / LEDGER
-    return _begin(before.generation, path, me, history, skip=SKIP)
+    return _begin(before.generation, path, me, history, SKIP, disk, rest=before.generation)
 
 
-def restore(folder: Path, snapshot: Path, me: Member, history: str) -> Standing:
+def restore(
+    folder: Path, snapshot: Path, me: Member, history: str, *, disk: Disk | None = None
+) -> Standing:
     """As `recover`, from the file of a snapshot. The folder has no ledger that would be lost."""
     generation = Generation.current(folder)
     if (generation.ledger / LEDGER).exists():
         raise Refused(f"{folder} has a ledger: restore into an empty folder")
-    return _begin(generation, snapshot, me, history, skip=SKIP)
+    return _begin(generation, snapshot, me, history, SKIP, disk)
 
 
 def _begin(
-    generation: Generation, source: Path | None, me: Member, history: str, skip: int
+    generation: Generation,
+    source: Path | None,
+    me: Member,
+    history: str,
+    skip: int,
+    disk: Disk | None,
+    rest: Generation | None = None,
 ) -> Standing:
     aside = generation.folder / "founding"
     shutil.rmtree(aside, ignore_errors=True)
@@ -117,6 +129,8 @@ def _begin(
             before.close()
     ledger = Ledger(copy)
     try:
+        if rest is not None:
+            _catch_up(ledger, rest)
         if ledger.applied_index == 0:
             # Raft counts from the entry behind the base, and the base must be one.
             ledger.apply(1, 1, [])
@@ -126,9 +140,25 @@ def _begin(
     finally:
         ledger.close()
     hard = HardState(max(term, base_term), 0, index)
-    lay_down(generation.following, copy, (index, base_term), hard, Disk())
+    lay_down(generation.following, copy, (index, base_term), hard, disk or Disk())
     shutil.rmtree(aside, ignore_errors=True)
     return Standing(generation.following, members, history)
+
+
+def _catch_up(ledger: Ledger, generation: Generation) -> None:
+    """Applies what the generation's log has beyond the ledger. Who the members are does not
+    matter any more."""
+    log = DurableLog.open(generation.log)
+    try:
+        log.check_reaches(ledger.applied_index)
+        for entry in log.entries(ledger.applied_index + 1):
+            if entry.change == NORMAL:
+                commands = _DECODER.decode(entry.payload) if entry.payload else []
+                ledger.apply(entry.index, entry.term, commands)
+            else:
+                ledger.apply_members(entry.index, entry.term, ledger.members)
+    finally:
+        log.close()
 
 
 def _term(generation: Generation) -> int:

@@ -53,6 +53,15 @@ class Barriers:
         self._waiting = []
         self._rounds.clear()
 
+    def stop(self, error: Exception) -> None:
+        """Nothing more is applied here."""
+        self.give_up(error)
+        for _, future in self._until:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
+        self._until = []
+
     def lost(self) -> None:
         """Rounds of which nothing was heard for long: they make room for new ones."""
         self._rounds = {c: f for c, f in self._rounds.items() if not all(x.done() for x in f)}
@@ -73,4 +82,8 @@ class Barriers:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._until.append((index, future))
             self._until.sort(key=lambda waiting: waiting[0])
-            await future
+            try:
+                await future
+            finally:
+                if not future.done() or future.cancelled():  # its caller waits no longer
+                    self._until = [one for one in self._until if one[1] is not future]

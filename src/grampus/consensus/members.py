@@ -61,7 +61,11 @@ class Members(Struct, frozen=True, array_like=True):
         return tuple(member for member in self.known if member.name == name)
 
     def after(self, conf: Conf, change: MemberChange) -> Members:
-        """These members once Raft has `conf` and the change is applied."""
+        """These members once Raft has `conf` and the change is applied.
+
+        Raft lists ids in an order of its own, which differs between servers: here it is theirs."""
+        voters, learners, outgoing, following, leaves = conf
+        conf = (sorted(voters), sorted(learners), sorted(outgoing), sorted(following), leaves)
         there = {id for ids in conf[:4] for id in ids}  # looked up, never iterated
         known = {member.id: member for member in (*self.known, *change.comes)}
         gone = tuple(id for id in known if id not in there and id not in self.removed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from grampus.consensus.port import Stopped
-from grampus.consensus.replica import RaftReplica
+from grampus.consensus.replica import ROUND, RaftReplica
 from grampus.consensus.steward import Steward
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError
 from grampus.protocol import (
@@ -97,9 +98,11 @@ class PeerDesk:
         return Proposed("done", self._encode(results), index=self._replica.applied_index)
 
     async def _read_index(self) -> ReadIndexed:
+        """0 for: ask again, and maybe another."""
         try:
-            return ReadIndexed(await self._replica.confirm())
-        except (NotLeader, Stopped):
+            async with asyncio.timeout(ROUND):
+                return ReadIndexed(await self._replica.confirm())
+        except (NotLeader, Stopped, TimeoutError):
             return ReadIndexed(0)
 
     async def _snapshot(self, piece: PutSnapshot) -> TookSnapshot:

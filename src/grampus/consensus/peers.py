@@ -42,10 +42,9 @@ from grampus.protocol import (
     TookSnapshot,
     Welcome,
 )
-from grampus.rpc.calls import ConnectionLost, RequestTimedOut
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
-from grampus.rpc.connection import Connection
+from grampus.rpc.connection import Connection, RemoteError
 from grampus.rpc.tls import Tls
 
 log = logging.getLogger("grampus.peers")
@@ -109,7 +108,9 @@ class Peers:
         bulk = sum(map(len, commands)) > SMALL
         try:
             answer = await self.ask(to, Propose(list(commands)), within, bulk=bulk)
-        except (ConnectionLost, RequestTimedOut) as error:
+        except (NotLeader, Overloaded, ProtocolError):
+            raise  # it was not sent
+        except GrampusError as error:
             raise OutcomeUnknown(
                 f"the leader has not answered; it may happen yet: {error}"
             ) from error
@@ -128,7 +129,7 @@ class Peers:
     async def read_index(self, to: int, within: float) -> int:
         try:
             answer = await self.ask(to, ReadIndex(), within)
-        except ServerUnreachable as error:
+        except (ServerUnreachable, RemoteError) as error:
             raise NotLeader(str(error)) from error
         if not isinstance(answer, ReadIndexed):
             raise ProtocolError(f"ReadIndex was answered by {type(answer).__name__}")

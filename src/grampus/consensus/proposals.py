@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from grampus.consensus.port import Stopped
 from grampus.consensus.writer import Limits, Piece, Proposal
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 
@@ -26,8 +27,9 @@ class Proposals:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Piece] = deque()
-        #: By index: the term and what the entry is made of.
-        self._entries: dict[int, tuple[int, list[Piece]]] = {}
+        #: By index: the term and what the entry is made of. More than one where this server led
+        #: twice, and another in between: whichever of them is committed, the others are not.
+        self._entries: dict[int, list[tuple[int, list[Piece]]]] = {}
         self._outstanding: dict[Proposal, None] = {}
         self.in_flight = 0
         self._bytes = 0
@@ -53,6 +55,12 @@ class Proposals:
         for part in self._parts(commands):
             self._waiting.append(Piece(proposal, part, sum(map(len, part))))
         return proposal
+
+    def admit_change(self) -> Piece:
+        """For a change of members, which is an entry of its own: it is answered with []."""
+        proposal = Proposal(self._loop.create_future(), 0, 0)
+        self._outstanding[proposal] = None
+        return Piece(proposal, (), 0)
 
     def _parts(self, commands: Sequence[bytes]) -> list[Sequence[bytes]]:
         limits = self._limits
@@ -90,7 +98,7 @@ class Proposals:
     def proposed(self, index: int, term: int, entries: list[list[Piece]]) -> None:
         """They are in the leader's log, from `index` on."""
         for at, pieces in enumerate(entries, index):
-            self._entries[at] = (term, pieces)
+            self._entries.setdefault(at, []).append((term, pieces))
 
     def dropped(self, entries: list[list[Piece]], error: Exception) -> None:
         """They are in nobody's log."""
@@ -99,14 +107,14 @@ class Proposals:
 
     def applied(self, index: int, term: int, results: list[object]) -> None:
         """The entry at `index` is committed and applied."""
-        found = self._entries.pop(index, None)
-        if found is None:
-            return
-        mine, pieces = found
-        if mine != term:
-            gone = "another leader's entry stands in its place: it did not happen"
-            self._overwritten(pieces, NotLeader(gone))
-            return
+        for mine, pieces in self._entries.pop(index, ()):
+            if mine == term:
+                self._happened(pieces, results)
+            else:
+                gone = "another leader's entry stands in its place: it did not happen"
+                self._overwritten(pieces, NotLeader(gone))
+
+    def _happened(self, pieces: list[Piece], results: list[object]) -> None:
         at = 0
         for piece in pieces:
             proposal = piece.proposal
@@ -130,32 +138,31 @@ class Proposals:
     def deposed(self, error: Exception) -> None:
         """What still waits goes into no log."""
         waiting, self._waiting = list(self._waiting), deque()
-        begun = {piece.proposal for _, pieces in self._entries.values() for piece in pieces}
+        begun = {
+            piece.proposal
+            for entries in self._entries.values()
+            for _, pieces in entries
+            for piece in pieces
+        }
         for piece in waiting:
             self._done_with(piece)
-            if piece.proposal not in begun:
+            if piece.proposal in begun or piece.proposal.results:
+                part = "a part of it is in the log, the rest will never be"
+                self._settle(piece.proposal, OutcomeUnknown(part))
+            else:
                 self._settle(piece.proposal, error)
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, reason: str) -> None:
         """Nothing more will be applied here: what is in the log may happen or not."""
-        self.deposed(error)
+        self.deposed(Stopped(reason))
         for proposal in list(self._outstanding):
-            self._settle(proposal, error)
+            self._settle(proposal, OutcomeUnknown(reason))
         self._entries.clear()
         self.in_flight = self._bytes = 0
 
     def expire(self, proposal: Proposal, error: Exception) -> None:
         """Its caller waits no longer. Its entry stays known, for the count of what is in flight."""
         self._settle(proposal, error)
-
-    def skipped(self, index: int) -> None:
-        """A snapshot stands in for the entries up to `index`: what became of ours is unknown."""
-        for at in [at for at in self._entries if at <= index]:
-            _, pieces = self._entries.pop(at)
-            unknown = OutcomeUnknown("it may have happened before a snapshot that was taken over")
-            for piece in pieces:
-                self._done_with(piece)
-                self._settle(piece.proposal, unknown)
 
     def _done_with(self, piece: Piece) -> None:
         self.in_flight -= len(piece.commands)

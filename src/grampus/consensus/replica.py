@@ -19,14 +19,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from grampus_raft import ProposalDropped, RaftFatal, RaftNode
+from grampus_raft import ProposalDropped, RaftError, RaftFatal, RaftNode
+from msgspec import Struct
 
 from grampus.consensus.applier import Applier
 from grampus.consensus.barriers import Barriers
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduced
-from grampus.consensus.log import DurableLog
+from grampus.consensus.log import SEGMENT_SIZE, DurableLog
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
 from grampus.consensus.port import Listener, Replicated, Stopped
 from grampus.consensus.proposals import Proposals
@@ -34,7 +35,14 @@ from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Incoming, Installed, SnapshotDesk
 from grampus.consensus.transport import Transport
 from grampus.consensus.writer import Light, Limits, Proposal
-from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown
+from grampus.errors import (
+    GrampusError,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Refused,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,19 +51,30 @@ T = TypeVar("T")
 TICK, HEARTBEAT, ELECTION, ELECTION_MOST = 50, 2, 10, 20
 #: Role of a leader and type of a message with a snapshot, as Raft says them.
 LEADER, SNAPSHOT = 2, 7
+#: In a change of members.
+_REMOVE = 1
 #: Seconds that a proposal or a barrier takes at most, and that it waits for a leader to be there.
 DEADLINE, LEADERLESS = 10.0, 2.0
 #: Seconds after which a round of read index is asked again.
 ROUND = 1.0
-#: Entries that are kept for members that are behind; who is further behind gets a snapshot.
-KEPT = 10_000
-KEPT_BYTES = 64 * 1024 * 1024
-#: While a snapshot is on its way, everything behind it is kept, up to so many bytes.
-HELD_BYTES = 512 * 1024 * 1024
 #: Bytes of messages of peers that wait for their turn; more are dropped: they are sent again.
 INBOX = 64 * 1024 * 1024
+#: Bytes committed and not applied here; beyond, nothing more is heard until there are fewer.
+BACKLOG = 256 * 1024 * 1024
 #: Ticks between two looks at the peers.
 LOOK = 4
+
+
+class Kept(Struct, frozen=True):
+    """What of the log is kept for members that are behind; sizes in bytes."""
+
+    #: Applied entries; who is further behind gets a snapshot.
+    entries: int = 10_000
+    size: int = 64 * 1024 * 1024
+    #: While a snapshot is on its way, everything behind it is kept, up to so much.
+    held: int = 512 * 1024 * 1024
+    #: Of one file of the log.
+    segment: int = SEGMENT_SIZE
 
 
 class RaftReplica:
@@ -72,10 +91,12 @@ class RaftReplica:
         threads: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
         limits: Limits,
         light: Light | None,
+        kept: Kept,
         seed: int | None,
     ) -> None:
         self.id = id
         self._machine = machine
+        self._kept = kept
         self._transport = transport
         self._durable = durable
         self._log_thread, self._machine_thread = threads
@@ -119,6 +140,8 @@ class RaftReplica:
         self._inbox_bytes = 0
         #: Calls of the node that must wait until it is between two turns.
         self._chores: list[Callable[[], None]] = []
+        #: Entries up to this one are to be let go.
+        self._needless = 0
         self._leader = 0
         self._role = 0
         self._since = self._loop.time()
@@ -137,6 +160,7 @@ class RaftReplica:
         *,
         limits: Limits | None = None,
         light: Light | None = None,
+        kept: Kept | None = None,
         seed: int | None = None,
         disk: Disk | None = None,
     ) -> RaftReplica:
@@ -146,15 +170,21 @@ class RaftReplica:
             ThreadPoolExecutor(1, thread_name_prefix="grampus-ledger"),
         )
         loop = asyncio.get_running_loop()
-        disk = disk or Disk()
+        disk, kept = disk or Disk(), kept or Kept()
         durable = await loop.run_in_executor(
-            threads[0], partial(DurableLog.open, generation.log, disk=disk)
+            threads[0],
+            partial(DurableLog.open, generation.log, segment_size=kept.segment, disk=disk),
         )
         incoming = Incoming(generation.folder / "incoming", generation, disk)
-        return cls(
-            id, machine, transport, durable, incoming, introduced(generation.folder), threads,
-            limits or Limits(), light, seed,
-        )  # fmt: skip
+        try:
+            await loop.run_in_executor(threads[0], incoming.clear)
+            return cls(
+                id, machine, transport, durable, incoming, introduced(generation.folder), threads,
+                limits or Limits(), light, kept, seed,
+            )  # fmt: skip
+        except BaseException:
+            durable.abandon()
+            raise
 
     # --- the face of a replica
 
@@ -290,6 +320,11 @@ class RaftReplica:
         return self._hard.term
 
     @property
+    def vote(self) -> int:
+        """Whom it votes for in this term; 0 for nobody yet."""
+        return self._hard.vote
+
+    @property
     def applied_index(self) -> int:
         return self._applied
 
@@ -325,7 +360,7 @@ class RaftReplica:
     def step(self, messages: list[bytes]) -> None:
         """Messages of an authenticated peer, in order. More than there is room for are dropped."""
         size = sum(map(len, messages))
-        if self._inbox_bytes + size > INBOX:
+        if self._inbox_bytes + size > INBOX or self._applier.backlog > BACKLOG:
             return
         self._inbox.extend(messages)
         self._inbox_bytes += size
@@ -338,42 +373,51 @@ class RaftReplica:
     ) -> None:
         """(0 voter | 1 remove | 2 learner, id) pairs; returns when they are applied.
 
-        Raises NotLeader, or Refused when a change is under way."""
-        future: asyncio.Future[tuple[int, int]] = self._loop.create_future()
+        Raises NotLeader, or Refused when a change is under way or makes no sense (nothing
+        happened), or OutcomeUnknown."""
+        self._must_lead()
+        back = [id for kind, id in changes if kind != _REMOVE and id in self._members.removed]
+        if back:
+            raise Refused(f"server {back[0]} was removed: an id never comes back; join anew")
+        piece = self._proposals.admit_change()
 
         def propose() -> None:
             try:
-                future.set_result(
-                    self._node.propose_conf_change(
-                        changes, 1 if joint else 0, encode_change(change)
-                    )
+                index, term = self._node.propose_conf_change(
+                    changes, 1 if joint else 0, encode_change(change)
                 )
             except ProposalDropped as error:
-                future.set_exception(NotLeader(f"the change of members was not taken: {error}"))
+                self._proposals.dropped([[piece]], self._why_dropped(error))
             except ValueError as error:
-                future.set_exception(NotLeader(f"Raft refuses this change of members: {error}"))
+                refused = Refused(f"this change of members cannot be made: {error}")
+                self._proposals.dropped([[piece]], refused)
+            else:
+                self._proposals.proposed(index, term, [[piece]])
 
-        async with asyncio.timeout(DEADLINE):
-            await self._between_turns(propose)
-            index, _ = await future
-            await self._barriers.until(index)
+        self._between_turns(propose)
+        await self._answer(piece.proposal, self._loop.time() + DEADLINE)
 
     async def transfer(self, to: int) -> None:
-        """Asks another voter to lead; returns at once."""
-        await self._between_turns(lambda: self._node.transfer_leader(to))
+        """Asks another voter to lead; returns at once. Raises NotLeader, or Refused."""
+        self._must_lead()
+        if to not in self._members.voters:
+            raise Refused(f"server {to} is no voter: only a voter can lead")
+        self._between_turns(partial(self._node.transfer_leader, to))
 
-    async def _between_turns(self, chore: Callable[[], None]) -> None:
-        done: asyncio.Future[None] = self._loop.create_future()
-
-        def work() -> None:
-            chore()
-            if not done.done():
-                done.set_result(None)
-
+    def _must_lead(self) -> None:
         self._check()
-        self._chores.append(work)
+        if not self.leader:
+            raise NotLeader("this server does not lead", self.leader_address)
+
+    def _why_dropped(self, error: ProposalDropped) -> GrampusError:
+        """Nothing happened; with the next leader it may."""
+        if self._role != LEADER or self._node.status()["transferee"]:
+            return NotLeader(f"the leader does not take it: {error}")
+        return Refused(f"the leader does not take it: {error}")
+
+    def _between_turns(self, chore: Callable[[], None]) -> None:
+        self._chores.append(chore)
         self._wake.set()
-        await done
 
     # --- the loop
 
@@ -397,14 +441,17 @@ class RaftReplica:
 
     async def _shut(self) -> None:
         """Everything applied becomes durable in the ledger, if it still can."""
+        well = isinstance(self._failure, Stopped)
         loop = self._loop
-        if isinstance(self._failure, Stopped):
-            await loop.run_in_executor(self._machine_thread, self._machine.checkpoint)
-            await loop.run_in_executor(self._log_thread, self._durable.close)
-        else:
-            await loop.run_in_executor(self._log_thread, self._durable.abandon)
-        self._log_thread.shutdown(wait=False)
-        self._machine_thread.shutdown(wait=False)
+        try:
+            # Whatever runs on them still has ended then: the machine may be closed.
+            last = self._machine.checkpoint if well else _nothing
+            await loop.run_in_executor(self._machine_thread, last)
+            last = self._durable.close if well else self._durable.abandon
+            await loop.run_in_executor(self._log_thread, last)
+        finally:
+            self._log_thread.shutdown(wait=False)
+            self._machine_thread.shutdown(wait=False)
 
     async def _tick(self) -> None:
         """A late tick is not made up for: what came meanwhile is read first."""
@@ -443,10 +490,19 @@ class RaftReplica:
         if self._chores:
             chores, self._chores = self._chores, []
             for chore in chores:
-                chore()
+                self._do(chore)
         if self._role == LEADER:
             self._put_proposals()
             self._barriers.begin(node.read_index)
+
+    def _do(self, chore: Callable[[], None]) -> None:
+        """What it wanted may not be possible any more."""
+        try:
+            chore()
+        except RaftFatal:
+            raise
+        except (ValueError, RaftError) as error:
+            log.info("Raft declines: %s", error)
 
     def _step(self, messages: list[bytes]) -> None:
         try:
@@ -466,7 +522,10 @@ class RaftReplica:
         try:
             index, term = self._node.propose([payload for payload, _ in entries])
         except ProposalDropped as error:
-            self._proposals.dropped(pieces, NotLeader(f"the leader does not take it: {error}"))
+            why = self._why_dropped(error)
+            if not isinstance(why, NotLeader):
+                why = Overloaded(f"too much waits for a majority of servers: {error}")
+            self._proposals.dropped(pieces, why)
         else:
             self._proposals.proposed(index, term, pieces)
 
@@ -498,6 +557,14 @@ class RaftReplica:
             self._barriers.confirmed(index, context)
         if committed or then:
             self._applier.put([*committed, *then])
+        if self._needless:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Of old entries, in memory and on disk."""
+        below, self._needless = self._needless, 0
+        self._node.compact(below)
+        await self._loop.run_in_executor(self._log_thread, self._durable.compact, below + 1)
 
     async def _install(self, snapshot: tuple[int, int, Conf, bytes]) -> None:
         """Lays it down as the next generation, and ends this replica."""
@@ -551,18 +618,17 @@ class RaftReplica:
             return
         status = self._node.status()
         self.peers = status["peers"]
-        for peer in self._snapshots.look(
-            status["snapshot_wanted_by"], self.peers, self._loop.time()
-        ):
+        wanted = status["snapshot_wanted_by"] != 0
+        now = self._loop.time()
+        for peer in self._snapshots.look(wanted, self.peers, self._applied, now):
             self._node.report_snapshot(peer, False)
         made = self._snapshots.fresh()
-        if made is not None:
+        if made is not None and made.index >= status["first"] - 1:
             self._node.set_snapshot(made.index, made.conf, made.manifest)
 
     def _delivered(self, peer: int, ok: bool) -> None:
         """The snapshot desk: a snapshot was delivered to a peer, or lost."""
-        self._chores.append(lambda: self._node.report_snapshot(peer, ok))
-        self._wake.set()
+        self._between_turns(partial(self._node.report_snapshot, peer, ok))
 
     # --- what the applier tells
 
@@ -586,20 +652,16 @@ class RaftReplica:
     def checkpointed(self, index: int) -> None:
         """Lets go of old entries, in memory and on disk, but keeps some for who is behind."""
         status = self._node.status()
-        held, kept = status["log_bytes"], KEPT
-        if held > KEPT_BYTES:
-            kept = min(KEPT, (status["last"] - status["first"] + 1) * KEPT_BYTES // held)
+        held, kept = status["log_bytes"], self._kept.entries
+        if held > self._kept.size:
+            count = status["last"] - status["first"] + 1
+            kept = min(kept, count * self._kept.size // held)
         below = min(index, self._applied - kept)
-        if self._snapshots.index is not None and held < HELD_BYTES:
+        if self._snapshots.index is not None and held < self._kept.held:
             below = min(below, self._snapshots.index)  # a member is on its way there
 
-        def compact() -> None:
-            self._node.compact(below)
-            self._loop.run_in_executor(self._log_thread, self._durable.compact, below + 1)
-
         if below >= status["first"]:
-            self._chores.append(compact)
-            self._wake.set()
+            self._needless = below
 
     async def _on_machine_thread(self, call: Callable[..., T], *args: Any) -> T:
         return await self._loop.run_in_executor(self._machine_thread, call, *args)
@@ -617,9 +679,9 @@ class RaftReplica:
         if not isinstance(error, (Stopped, Installed)):
             bug = None if isinstance(error, (GrampusError, RaftFatal)) else error
             log.error("this server stops: %s", _reason(error), exc_info=bug)
-        unknown = OutcomeUnknown(f"this server has stopped: {_reason(error)}")
-        self._proposals.give_up(unknown)
-        self._barriers.give_up(unknown)
+        reason = f"this server has stopped: {_reason(error)}"
+        self._proposals.give_up(reason)
+        self._barriers.stop(Stopped(reason))
         self._tell_change()
 
 
@@ -632,3 +694,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, GrampusError) else f"{type(error).__name__}: {error}"
+
+
+def _nothing() -> None:
+    return

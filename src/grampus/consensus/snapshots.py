@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +38,8 @@ LEDGER = "ledger.db"
 PIECE = 1024 * 1024
 #: Seconds after which a peer that waits for a snapshot is given up, if none is on its way.
 STUCK = 10.0
+#: Seconds until a copy that could not be made is tried again.
+AGAIN = 10.0
 #: A copy that nobody needs any more is kept so long, in seconds.
 KEEP = 60.0
 #: Raft's state of a peer that waits for a snapshot.
@@ -45,7 +48,8 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 class Installed(GrampusError):
-    """The server has to open ledger and log anew: mostly because a snapshot was laid down."""
+    """A snapshot is laid down, or was taken up by Raft and is not here any more: in either case
+    the server opens ledger and log anew, and goes on from what is durable."""
 
 
 class Manifest(Struct, frozen=True, array_like=True):
@@ -102,10 +106,15 @@ class SnapshotDesk:
         self._delivered = delivered
         self._jobs: asyncio.Queue[tuple[int, bytes, Copy | None] | None] = asyncio.Queue()
         self._copy: Copy | None = None
-        #: The copy that Raft knows, and speaks of in its messages.
-        self._known: Copy | None = None
-        self._new = False
-        self._making = False
+        #: The one whose manifest Raft sends. Its file is gone when it is not `_copy`.
+        self._given: Copy | None = None
+        #: While a copy is made: it will be of this index or a later one.
+        self._making: int | None = None
+        #: Raft has a snapshot that cannot be delivered any more.
+        self._stale = False
+        #: When the copy that failed may be tried again; `look` sets it.
+        self._failed = False
+        self._not_before = 0.0
         #: Peers whose delivery is queued or under way.
         self._under_way: dict[int, None] = {}
         self._waiting_since: dict[int, float] = {}
@@ -114,26 +123,33 @@ class SnapshotDesk:
     @property
     def index(self) -> int | None:
         """Entries after it must be kept: somebody is on the way there."""
-        return self._copy.index if self._copy is not None else None
+        copies = [self._making, self._copy.index if self._copy is not None else None]
+        return min((index for index in copies if index is not None), default=None)
 
     def fresh(self) -> Copy | None:
         """A copy that Raft does not know yet, once."""
-        if not self._new:
+        if self._given is self._copy:
             return None
-        self._new = False
-        self._known = self._copy
+        self._given = self._copy
         return self._copy
 
     def look(
-        self, wanted_by: int, peers: Mapping[int, tuple[int, int, int, bool, bool, int]], now: float
+        self,
+        wanted: bool,
+        peers: Mapping[int, tuple[int, int, int, bool, bool, int]],
+        applied: int,
+        now: float,
     ) -> list[int]:
         """Makes a copy if one is wanted; the peers whose snapshot must be taken for lost."""
-        if wanted_by and not self._making:
-            self._making = True
+        if self._failed:
+            self._failed, self._not_before = False, now + AGAIN
+        wanted = wanted or self._stale
+        if wanted and self._making is None and now >= self._not_before:
+            self._making, self._stale = applied, False
             self._jobs.put_nowait(None)
         waiting = [id for id, peer in peers.items() if peer[2] == _WAITS]
         self._waiting_since = {id: self._waiting_since.get(id, now) for id in waiting}
-        if waiting or wanted_by or self._making:
+        if waiting or wanted or self._making is not None:
             self._unused_since = now
         elif self._copy is not None and now - self._unused_since > KEEP:
             self._drop()
@@ -150,7 +166,7 @@ class SnapshotDesk:
         """Raft wants this snapshot message to be delivered."""
         if to not in self._under_way:
             self._under_way[to] = None
-            self._jobs.put_nowait((to, message, self._known))
+            self._jobs.put_nowait((to, message, self._given))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -167,12 +183,13 @@ class SnapshotDesk:
             copy = await asyncio.to_thread(self._make_copy)
         except GrampusError as error:
             log.error("no snapshot could be made for a server that is behind: %s", error)
+            self._failed = True
         else:
             log.info("a snapshot of index %d is made", copy.index)
             self._drop(keep=copy)
-            self._copy, self._new = copy, True
+            self._copy = copy
         finally:
-            self._making = False
+            self._making = None
 
     def _make_copy(self) -> Copy:
         try:
@@ -194,17 +211,17 @@ class SnapshotDesk:
             old.path.unlink(missing_ok=True)
 
     async def _deliver(self, to: int, message: bytes, copy: Copy | None) -> None:
-        """`copy` is the one that the message speaks of. If a newer one has taken its place, its
-        file is gone, and Raft asks again."""
         ok = False
         try:
-            if copy is not None and any(to in ids for ids in copy.conf[:4]):
+            if copy is None or copy is not self._copy:
+                # Another has taken its place; Raft learns of it by the next look, if it is there.
+                self._stale = self._copy is None
+            elif any(to in ids for ids in copy.conf[:4]):
                 await self._courier.deliver(to, copy.manifest, copy.path, message)
                 ok = True
-            elif not self._making:
+            else:
                 # It names the members of before this one came.
-                self._making = True
-                self._jobs.put_nowait(None)
+                self._stale = True
         except (GrampusError, OSError) as error:
             log.warning("a snapshot did not reach server %d: %s", to, error)
         finally:
@@ -213,56 +230,71 @@ class SnapshotDesk:
 
 
 class Incoming:
-    """The other side: pieces become a file, the file the next generation."""
+    """The other side: pieces become a file, the file the next generation.
+
+    A whole file stays until it is laid down, or until another one is whole."""
 
     def __init__(self, folder: Path, generation: Generation, disk: Disk) -> None:
         self.folder = folder
         self._generation = generation
         self._disk = disk
-        self._manifest = b""
-        self._size = 0
-        self._whole: Path | None = None
-        self._busy = asyncio.Lock()
+        self._coming, self._size = b"", 0
+        #: Manifest of the file that is whole.
+        self._whole = b""
+        #: Pieces come one after the other; the threads that write and lay down, too.
+        self._turn = asyncio.Lock()
+        self._files = threading.Lock()
+
+    def clear(self) -> None:
+        """What an earlier process left there is of no use."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     async def take(self, manifest: bytes, offset: int, data: bytes, last: bool) -> bool:
         """One piece. True once the whole is there and is what the manifest says."""
-        async with self._busy:
+        async with self._turn:
             return await asyncio.to_thread(self._take, manifest, offset, data, last)
 
     def _take(self, manifest: bytes, offset: int, data: bytes, last: bool) -> bool:
-        path = self.folder / "incoming.db"
-        try:
+        told = _decode(manifest)
+        path = self.folder / "coming.db"
+        with self._files:
             if offset == 0:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir(mode=0o700, parents=True)
-                self._manifest, self._size, self._whole = manifest, 0, None
-            elif manifest != self._manifest or offset != self._size:
+                self._coming, self._size = manifest, 0
+            elif manifest != self._coming or offset != self._size:
                 raise Refused("this piece of a snapshot does not follow the one before")
-            told = _decode(manifest)
             if self._size + len(data) > told.size:
                 raise ProtocolError("a snapshot is longer than its manifest says")
-            with open(path, "wb" if offset == 0 else "ab") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(data)
-            self._size += len(data)
-            if not last:
-                return True
-            if self._size != told.size or digest(path) != told.sha256:
-                return False
-            self._whole = path
+            try:
+                self._write(path, offset, data)
+                if not last:
+                    return True
+                self._coming = b""
+                if self._size != told.size or digest(path) != told.sha256:
+                    return False
+                os.replace(path, self.folder / "whole.db")
+            except OSError as error:
+                self._coming = b""
+                raise storage_failed("write", path, error) from error
+            self._whole = manifest
             return True
-        except OSError as error:
-            raise storage_failed("write", path, error) from error
+
+    def _write(self, path: Path, offset: int, data: bytes) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, "wb" if offset == 0 else "ab") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+        self._size += len(data)
 
     def lay_down(self, index: int, term: int, manifest: bytes, hard: HardState) -> None:
-        """Ledger and log of a new generation, which counts from now on.
-
-        Raises Installed when the file is not that of the manifest: Raft has taken the message into
-        use already, so everything begins anew from what is durable."""
-        if self._whole is None or manifest != self._manifest:
-            raise Installed(f"a snapshot of index {index} was overtaken by another one")
-        lay_down(self._generation.following, self._whole, (index, term), hard, self._disk)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Ledger and log of a new generation, which counts from now on. Raises Installed when
+        another snapshot has come since."""
+        with self._files:
+            if manifest != self._whole or _decode(manifest).index != index:
+                raise Installed(f"the snapshot of index {index} is not here any more")
+            self._whole = b""
+            whole = self.folder / "whole.db"
+            lay_down(self._generation.following, whole, (index, term), hard, self._disk)
+            self.clear()
 
 
 def lay_down(
