@@ -6,14 +6,17 @@ last write of it torn at a sector. Whoever dies without a power cut loses nothin
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
 
 from grampus.consensus.disk import Disk
 from grampus.database import StorageFailed
+from grampus.testing.world import PowerCut
 
 SECTOR = 512
 
@@ -43,11 +46,37 @@ class SimDisk(Disk):
         self._names: dict[Path, list[_Name]] = {}
         #: Writes left until one fails as if the disk were full; None: none will.
         self.room: int | None = None
+        #: A write has failed for want of room.
+        self.was_full = False
+        #: Changes left until the power is cut in the middle of one; None: it is not.
+        self.fuse: int | None = None
+        #: Told when the fuse has blown, before `PowerCut` is raised.
+        self.blown: Callable[[], None] = lambda: None
         #: Syncs that are forgotten, to prove that a test notices.
         self.lies = False
         self.syncs = 0
 
+    def need_room(self) -> None:
+        """For one write. Raises StorageFailed."""
+        if self.room is not None:
+            self.room -= 1
+            if self.room < 0:
+                self.was_full = True
+                raise StorageFailed("the disk is full; free some space, then start again")
+
+    def _step(self) -> None:
+        """One more change begins."""
+        if self.fuse is None:
+            return
+        self.fuse -= 1
+        if self.fuse < 0:
+            self.fuse = None
+            self.blown()
+            raise PowerCut
+
     def open(self, path: Path, *, create: bool = False) -> int:
+        if create:
+            self._step()
         before = path.read_bytes() if create and path.exists() else None
         fd = super().open(path, create=create)
         self._paths[fd] = path
@@ -57,14 +86,12 @@ class SimDisk(Disk):
         return fd
 
     def close(self, fd: int) -> None:
-        super().close(fd)
-        self._paths.pop(fd, None)
+        if self._paths.pop(fd, None) is not None:
+            super().close(fd)
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
-        if self.room is not None:
-            self.room -= 1
-            if self.room < 0:
-                raise StorageFailed("the disk is full; free some space, then start again")
+        self._step()
+        self.need_room()
         size = os.fstat(fd).st_size
         before = os.pread(fd, len(data), offset)
         pending = self._writes.setdefault(self._paths[fd], [])
@@ -72,17 +99,20 @@ class SimDisk(Disk):
         super().write(fd, data, offset)
 
     def truncate(self, fd: int, size: int) -> None:
+        self._step()
         old = os.fstat(fd).st_size
         before = os.pread(fd, max(0, old - size), size)
         self._writes.setdefault(self._paths[fd], []).append(_Write(size, b"", before, old))
         super().truncate(fd, size)
 
     def sync(self, fd: int) -> None:
+        self._step()
         self.syncs += 1
         if not self.lies:
             self._writes.pop(self._paths[fd], None)
 
     def rename(self, old: Path, new: Path) -> None:
+        self._step()
         before = new.read_bytes() if new.exists() else None
         moved = old.read_bytes()
         super().rename(old, new)
@@ -94,12 +124,14 @@ class SimDisk(Disk):
                 self._paths[fd] = new
 
     def remove(self, path: Path) -> None:
+        self._step()
         before = path.read_bytes()
         super().remove(path)
         self._names.setdefault(path.parent, []).append(_Name(path, before))
         self._writes.pop(path, None)
 
     def sync_folder(self, path: Path) -> None:
+        self._step()
         if not self.lies:
             self._names.pop(path, None)
 
@@ -120,6 +152,9 @@ class SimDisk(Disk):
 
     def forget(self) -> None:
         """The process is gone and its files are as they are: all of it is durable from now on."""
+        for fd in self._paths:
+            with contextlib.suppress(OSError):
+                os.close(fd)
         self._writes.clear()
         self._names.clear()
         self._paths.clear()

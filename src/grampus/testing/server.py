@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec import Struct
 
 from grampus.answers import decode_answers, encode_answers
 from grampus.consensus.generation import Generation
@@ -16,9 +19,10 @@ from grampus.consensus.introduction import introduce
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
-from grampus.consensus.replica import RaftReplica
+from grampus.consensus.replica import Kept, RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.writer import Limits
+from grampus.database import StorageFailed
 from grampus.errors import NotLeader
 from grampus.founding import Standing, found, standing
 from grampus.ledger import Ledger
@@ -28,26 +32,57 @@ from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
+from grampus.testing.checked import disturb
+from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.disk import SimDisk
-from grampus.testing.world import ProcessLoop, World
+from grampus.testing.world import ProcessLoop, World, current
 
-CLUSTER = "sim"
-LIMITS = Limits(checkpoint_entries=50, checkpoint_idle=0.5)
+CLUSTER, HISTORY = "sim", "h1"
+#: Ledgers are compared at every so many entries.
+LOOK = 25
 Peer = Connection[Message]
 
 
-class SimLedger(Ledger):
-    """Keeps, at every checkpoint, what a power cut would leave of it."""
+class Settings(Struct, frozen=True):
+    """Small bounds make snapshots, segments and checkpoints come often."""
 
-    def __init__(self, path: Path) -> None:
+    limits: Limits = Limits(checkpoint_entries=50, checkpoint_idle=0.5)
+    kept: Kept = Kept()
+
+
+class SimLedger(Ledger):
+    """Keeps, at every checkpoint, what a power cut would leave of it; tells what it applies."""
+
+    def __init__(self, machine: SimMachine, path: Path) -> None:
         super().__init__(path)
+        self._machine = machine
         self._file = path
         self.image = path.with_suffix(".image")
         if not self.image.exists():
             super().checkpoint()
             shutil.copyfile(path, self.image)
 
+    def apply(
+        self, index: int, term: int, commands: Sequence[bytes]
+    ) -> tuple[list[object], list[object]]:
+        self._machine.disk.need_room()
+        answer = super().apply(index, term, commands)
+        self._machine.watch.applied(self._machine.member.name, index, term, tuple(commands))
+        self._look()
+        return answer
+
+    def apply_members(self, index: int, term: int, members: bytes) -> None:
+        self._machine.disk.need_room()
+        super().apply_members(index, term, members)
+        self._machine.watch.applied(self._machine.member.name, index, term, (members,))
+
+    def _look(self) -> None:
+        if self.applied_index % LOOK == 0:
+            name = self._machine.member.name
+            self._machine.watch.content(name, self.applied_index, self.checksum())
+
     def checkpoint(self) -> int | None:
+        self._machine.disk.need_room()
         index = super().checkpoint()
         if index is not None:
             shutil.copyfile(self._file, self.image)
@@ -57,13 +92,24 @@ class SimLedger(Ledger):
 class SimMachine:
     """What is left of a server when its process is gone."""
 
-    def __init__(self, world: World, name: str, id: int, folder: Path) -> None:
+    def __init__(
+        self, world: World, watch: ClusterWatch, member: Member, folder: Path, settings: Settings
+    ) -> None:
         self.world = world
-        self.member = Member(id, name, "127.0.0.1", 7000 + id, 8000 + id)
+        self.watch = watch
+        self.member = member
         self.folder = folder
+        self.settings = settings
         self.disk = SimDisk(world.rng)
+        #: By how much its wall clock is wrong, in ms.
+        self.skew = 0
         for part in ("ledger", "log"):
             (folder / part).mkdir(parents=True)
+
+    @property
+    def new(self) -> bool:
+        """It has no ledger of the cluster yet, and room to be told of it."""
+        return Generation.current(self.folder).number == 0 and self.disk.room is None
 
     def introduce(self, members: Members) -> None:
         introduce(self.folder, members, self.disk)
@@ -85,6 +131,22 @@ class SimMachine:
                     path.with_name(path.name + tail).unlink(missing_ok=True)
 
 
+class NoisyPeers(Peers):
+    """Raft's messages may be lost, doubled or late; each is looked at when it leaves."""
+
+    watch: ClusterWatch
+    world: World
+
+    def send(self, to: int, messages: Sequence[bytes]) -> bool:
+        self.watch.sent(self._id, messages)
+        if not self.world.noise:
+            return super().send(to, messages)
+        said, later = super().send, current().call_later
+        for message in messages:
+            disturb(self.world, later, lambda message=message: said(to, [message]))
+        return True
+
+
 class SimServer:
     """A process of `grampus server`, without API and master."""
 
@@ -93,17 +155,41 @@ class SimServer:
         self.machine = machine
         self.replica: RaftReplica | None = None
         self.ledger: Ledger | None = None
-        self.boots = 0
+        #: Highest index that it has applied.
+        self.applied = 0
+        #: All of it.
+        self.task: asyncio.Task[None] | None = None
         self._desk: PeerDesk | None = None
         loop.dying.append(self._died)
+
+    @property
+    def name(self) -> str:
+        return self.machine.member.name
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self.task is not None:
+            self.task.cancel()
 
     def _died(self) -> None:
         if self.ledger is not None:
             self.ledger.close()
 
     async def run(self, first: bool) -> None:
-        if first and self.machine.standing() is None:
-            await found(self.machine.folder, self.machine.member, "h1")
+        """Until it is cancelled, or its disk is full. Whatever else ends it is a bug."""
+        disk = self.machine.disk
+        disk.was_full = False
+        try:
+            if first and self.machine.standing() is None:
+                await found(self.machine.folder, self.machine.member, HISTORY, disk=disk)
+            await self._listen()
+        except* StorageFailed:
+            if not disk.was_full:
+                raise
+            self.loop.world.say(f"{self.name} stops: its disk is full")
+            self.machine.watch.seen["stopped by a full disk"] += 1
+
+    async def _listen(self) -> None:
         async with asyncio.TaskGroup() as group:
             server: Server[Message] = Server(
                 Codec(Message), self, self._greet, group,
@@ -113,23 +199,25 @@ class SimServer:
             while True:
                 with contextlib.suppress(Installed):
                     await self._serve()
-                self.loop.world.say(f"{self.machine.member.name}: a snapshot is laid down")
+                self.loop.world.say(f"{self.name}: a snapshot is laid down")
+                self.machine.watch.seen["snapshot laid down"] += 1
 
     async def _serve(self) -> None:
         """Until a snapshot is laid down."""
-        member, world = self.machine.member, self.loop.world
+        member, world, watch = self.machine.member, self.loop.world, self.machine.watch
         generation = Generation.current(self.machine.folder)
         generation.sweep()
-        ledger = self.ledger = SimLedger(generation.ledger / LEDGER)
-        self.boots += 1
+        ledger = self.ledger = SimLedger(self.machine, generation.ledger / LEDGER)
         try:
             async with asyncio.TaskGroup() as group:
-                peers = Peers(member.id, self._hello, decode_answers, group)
+                peers = NoisyPeers(member.id, self._hello, decode_answers, group)
+                peers.watch, peers.world = watch, world
                 replica = await RaftReplica.open(
                     member.id, generation, ledger, peers,
-                    limits=LIMITS, light=ledger.light, disk=self.machine.disk,
-                    seed=world.rng.getrandbits(32),
+                    limits=self.machine.settings.limits, kept=self.machine.settings.kept,
+                    light=ledger.light, disk=self.machine.disk, seed=world.rng.getrandbits(32),
                 )  # fmt: skip
+                watch.booted(member.id, replica.term, replica.vote)
                 self._desk = PeerDesk(replica, encode_answers, self._hello("control"))
                 self.replica = replica
                 try:
@@ -146,7 +234,7 @@ class SimServer:
     def _hello(self, lane: str) -> Hello:
         member = self.machine.member
         return Hello(
-            PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", "h1", member.id
+            PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", HISTORY, member.id
         )
 
     # -- the Handler of its node port

@@ -24,6 +24,10 @@ EPOCH = 1_800_000_000_000
 _LIVELOCK = 5_000
 
 
+class PowerCut(BaseException):
+    """The machine is without power in the middle of a call: its process is no more."""
+
+
 class World:
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -37,6 +41,8 @@ class World:
         self.noise = 0.0
         #: Pairs of processes, by name, between which nothing passes.
         self.partition: set[frozenset[str]] = set()
+        #: (from, to): what the one sends never reaches the other.
+        self.oneway: set[tuple[str, str]] = set()
         self.trace: list[str] = []
         self.listeners: dict[int, Listener] = {}
         self.wires: list[Wire] = []
@@ -57,6 +63,9 @@ class World:
         return self.kept_right
 
     def severed(self, one: str, other: str) -> bool:
+        """Whether what the one sends does not reach the other."""
+        if self.oneway and (one, other) in self.oneway:
+            return True
         return bool(self.partition) and frozenset((one, other)) in self.partition
 
     def say(self, text: str) -> None:
@@ -145,7 +154,12 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self.broken: BaseException | None = None
         #: Called when it is killed: what its kernel does for it.
         self.dying: list[Callable[[], None]] = []
-        self._wait: float | None = None
+        #: Seconds that a call on a thread may take longer than it should: a slow disk.
+        self.lag = 0.0
+        #: Threads work on one call after the other: when the newest of each ends.
+        self._busy_until: dict[int, float] = {}
+        #: When its next timer is due.
+        self._due = 0.0
         self._turns = 0
         self._muted = False
         self._main: set[asyncio.Task[Any]] = set()
@@ -158,12 +172,14 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     def _idle(self, timeout: float | None) -> None:
         self._turns += 1
         if timeout != 0 or self._turns > _LIVELOCK:
-            self._wait = timeout
+            self._due = float("inf") if timeout is None else self.world.time + timeout
             self.stop()
 
     def work(self) -> None:
         """Until nothing is left to do at this time."""
         if self.held_until > self.world.time:
+            return
+        if not self._ready and self._due > self.world.time and self.broken is None:  # type: ignore[attr-defined]
             return
         self._turns = 0
         self.run_forever()
@@ -175,7 +191,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         if self.held_until > self.world.time:
             return self.held_until
         # A little later, so that a time that was rounded has come.
-        return float("inf") if self._wait is None else self.world.time + self._wait + 1e-7
+        return self._due + 1e-7
 
     def begin(self, main: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task whose failure is the failure of the simulation."""
@@ -193,7 +209,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self.fail(context.get("exception") or AssertionError(context["message"]))
 
     def fail(self, error: BaseException) -> None:
-        if not self._muted and self.broken is None:
+        if self.alive and not self._muted and self.broken is None:
             self.broken = error
 
     def bury(self) -> None:
@@ -216,14 +232,22 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[Any] = self.create_future()
 
         def work() -> None:
-            if future.done() or self._muted:
+            if future.done() or self._muted or not self.alive:
                 return
             try:
                 future.set_result(func(*args))
             except Exception as error:
                 future.set_exception(error)
+            except PowerCut:
+                return
 
-        self.call_later(self.world.rng.uniform(0.0001, 0.002), work)
+        at = self.world.time + self.world.rng.uniform(0.0001, 0.002)
+        if self.lag:
+            at += self.world.rng.uniform(0, self.lag)
+        if executor is not None:
+            at = max(at, self._busy_until.get(id(executor), 0.0) + 1e-6)
+            self._busy_until[id(executor)] = at
+        self.call_at(at, work)
         return future
 
     async def create_connection(  # type: ignore[override]
@@ -231,7 +255,10 @@ class ProcessLoop(asyncio.SelectorEventLoop):
     ) -> Any:
         await asyncio.sleep(self.world.rng.uniform(0.0001, 0.001))
         listener = self.world.listeners.get(port)
-        if listener is not None and self.world.severed(self.name, listener.loop.name):
+        if listener is not None and (
+            self.world.severed(self.name, listener.loop.name)
+            or self.world.severed(listener.loop.name, self.name)
+        ):
             await asyncio.sleep(3.0)
             raise TimeoutError(errno.ETIMEDOUT, "nothing passes")
         if listener is None:

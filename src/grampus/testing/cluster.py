@@ -1,0 +1,345 @@
+"""Several servers under faults, from a seed: `python -m grampus.testing.cluster --seed N`.
+
+For a while clients read and write, an operator changes the members, and processes, power, disks and
+connections fail; then nothing fails any more, and within a bound of virtual time all servers agree
+and answer. `ClusterWatch` looks at every step, and a checker at what the clients were told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import shutil
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from grampus.consensus import peers as consensus_peers
+from grampus.consensus.members import Member, Members
+from grampus.consensus.replica import Kept
+from grampus.consensus.writer import Limits
+from grampus.rpc import server as rpc_server
+from grampus.testing.cluster_faults import FAULTS, Faults
+from grampus.testing.cluster_operator import Operator
+from grampus.testing.cluster_users import Users
+from grampus.testing.cluster_watch import ClusterWatch
+from grampus.testing.linearizability import assert_linearizable
+from grampus.testing.server import Settings, SimMachine, SimServer
+from grampus.testing.wire import Port
+from grampus.testing.world import World
+
+#: Virtual seconds within which a healed cluster is whole again.
+PATIENCE = 90.0
+NAMES = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Outcome(Struct):
+    seed: int
+    #: What is wrong, or "".
+    error: str
+    trace: list[str]
+    #: How often what happened.
+    seen: Counter[str]
+    #: Virtual seconds.
+    time: float
+
+
+@contextlib.contextmanager
+def simulated(world: World) -> Iterator[None]:
+    """Connections find the simulated world in the place of the real one."""
+    swaps = [
+        (rpc_server, "_listen", lambda _, port: Port(port)),
+        (consensus_peers, "random", world.rng),
+    ]
+    before = [getattr(module, name) for module, name, _ in swaps]
+    try:
+        for module, name, value in swaps:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(swaps, before, strict=True):
+            setattr(module, name, value)
+
+
+def chosen(world: World) -> Settings:
+    """Bounds that differ from seed to seed."""
+    rng = world.rng
+    return Settings(
+        Limits(
+            checkpoint_entries=rng.choice([5, 20, 50]),
+            checkpoint_idle=rng.choice([0.1, 0.5]),
+            entry_commands=rng.choice([3, 500]),
+        ),
+        Kept(
+            entries=rng.choice([3, 20, 100]),
+            size=rng.choice([20_000, 64 * 1024 * 1024]),
+            segment=rng.choice([2_000, 100_000]),
+        ),
+    )
+
+
+class SimCluster:
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.world = World(seed)
+        self.watch = ClusterWatch(self.world)
+        self.folder = folder
+        self.machines: dict[int, SimMachine] = {}
+        self.servers: dict[int, SimServer] = {}
+        #: How many voters there are to be at first.
+        self.size = self.world.rng.choice([1, 2, 3, 3, 3, 5])
+        self.users = Users(self.world, self.watch, self.open)
+        self.operator = Operator(self)
+        self._settings = chosen(self.world)
+        self._ids = 0
+        self._faults = Faults(self)
+        self._probes = 0
+
+    def run(self) -> None:
+        world = self.world
+        with simulated(world):
+            try:
+                self._grow()
+                self._faults.plan(world.time)
+                world.run(world.time + FAULTS, self._look)
+                world.say("no more faults")
+                self._faults.mend()
+                self._again()
+                world.run(world.time + PATIENCE, lambda: self._look() or not self.restless())
+                left = self.restless()
+                assert not left, f"after {PATIENCE:g} s without faults: {left}"
+                self._check()
+            finally:
+                world.close()
+
+    def _look(self) -> bool:
+        self.watch.look([s.replica for s in self.servers.values() if s.replica is not None])
+        for server in self.servers.values():
+            replica = server.replica
+            if replica is not None:
+                assert replica.applied_index >= server.applied, f"{server.name} goes back"
+                server.applied = replica.applied_index
+        assert not (late := self.users.late()), f"no answer to {late}"
+        return False
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def open(self) -> list[SimServer]:
+        return [server for server in self.servers.values() if server.replica is not None]
+
+    def leader(self) -> SimServer | None:
+        """Of the newest term that has one."""
+        leading = [s for s in self.open() if s.replica is not None and s.replica.leader]
+        return max(leading, key=lambda s: s.replica.term if s.replica else 0, default=None)
+
+    def newest_term(self) -> int:
+        return max((s.replica.term for s in self.open() if s.replica is not None), default=0)
+
+    def settled(self) -> bool:
+        """All members live and know the same members."""
+        leader = self.leader()
+        if leader is None or leader.replica is None or leader.replica.members.joint:
+            return False
+        conf = leader.replica.members.conf
+        for id in [*conf[0], *conf[1]]:
+            server = self.servers.get(id)
+            if server is None or server.replica is None:
+                return False
+            if server.replica.members.conf != conf:
+                return False
+        return True
+
+    def newcomer(self, name: str = "") -> Member:
+        """A new machine, with a process that waits to be taken up."""
+        self._ids += 1
+        id = self._ids
+        member = Member(id, name or NAMES[id % 26], "127.0.0.1", 7000 + id, 8000 + id)
+        folder = self.folder / str(id)
+        self.machines[id] = SimMachine(self.world, self.watch, member, folder, self._settings)
+        self.start(id)
+        return member
+
+    def start(self, id: int) -> None:
+        machine = self.machines.get(id)
+        if machine is None or id in self.servers:
+            return
+        self.world.say(f"{machine.member.name} starts")
+        leader = self.leader()
+        if leader is not None and leader.replica is not None and machine.new:
+            # As the servers that it was told of would say.
+            machine.introduce(Members(known=leader.replica.members.known))
+        loop = self.world.process(machine.member.name)
+        server = self.servers[id] = SimServer(loop, machine)
+        machine.disk.blown = lambda: self._blown(id)
+        server.task = task = loop.begin(server.run(id == 1))
+        task.add_done_callback(lambda _: self._ended(server))
+
+    def _ended(self, server: SimServer) -> None:
+        """Its process is over by itself."""
+        if server.loop.alive and server.loop.broken is None:
+            self.world.after(0.0, lambda: self._gone(server, False))
+
+    def _blown(self, id: int) -> None:
+        self.watch.seen["power cut in a call"] += 1
+        self.kill(id, power=True)
+
+    def kill(self, id: int, power: bool = False) -> None:
+        if (server := self.servers.get(id)) is not None:
+            self._gone(server, power)
+
+    def _gone(self, server: SimServer, power: bool) -> None:
+        id = server.machine.member.id
+        if self.servers.get(id) is not server:
+            return
+        del self.servers[id]
+        self.users.forget(server)
+        self.world.kill(server.loop)
+        server.machine.disk.fuse = None
+        server.machine.crash(power)
+        self.start_soon(id)
+
+    def start_soon(self, id: int) -> None:
+        self.world.after(self.world.rng.choice([0.01, 0.5, 3.0, 8.0]), lambda: self.start(id))
+
+    def retire(self, id: int) -> None:
+        """Machine and disk are gone."""
+        machine = self.machines.pop(id)
+        if (server := self.servers.get(id)) is not None:
+            self._gone(server, False)
+        shutil.rmtree(machine.folder)
+
+    # -- the beginning and the end ----------------------------------------------------------------
+
+    def _grow(self) -> None:
+        """Founds, and lets others join until there are as many voters as wanted."""
+        world = self.world
+        self.newcomer()
+        world.run(5.0, lambda: self._look() or self.leader() is not None)
+        for _ in range(60):
+            leader = self.leader()
+            if leader is None or leader.replica is None:
+                world.run(world.time + 0.5, self._look)
+                continue
+            conf = leader.replica.members.conf
+            if len(conf[0]) >= self.size and not leader.replica.members.joint:
+                return
+            self.operator.act("promote" if len(conf[0]) + len(conf[1]) >= self.size else "grow")
+            world.run(world.time + 0.5, self._look)
+        raise AssertionError(f"{self.size} servers do not come together")
+
+    def _again(self) -> None:
+        for id in list(self.machines):
+            self.start(id)
+        self.operator.act("replace" if self.operator.lost else "promote")
+        self.world.after(1.0, self._again)
+
+    def restless(self) -> str:
+        """What is not as it must be in the end; "" when all is."""
+        leader = self.leader()
+        if leader is None or leader.replica is None:
+            return "nobody leads"
+        replica = leader.replica
+        if self.operator.lost is not None:
+            return f"{self.operator.lost} is not replaced"
+        if not self.settled():
+            return f"not all know that the members are {replica.members.conf}"
+        if replica.members.learners:
+            return f"learners {replica.members.learners} are not promoted"
+        for id in replica.members.voters:
+            server = self.servers[id]
+            assert server.replica is not None
+            applied, last = server.replica.applied_index, replica.last_index
+            if not applied == last == replica.commit_index:
+                return f"{server.name} has applied {applied} of {last}"
+        if self.users.asking:
+            return f"no answer to {sorted(self.users.asking)}"
+        return self._probe(replica.members)
+
+    def _probe(self, members: Members) -> str:
+        """In the end every member takes a write and a read."""
+        if self._probes == 2 * len(members.voters):
+            return ""
+        server = self.servers[members.voters[self._probes // 2]]
+        self._probes += 1
+        self.users.begin("probe", server, "put" if self._probes % 2 else "get", b"k0")
+        return "the probes are not done"
+
+    def _check(self) -> None:
+        leader = self.leader()
+        assert leader is not None
+        assert leader.replica is not None
+        for id in leader.replica.members.voters:
+            ledger = self.servers[id].ledger
+            assert ledger is not None
+            assert ledger.applied_index >= self.watch.last, "what was applied is lost"
+            self.watch.content(self.servers[id].name, ledger.applied_index, ledger.checksum())
+        assert_linearizable(self.users.finished())
+
+
+def run_seed(seed: int) -> Outcome:
+    """Plays one seed to its end or to what is wrong."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    shm = Path("/dev/shm")
+    try:
+        with tempfile.TemporaryDirectory(
+            prefix="grampus-sim-", dir=shm if shm.is_dir() else None
+        ) as folder:
+            cluster = SimCluster(seed, Path(folder))
+            error = ""
+            try:
+                cluster.run()
+            except Exception as failure:
+                error = _reason(failure)
+            world = cluster.world
+            return Outcome(seed, error, world.trace, cluster.watch.seen, world.time)
+    finally:
+        logging.disable(level)
+
+
+def _reason(failure: BaseException) -> str:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    where = traceback.extract_tb(failure.__traceback__)[-1]
+    return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
+
+
+def command(seed: int) -> str:
+    """The one command that repeats a seed."""
+    return f"{Path(sys.executable).name} -m grampus.testing.cluster --seed {seed}"
+
+
+def tell(outcome: Outcome, lines: int = 80) -> str:
+    shown = outcome.trace[-lines:]
+    head = [f"... {len(outcome.trace) - lines} lines before"] if len(outcome.trace) > lines else []
+    return "\n".join(
+        [*head, *shown, f"seed {outcome.seed}: {outcome.error}", f"again: {command(outcome.seed)}"]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="grampus.testing.cluster", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
+    options = parser.parse_args(argv)
+    total: Counter[str] = Counter()
+    failed = 0
+    for seed in range(options.seed, options.seed + options.count):
+        outcome = run_seed(seed)
+        total += outcome.seen
+        if outcome.error:
+            failed += 1
+            print(tell(outcome, 10_000 if options.count == 1 else 30))
+        elif options.count == 1:
+            print("\n".join(outcome.trace))
+    print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
