@@ -19,11 +19,10 @@ from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange, Members
 from grampus.consensus.peers import Peers
-from grampus.consensus.port import OutcomeUnknown
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import HardState
 from grampus.consensus.replica import RaftReplica
-from grampus.errors import NotLeader
+from grampus.errors import NotLeader, OutcomeUnknown
 from grampus.ledger import Ledger
 from grampus.testing.cluster import run_seed
 from grampus.testing.disk import SimDisk

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from grampus.consensus.port import OutcomeUnknown, Stopped
+from grampus.consensus.port import Stopped
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.writer import Limits, Piece, Proposal
-from grampus.errors import NotLeader, Overloaded
+from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 from tests.looped import looped
 
 DEPOSED = NotLeader("another leads")

@@ -21,9 +21,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from grampus.consensus import peers as consensus_peers
-from grampus.consensus.members import Member, Members
+from grampus.consensus.members import Members
 from grampus.consensus.replica import Kept
 from grampus.consensus.writer import Limits
+from grampus.model.member import Member
 from grampus.rpc import server as rpc_server
 from grampus.testing.cluster_faults import FAULTS, Faults
 from grampus.testing.cluster_operator import Operator

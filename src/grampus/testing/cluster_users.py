@@ -14,8 +14,8 @@ from grampus.cluster.commands import Put as PutCommand
 from grampus.cluster.commands import PutOp as PutPart
 from grampus.cluster.commands import Txn as TxnCommand
 from grampus.cluster.queries import Queries
-from grampus.consensus.port import OutcomeUnknown, Stopped
-from grampus.errors import GrampusError, NoQuorum, NotLeader, Overloaded
+from grampus.consensus.port import Stopped
+from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown, Overloaded
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.history import (
     Action,
@@ -126,7 +126,7 @@ class Users:
         try:
             answers = await replica.propose(commands)
         except GrampusError as error:
-            if not isinstance(error, Stopped | NotLeader | NoQuorum | Overloaded):
+            if not isinstance(error, Stopped | OutcomeUnknown | NotLeader | NoQuorum | Overloaded):
                 raise
             self._watch.refused(commands, error)
             if isinstance(error, OutcomeUnknown):

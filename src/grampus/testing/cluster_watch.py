@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from grampus.consensus.members import Members
-from grampus.consensus.port import OutcomeUnknown
+from grampus.errors import OutcomeUnknown
 from grampus.testing.world import World
 
 LEADER = 2
