@@ -20,6 +20,8 @@ PROTOCOL_VERSION = 1
 #: Largest frame on a control connection and on a bulk connection, in bytes.
 CONTROL_FRAME = 512 * 1024
 BULK_FRAME = 8 * 1024 * 1024
+#: On the lane for keys: a piece of a watch is a MiB and one revision more.
+KEYS_FRAME = 2 * 1024 * 1024
 #: A Hello is at most this long and comes within this time.
 HELLO_FRAME = 1024
 HELLO_TIMEOUT = 5.0
@@ -29,7 +31,7 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     """First message of a connection, from whoever connects."""
 
     version: int
-    #: `control` or `bulk`.
+    #: `control`, `bulk`, or `keys`.
     lane: str
     #: `worker`, `server`, or `join` for one who is neither yet.
     role: str
@@ -411,6 +413,21 @@ class Present(Struct, frozen=True, array_like=True, tag="present"):
     workers: list[PresentWorker]
 
 
+# ---- keys: requests of the lane `keys`
+
+
+class KeysAsk(Struct, frozen=True, array_like=True, tag="keys-ask"):
+    """One request for the metadata center; answered by KeysTold."""
+
+    #: `cluster.requests.Request`, encoded.
+    body: bytes
+
+
+class KeysTold(Struct, frozen=True, array_like=True, tag="keys-told"):
+    #: `cluster.requests.Answer`, encoded.
+    body: bytes
+
+
 Message = (
     Hello
     | Welcome
@@ -452,4 +469,6 @@ Message = (
     | Explained
     | AskPresence
     | Present
+    | KeysAsk
+    | KeysTold
 )

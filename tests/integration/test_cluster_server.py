@@ -14,8 +14,9 @@ from grampus.cluster import feed as feed_module
 from grampus.cluster.commands import Compact, Compare, GetOp, Origin, PutOp, encode_command
 from grampus.cluster.events import event_key, topic_prefix
 from grampus.cluster.queries import Piece
+from grampus.cluster.requests import Seen, View
 from grampus.cluster.retention import KEEP
-from grampus.cluster.server import ClusterServer, Seen, View
+from grampus.cluster.server import ClusterServer
 from grampus.cluster.values import KeysChanged
 from grampus.errors import (
     Compacted,

@@ -38,7 +38,8 @@ from grampus.api.wakes import MOST_STREAMS
 from grampus.cluster.commands import Compare, DeleteOp, GetDone, GetOp, PutOp, TxnDone
 from grampus.cluster.limits import VALUE_LIMIT
 from grampus.cluster.queries import Piece
-from grampus.cluster.server import ClusterServer, Seen, View
+from grampus.cluster.requests import Seen, View
+from grampus.cluster.server import ClusterServer
 from grampus.errors import Compacted, InvalidInput, NotFound, Overloaded, Problem
 
 router = APIRouter(prefix="/api/v1")

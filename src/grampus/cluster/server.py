@@ -45,13 +45,13 @@ from grampus.cluster.limits import (
 from grampus.cluster.queries import Page, Piece
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.refusal import Refusal
+from grampus.cluster.requests import NOW, Seen, View
 from grampus.cluster.retention import KeyRetention
 from grampus.cluster.sessions import SessionDriver
 from grampus.cluster.values import KeyValue
 from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
     InvalidInput,
-    LockLost,
     NoQuorum,
     OutcomeUnknown,
     Problem,
@@ -66,28 +66,11 @@ BARRIER = 2.0
 WRITE = 10.0
 
 
-class Seen(Struct, frozen=True):
-    """The newest state that a client knows: its next answer is not older."""
-
-    history: str
-    revision: int
-
-
-class View(Struct, frozen=True):
-    """How new a read has to be: as of now, or for `stale` whatever this server has."""
-
-    stale: bool = False
-    seen: Seen | None = None
-
-
 class Got(Struct, frozen=True):
     """`revision` is that of the ledger at which it was read."""
 
     revision: int
     item: KeyValue | None
-
-
-NOW = View()
 
 
 class ClusterServer:
@@ -165,6 +148,24 @@ class ClusterServer:
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, silence)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def changes(
+        self, prefix: bytes, first: int | None, wait: float, view: View = NOW
+    ) -> Piece:
+        """What changes under `prefix` from revision `first` on: the first of it, as soon as it is
+        there, or nothing after `wait` seconds. Without `first` at once, where to go on from.
+
+        Raises Compacted; Stopped when the server ends."""
+        check_prefix(prefix)
+        await self._settle(view)
+        if first is None:
+            return Piece(self.feed.revision, ())
+        after = max(first - 1, 0)
+        self._reads.check_known(after)
+        async with aclosing(self.feed.watch(prefix, end_of(prefix), after, wait)) as pieces:
+            async for piece in pieces:
+                return piece
+        raise Stopped("the server stops: ask another one")
 
     async def _settle(self, view: View) -> None:
         if view.seen is not None:
@@ -273,56 +274,36 @@ class ClusterServer:
     # locks
 
     async def lock(self, name: str, session: int, patience: float) -> int:
-        """Waits for the lock for `patience` seconds; the fencing token. Again: the same token.
-
-        Raises Refused when it is held for longer, and leaves the line; LockLost when the place was
-        lost meanwhile. A caller that is cancelled keeps its place, until `unlock`."""
-        check_name(name, "lock")
-        key = locks.place(name, session)
-        compare, then, orelse = locks.stand_in_line(key)
-        token = locks.token_of(await self.txn(compare, then, orelse, origin=Origin(session)))
-        ahead: KeyValue | None = None
-        try:
-            async with asyncio.timeout(patience):
-                while True:
-                    since = self.feed.revision
-                    found = await self._places(name)
-                    if not any(each.created == token for each in found):
-                        raise LockLost(
-                            f"the place in line for lock {name} is lost, its session over"
-                        )
-                    ahead = locks.ahead(found, token)
-                    if ahead is None:
-                        return token
-                    await self._left(locks.queue(name), (ahead.key, key), since)
-        except TimeoutError:
-            await self.txn(*locks.leave(key, token), origin=Origin(session))
-            holder = "another session" if ahead is None else f"session {ahead.session}"
-            raise Refused(
-                f"lock {name} was not free within {patience:g} s: {holder} is before you"
-            ) from None
+        """See `locks.take`."""
+        return await locks.take(_Held(self, session), name, patience)
 
     async def unlock(self, name: str, session: int) -> None:
         """Raises LockLost when it was not held any more."""
-        check_name(name, "lock")
-        key = locks.place(name, session)
-        if not (await self.delete(key, origin=Origin(session))).count:
-            raise LockLost(f"session {session} does not hold lock {name} any more")
+        await locks.give_up(_Held(self, session), name)
 
-    async def _places(self, name: str) -> list[KeyValue]:
-        found, start, end = list[KeyValue](), locks.queue(name), end_of(locks.queue(name))
-        while True:
-            page = await self._reads.range(start, end, 1000)
-            found += page.items
-            if not page.more:
-                return found
-            start = page.items[-1].key + b"\0"
 
-    async def _left(self, queue: bytes, keys: tuple[bytes, ...], since: int) -> None:
-        """Waits until one of these places is given up, after revision `since`."""
-        async with aclosing(self.feed.watch(queue, end_of(queue), since)) as pieces:
-            async for piece in pieces:
-                for fact in piece.facts:
-                    if any(c.value is None and c.key in keys for c in fact.changes):
-                        return
-        raise Stopped("the server stops: ask another one")
+class _Held:
+    """The keys as one session sees them on this server."""
+
+    def __init__(self, keys: ClusterServer, session: int) -> None:
+        self._keys = keys
+        self.session = session
+        self._origin = Origin(session)
+        #: Of its newest write: a server that does not lead may come there later than the answer.
+        self._view = View(stale=True)
+
+    async def txn(
+        self, compare: Sequence[Compare], then: Sequence[Op], orelse: Sequence[Op] = ()
+    ) -> TxnDone:
+        done = await self._keys.txn(compare, then, orelse, origin=self._origin)
+        self._view = View(stale=True, seen=Seen(self._keys.history, done.revision))
+        return done
+
+    async def delete(self, key: bytes) -> Deleted:
+        return await self._keys.delete(key, origin=self._origin)
+
+    async def range(self, prefix: bytes, limit: int = 100, after: bytes = b"") -> Page:
+        return await self._keys.range(prefix, limit, after, self._view)
+
+    async def changes(self, prefix: bytes, first: int) -> Piece:
+        return await self._keys.changes(prefix, first, SILENCE, View(stale=True))

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from grampus.cluster.admission import JOIN, Admission
+from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JOIN_FRAME, JoinDesk
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.errors import ProtocolError, Refused
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.roster import Roster
 from grampus.protocol import (
+    KEYS_FRAME,
     PROTOCOL_VERSION,
     AskExplanation,
     AskPresence,
@@ -53,6 +55,7 @@ class Reception:
         peers: PeerDesk,
         blobs: BlobDesk,
         leader: LeaderDesk,
+        keys: KeyDesk,
     ) -> None:
         self._welcome = Welcome(PROTOCOL_VERSION, name, cluster)
         self._admission = admission
@@ -63,6 +66,7 @@ class Reception:
             WORKER: roster,
             JOIN: joins,
             SERVER: _ServerRoom(peers, blobs, leader),
+            KEYS: keys,
         }
 
     def greet(
@@ -73,35 +77,37 @@ class Reception:
         if hello.version != PROTOCOL_VERSION:
             why = f"protocol {hello.version} is not spoken here, {PROTOCOL_VERSION} is"
             return Goodbye(why), False, 0
-        if hello.lane not in ("control", "bulk"):
-            return Goodbye("a connection is for control or bulk"), False, 0
+        if hello.lane not in ("control", "bulk", KEYS):
+            return Goodbye("a connection is for control, bulk or keys"), False, 0
         if why := self._admission.refuses(hello, subject):
             return Goodbye(why), False, 0
         if hello.role == JOIN:
             if self._joins.full:
                 return Goodbye("too many are joining: try again in a moment"), False, 0
             return self._welcome, True, JOIN_FRAME
+        if hello.lane == KEYS:
+            return self._welcome, True, KEYS_FRAME
         if hello.role == SERVER:
             return self._peers.greet(hello)
         return self._roster.greet(hello, peer, subject)
 
     def opened(self, connection: Peer) -> None:
-        match _role(connection):
+        match _room(connection):
             case "worker":
                 self._roster.opened(connection)
             case "join":
                 self._joins.opened(connection)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        self._rooms[_role(connection)].messages(connection, batch)
+        self._rooms[_room(connection)].messages(connection, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
         if isinstance(message, Renew):
             return self._joins.renew(connection, message)
-        return await self._rooms[_role(connection)].request(connection, message)
+        return await self._rooms[_room(connection)].request(connection, message)
 
     def closed(self, connection: Peer, reason: str) -> None:
-        self._rooms[_role(connection)].closed(connection, reason)
+        self._rooms[_room(connection)].closed(connection, reason)
 
 
 class _ServerRoom:
@@ -124,10 +130,11 @@ class _ServerRoom:
         return
 
 
-def _role(connection: Peer) -> str:
+def _room(connection: Peer) -> str:
+    """By role, but for the lane that is the same for all."""
     hello = connection.greeting
     if not isinstance(hello, Hello):
         raise ProtocolError("nobody has said Hello")
     if hello.role not in (WORKER, SERVER, JOIN):
         raise Refused("a node is a server or a worker")
-    return hello.role
+    return KEYS if hello.lane == KEYS and hello.role != JOIN else hello.role

@@ -29,6 +29,7 @@ from grampus.clock import SystemClock
 from grampus.cluster import tokens
 from grampus.cluster.admission import Admission
 from grampus.cluster.commands import encode_command
+from grampus.cluster.desk import KeyDesk
 from grampus.cluster.join_desk import JoinDesk
 from grampus.cluster.join_token import PLAIN
 from grampus.cluster.reads import KeyReads
@@ -172,6 +173,7 @@ class ServerNode:
             config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
             PeerDesk(replica, encode_answers, place.hello("control"), self._steward), desk,
             LeaderDesk(self._status, self._logs, self._explainer),
+            KeyDesk(keys, lambda: [member.address for member in replica.members.known]),
         )  # fmt: skip
         self._snapshots = Snapshots(config.data / "snapshots" / "api", ledger.snapshot)
         replica.subscribe(self._wake)

@@ -1,0 +1,103 @@
+"""The metadata center at the node port: what nodes ask over the lane for keys, and the answers.
+
+Rule: who may speak here is looked at by whoever opens the door; each question is answered, if by
+an error. Nothing is kept for anybody: a watch is a question too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from grampus.cluster import requests
+from grampus.cluster.failures import failed
+from grampus.cluster.requests import (
+    CloseSession,
+    DeleteKeys,
+    Done,
+    Found,
+    GetChanges,
+    GetKey,
+    GetRange,
+    GetServers,
+    KeepAlive,
+    Opened,
+    OpenSession,
+    PutKey,
+    Request,
+    ServersAre,
+    Told,
+    Transact,
+)
+from grampus.cluster.server import ClusterServer
+from grampus.errors import GrampusError, ProtocolError
+from grampus.protocol import KeysAsk, KeysTold, Message
+from grampus.rpc.connection import Connection
+
+log = logging.getLogger("grampus.cluster")
+
+Peer = Connection[Message]
+#: The lane of a Hello.
+KEYS = "keys"
+#: Milliseconds that one question for changes waits at most.
+LONGEST_WAIT = 30_000
+
+
+class KeyDesk:
+    """The Handler of connections of the lane for keys."""
+
+    def __init__(self, keys: ClusterServer, servers: Callable[[], Sequence[str]]) -> None:
+        """`servers`: HOST:PORT of the APIs of all servers, as this one knows them."""
+        self._keys = keys
+        self._servers = servers
+
+    def messages(self, connection: Peer, batch: list[Message]) -> None:
+        raise ProtocolError("on the lane for keys there are only questions")
+
+    async def request(self, connection: Peer, message: Message) -> Message:
+        if not isinstance(message, KeysAsk):
+            raise ProtocolError(f"{type(message).__name__} is no question about keys")
+        return KeysTold(requests.encode(await self.answer(message.body)))
+
+    def closed(self, connection: Peer, reason: str) -> None:
+        return
+
+    async def answer(self, body: bytes) -> requests.Answer:
+        try:
+            return await self._answer(requests.decode_request(body))
+        except GrampusError as error:
+            return failed(error)
+        except Exception:
+            log.exception("a request for keys: a bug in what answers it")
+            return failed(GrampusError("a defect of the server: its log has the details"))
+
+    async def _answer(self, request: Request) -> requests.Answer:
+        keys = self._keys
+        match request:
+            case PutKey(key, value, origin, ephemeral):
+                return await keys.put(key, value, origin=origin, ephemeral=ephemeral)
+            case GetKey(key, view):
+                got = await keys.get(key, view)
+                return Found(got.revision, () if got.item is None else (got.item,))
+            case GetRange(prefix, limit, after, view):
+                page = await keys.range(prefix, limit, after, view)
+                return Found(page.revision, page.items, page.more)
+            case GetChanges(prefix, first, wait, view):
+                seconds = min(max(wait, 0), LONGEST_WAIT) / 1000
+                piece = await keys.changes(prefix, first, seconds, view)
+                return Told(piece.until, piece.facts)
+            case DeleteKeys(start, prefix, origin):
+                delete = keys.delete_prefix if prefix else keys.delete
+                return await delete(start, origin=origin)
+            case Transact(compare, then, orelse, origin):
+                return await keys.txn(compare, then, orelse, origin=origin)
+            case KeepAlive(session):
+                await keys.keep_alive(session)
+                return Done()
+            case OpenSession(instance, name, ttl):
+                return Opened(await keys.open_session(name, ttl, instance))
+            case CloseSession(session):
+                await keys.close_session(session)
+                return Done()
+            case GetServers():
+                return ServersAre(keys.history, tuple(self._servers()))
