@@ -10,6 +10,10 @@ import pytest
 from msgspec import NODEFAULT, Struct, structs
 
 from grampus import protocol
+from grampus.cluster import requests
+from grampus.cluster.commands import Compare, Origin, TxnDone
+from grampus.cluster.failures import KINDS
+from grampus.cluster.values import KeyChange, KeysChanged, KeyValue
 from grampus.model.run import ATTEMPT_RANK, BLOB_LIMIT, INLINE_LIMIT, Value
 from grampus.protocol import Goodbye, Invocation, Message
 from grampus.rpc.codec import Codec, OneWay
@@ -17,6 +21,9 @@ from grampus.rpc.connection import Limits
 from grampus.rpc.frames import frame
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+#: What goes inside KeysAsk and KeysTold.
+KEYS = (*get_args(requests.Request), *get_args(requests.Answer))
+TOLD_ONCE = [*get_args(Message), *(kind for kind in KEYS if kind is not TxnDone)]
 NAME = re.compile(r"`([a-z_]+)`(\??)")
 
 
@@ -30,7 +37,7 @@ def fields_in(text: str, kind: type[Struct]) -> list[tuple[str, bool]]:
     return [(name, mark == "?") for name, mark in NAME.findall(text) if name in known]
 
 
-@pytest.mark.parametrize("kind", get_args(Message), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", TOLD_ONCE, ids=lambda kind: kind.__name__)
 def test_every_message_is_described_with_its_fields_in_order(kind: type[Struct]) -> None:
     tag = kind.__struct_config__.tag
     rows = [line for line in DOCUMENT.splitlines() if line.startswith(f"| `{tag}` |")]
@@ -38,7 +45,13 @@ def test_every_message_is_described_with_its_fields_in_order(kind: type[Struct])
     assert fields_in(rows[0].rsplit(" | ", 1)[1], kind) == fields_of(kind)
 
 
-@pytest.mark.parametrize("kind", [Invocation, Value])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Invocation, Value, requests.View, requests.Seen, Origin, Compare, KeyValue, KeysChanged,
+        KeyChange,
+    ],
+)  # fmt: skip
 def test_the_structures_inside_messages_are_described_in_order(kind: type[Struct]) -> None:
     [text] = [p for p in DOCUMENT.split("\n\n") if p.startswith(f"**{kind.__name__.lower()}**")]
     assert fields_in(text.split(". Exactly")[0], kind) == fields_of(kind)
@@ -46,7 +59,7 @@ def test_the_structures_inside_messages_are_described_in_order(kind: type[Struct
 
 def test_no_message_is_described_that_does_not_exist() -> None:
     described = set(re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT, re.MULTILINE))
-    assert described == {kind.__struct_config__.tag for kind in get_args(Message)}
+    assert described == {kind.__struct_config__.tag for kind in (*get_args(Message), *KEYS)}
 
 
 def test_the_bytes_of_the_example_are_the_bytes_on_the_wire() -> None:
@@ -66,10 +79,12 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"at most {protocol.CONTROL_FRAME // 1024} KiB",
         f"at most {protocol.BULK_FRAME // 1024**2} MiB",
         f"a frame of at most {protocol.HELLO_FRAME} bytes, within {protocol.HELLO_TIMEOUT:g} s",
+        f"frames are at most {protocol.KEYS_FRAME // 1024**2} MiB",
         f"at most {limits.requests} requests unanswered, works on at most {limits.work} of",
         f"more than {limits.buffer // 1024**2} MiB",
         f"at most {INLINE_LIMIT // 1024} KiB",
         f"at most {BLOB_LIMIT // 1024**2} MiB",
     ):
         assert said in " ".join(DOCUMENT.split()), said
+    assert all(f"`{kind}`" in DOCUMENT for kind in KINDS)
     assert all(f"`{state}`" in DOCUMENT for state in ATTEMPT_RANK)
