@@ -114,7 +114,7 @@ class NotLeader(Refused):
     """This server does not lead, or leads no longer. Nothing happened: ask the leader."""
 
     def __init__(self, message: str, leader: str | None = None) -> None:
-        #: HOST:PORT of the API of the leader, when it is known; its node port is the next one.
+        #: HOST:PORT where the leader listens for nodes, when it is known.
         self.leader = leader
         super().__init__(message)
 

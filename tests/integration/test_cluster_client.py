@@ -160,7 +160,7 @@ def test_a_leader_that_was_deposed_unawares_prolongs_nothing(tmp_path: Path) -> 
     async def scenario(ground: Three) -> None:
         old = await ground.leader()
         client = ground.client(old)
-        session = await client.open_session("s", 2_000)
+        session = await client.open_session("s", 5_000)
         await session.put(b"/mine", b"1", ephemeral=True)
         line = await client._lines.to(old.address)
         old.cut = True

@@ -43,6 +43,7 @@ from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
+from grampus.server.directory import MemberDirectory
 
 #: No test waits longer than this for anything, in seconds.
 PATIENCE = 60.0
@@ -96,8 +97,7 @@ class OneServer:
                 )
                 self.keys = ClusterServer(self.replica, reads, SystemClock(), "h1", os.urandom)
                 self._desk = PeerDesk(self.replica, encode_answers, self._hello("control"))
-                known = self.replica.members.known
-                self._room = KeyDesk(self.keys, lambda: [member.address for member in known])
+                self._room = KeyDesk(self.keys, MemberDirectory(self.replica))
                 server: Server[Message] = Server(
                     Codec(Message), self, self._greet, group,
                     hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
@@ -210,26 +210,20 @@ def _lay(folder: Path, members: Members) -> None:
     lay_down(generation.following, copy, (index, term), HardState(term, 0, index), Disk())
 
 
-def _free_pairs(count: int) -> list[int]:
-    """Ports whose next one is free, too."""
-    pairs: list[int] = []
-    while len(pairs) < count:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except (OSError, OverflowError):
-                continue
-        if all(abs(port - other) > 1 for other in pairs):
-            pairs.append(port)
-    return pairs
+def _free_ports(count: int) -> list[int]:
+    """Free a moment ago."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
 
 
 @asynccontextmanager
 async def three(folder: Path) -> AsyncIterator[Three]:
     known = tuple(
-        Member(number, f"s{number}", "127.0.0.1", port, port + 1)
-        for number, port in enumerate(_free_pairs(3), 1)
+        Member(number, f"s{number}", "127.0.0.1", 1, port)
+        for number, port in enumerate(_free_ports(3), 1)
     )
     members = Members(conf=([1, 2, 3], [], [], [], False), known=known)
     servers = []

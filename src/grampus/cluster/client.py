@@ -56,7 +56,7 @@ from grampus.errors import (
     ServerUnreachable,
 )
 from grampus.protocol import Hello, KeysAsk, KeysTold
-from grampus.rpc.address import node_address
+from grampus.rpc.address import host_and_port
 from grampus.rpc.calls import ConnectionLost, RequestTimedOut
 from grampus.rpc.tls import Tls
 
@@ -204,10 +204,10 @@ class ClusterClient:
                 await self._once(address, body, Done, min(KEEP, deadline - self._now()))
                 return
             except NotLeader as error:
-                if error.leader is None:
+                if not error.leader:
                     self._route.leader = None
                     raise
-                self._route.leads(node_address(error.leader))
+                self._route.leads(host_and_port(error.leader))
             except (ServerUnreachable, Stopped):
                 self._failed(address)
                 raise
@@ -287,7 +287,7 @@ class ClusterClient:
             raise ProtocolError(f"{line.peer} answered by {type(answer).__name__}")
         if answer.history != self._seen.history:
             self._seen = Seen(answer.history, 0)
-        self._route.told([node_address(each) for each in answer.servers])
+        self._route.told([host_and_port(each) for each in answer.servers])
         self._lines.keep_only(self._route.known)
 
     def _have_seen(self, answer: Answer) -> None:

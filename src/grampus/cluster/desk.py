@@ -7,7 +7,7 @@ an error. Nothing is kept for anybody: a watch is a question too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from grampus.cluster import requests
 from grampus.cluster.failures import failed
@@ -30,7 +30,7 @@ from grampus.cluster.requests import (
     Transact,
 )
 from grampus.cluster.server import ClusterServer
-from grampus.errors import GrampusError, ProtocolError
+from grampus.errors import GrampusError, NotLeader, ProtocolError
 from grampus.protocol import KeysAsk, KeysTold, Message
 from grampus.rpc.connection import Connection
 
@@ -43,13 +43,22 @@ KEYS = "keys"
 LONGEST_WAIT = 30_000
 
 
+class Directory(Protocol):
+    """Where servers listen for nodes, as HOST:PORT."""
+
+    def leader(self) -> str:
+        """Empty when it is not known."""
+        ...
+
+    def servers(self) -> tuple[str, ...]: ...
+
+
 class KeyDesk:
     """The Handler of connections of the lane for keys."""
 
-    def __init__(self, keys: ClusterServer, servers: Callable[[], Sequence[str]]) -> None:
-        """`servers`: HOST:PORT of the APIs of all servers, as this one knows them."""
+    def __init__(self, keys: ClusterServer, directory: Directory) -> None:
         self._keys = keys
-        self._servers = servers
+        self._directory = directory
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         raise ProtocolError("on the lane for keys there are only questions")
@@ -65,6 +74,8 @@ class KeyDesk:
     async def answer(self, body: bytes) -> requests.Answer:
         try:
             return await self._answer(requests.decode_request(body))
+        except NotLeader as error:
+            return failed(NotLeader(str(error), self._directory.leader()))
         except GrampusError as error:
             return failed(error)
         except Exception:
@@ -100,4 +111,4 @@ class KeyDesk:
                 await keys.close_session(session)
                 return Done()
             case GetServers():
-                return ServersAre(keys.history, tuple(self._servers()))
+                return ServersAre(keys.history, self._directory.servers())

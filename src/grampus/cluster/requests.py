@@ -142,7 +142,7 @@ class Done(Struct, frozen=True, array_like=True, tag="done"):
 
 
 class ServersAre(Struct, frozen=True, array_like=True, tag="servers-are"):
-    """Servers as HOST:PORT of their APIs; their node ports are the next ones."""
+    """HOST:PORT where the servers listen for nodes."""
 
     history: str
     servers: tuple[str, ...]
@@ -155,7 +155,7 @@ class Failed(Struct, frozen=True, array_like=True, tag="failed"):
     text: str
     #: Of `compacted`: the first revision that is known. Of `overloaded`: seconds to wait.
     number: int = 0
-    #: Of `not-leader`: HOST:PORT of the leader's API.
+    #: Of `not-leader`: HOST:PORT where the leader listens for nodes.
     leader: str = ""
 
 

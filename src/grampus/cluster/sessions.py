@@ -89,10 +89,7 @@ class SessionDriver:
                     f"session {session} is over: its keys and locks are gone; begin a new one"
                 )
             case "not-leader":
-                raise NotLeader(
-                    "this server does not lead, so it keeps no session: ask the leader",
-                    self._replica.leader_address,
-                )
+                raise NotLeader("this server does not lead, so it keeps no session: ask the leader")
             case "busy":
                 raise Overloaded("too many keep-alives wait")
             case _:

@@ -173,7 +173,7 @@ class ServerNode:
             config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
             PeerDesk(replica, encode_answers, place.hello("control"), self._steward), desk,
             LeaderDesk(self._status, self._logs, self._explainer),
-            KeyDesk(keys, lambda: [member.address for member in replica.members.known]),
+            KeyDesk(keys, MemberDirectory(replica)),
         )  # fmt: skip
         self._snapshots = Snapshots(config.data / "snapshots" / "api", ledger.snapshot)
         replica.subscribe(self._wake)

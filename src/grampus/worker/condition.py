@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from grampus.cluster.load import LoadAverage
 from grampus.protocol import Load
-from grampus.worker.load import LoadAverage
 
 log = logging.getLogger("grampus.worker")
 

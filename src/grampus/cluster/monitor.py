@@ -1,0 +1,90 @@
+"""How this process is, told to the cluster: once it is there, and again with every heartbeat.
+
+Rule: the key is ephemeral. The leader ends the session of a process that has gone silent, and the
+key with it; so whoever is listed has been heard a moment ago, and nobody has to look at times. CPU
+and memory are averages over the last minute, so that one peak decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from grampus.clock import Clock
+from grampus.cluster.load import LoadAverage
+from grampus.cluster.registrations import Registrations
+
+#: Seconds between two samples, and samples between two heartbeats.
+SAMPLE, BEAT = 1.0, 5
+#: Of the session, in ms: who is silent for so long is gone.
+TTL = 10_000
+
+SERVERS, WORKERS = b"/servers/", b"/workers/"
+
+
+class About(msgspec.Struct, frozen=True):
+    """The value of a key, as JSON. Times in wall ms."""
+
+    name: str
+    #: Where it is met: of a server its API and node port, of a worker the machine.
+    host: str
+    port: int | None
+    node_port: int | None
+    pid: int
+    version: str
+    start_time: int
+    #: When this was written.
+    heartbeat: int
+    #: Percent of the machine, and free bytes, averaged over the last minute.
+    cpu: int
+    memory: int
+    #: Of a worker.
+    group: str | None = None
+    slots: int | None = None
+
+
+def server_key(name: str) -> bytes:
+    return SERVERS + name.encode()
+
+
+def worker_key(group: str, name: str) -> bytes:
+    return WORKERS + group.encode() + b"/" + name.encode()
+
+
+class ClusterMonitor:
+    """Of one process. `about` are the fields of About that stay."""
+
+    def __init__(
+        self,
+        registrations: Registrations,
+        key: bytes,
+        about: dict[str, Any],
+        clock: Clock,
+        load: LoadAverage | None = None,
+    ) -> None:
+        self._registrations = registrations
+        self._key = key
+        self._about = about
+        self._clock = clock
+        self._load = load or LoadAverage()
+        self._started = clock.now()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._registrations.run())
+            while True:
+                self.beat()
+                for _ in range(BEAT):
+                    await asyncio.sleep(SAMPLE)
+                    self._load.sample()
+
+    def beat(self) -> None:
+        cpu, memory = self._load.average()
+        now = self._clock.now()
+        about = About(
+            start_time=self._started, heartbeat=now, cpu=cpu, memory=memory, **self._about
+        )
+        self._registrations.set(self._key, msgspec.json.encode(about))
