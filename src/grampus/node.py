@@ -28,6 +28,8 @@ from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster.desk import KeyDesk
+from grampus.cluster.lanes import Lanes
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.cluster_face import LoneCluster, Snapshots
@@ -48,7 +50,7 @@ from grampus.master.intake import Intake
 from grampus.master.loading import Loading
 from grampus.master.office import Office
 from grampus.master.retention import Retention
-from grampus.master.roster import Roster
+from grampus.master.roster import Alone, Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import Explain, Logs, NoRelay, Presence
@@ -289,9 +291,10 @@ class Node:
         return ApiServer(app, listen.host, listen.port, tls)
 
     def _listener(self, group: asyncio.TaskGroup) -> Server[Message]:
+        lanes = Lanes(self._roster, KeyDesk(self._keys, Alone()))
         return Server(
-            Codec(Message), self._roster, self._roster.greet, group,
-            opened=self._roster.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
+            Codec(Message), lanes, lanes.greet, group, opened=lanes.opened,
+            hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
         )  # fmt: skip
 
     def _make_worker(self, port: int) -> Worker:

@@ -6,10 +6,15 @@ import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 from three_servers import Three, play
 
-from grampus.cluster.commands import Compare, PutOp
+from grampus.clock import SystemClock
+from grampus.cluster.client import ClusterClient
+from grampus.cluster.commands import Compact, Compare, PutOp, encode_command
+from grampus.cluster.monitor import About, ClusterMonitor, worker_key
+from grampus.cluster.registrations import Registrations
 from grampus.cluster.requests import KeepAlive, PutKey, encode
 from grampus.errors import (
     Compacted,
@@ -20,6 +25,7 @@ from grampus.errors import (
     SessionUnknown,
     TooLarge,
 )
+from grampus.rpc.calls import ConnectionLost
 
 pytestmark = pytest.mark.raft
 
@@ -116,8 +122,6 @@ def test_a_watch_tells_every_change_once_while_its_server_is_killed(tmp_path: Pa
 
 def test_a_watch_from_what_is_forgotten_says_so(tmp_path: Path) -> None:
     async def scenario(ground: Three) -> None:
-        from grampus.cluster.commands import Compact, encode_command
-
         client = ground.client()
         for number in range(5):
             await client.put(b"/a", b"%d" % number)
@@ -264,8 +268,6 @@ def test_a_write_of_a_session_happens_once_though_its_answer_is_lost(tmp_path: P
             if b"/n" in body and lost < 5:
                 lost += 1
                 line.close("the answer is lost")  # type: ignore[attr-defined]
-                from grampus.rpc.calls import ConnectionLost
-
                 raise ConnectionLost("lost")
             return answer
 
@@ -284,5 +286,70 @@ def test_more_writes_than_a_session_may_have_open_wait_for_each_other(tmp_path: 
         session = await ground.client().open_session("s", 30_000)
         await asyncio.gather(*[session.put(b"/k/%03d" % n, b"") for n in range(400)])
         assert len((await ground.client().range(b"/k/", 1000)).items) == 400
+
+    play(tmp_path, scenario)
+
+
+def test_registrations_come_back_after_a_lost_session_with_the_newest_values(
+    tmp_path: Path,
+) -> None:
+    async def scenario(ground: Three) -> None:
+        client, reader = ground.client(), ground.client()
+        registrations = Registrations(client, "me", 5_000)
+        running = asyncio.ensure_future(registrations.run())
+        registrations.set(b"/servers/me", b"1")
+        registrations.set(b"/servers/me", b"2")
+        assert await until(reader, b"/servers/me", b"2")
+        lost = registrations._session
+        assert lost is not None
+        await reader.end_session(lost.session, 5)
+        registrations.set(b"/servers/me", b"3")
+        assert await until(reader, b"/servers/me", b"3")
+        leader = await ground.leader()
+        await leader.kill()
+        registrations.set(b"/servers/me", b"4")
+        assert await until(reader, b"/servers/me", b"4")
+        running.cancel()
+        await asyncio.wait([running])
+        assert (await reader.get(b"/servers/me")).item is None
+
+    play(tmp_path, scenario)
+
+
+async def until(client: ClusterClient, key: bytes, value: bytes) -> bool:
+    for _ in range(200):
+        item = (await client.get(key)).item
+        if item is not None and item.value == value:
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+def test_a_process_is_listed_with_its_load_and_goes_when_it_is_silent(tmp_path: Path) -> None:
+    async def scenario(ground: Three) -> None:
+        reader = ground.client()
+        client = ground.client()
+        registrations = Registrations(client, "w1", 2_000)
+        about = {"name": "w1", "host": "h", "pid": 1, "group": "default", "slots": 2}
+        key = worker_key("default", "w1")
+        monitor = ClusterMonitor(registrations, key, about, SystemClock())
+        running = asyncio.ensure_future(monitor.run())
+        for _ in range(100):
+            if (found := (await reader.get(key)).item) is not None:
+                break
+            await asyncio.sleep(0.05)
+        assert found is not None
+        told = msgspec.json.decode(found.value, type=About)
+        assert (told.name, told.slots, told.heartbeat >= told.start_time) == ("w1", 2, True)
+        assert told.memory > 0
+        client.close()  # as if it had been killed
+        for _ in range(100):
+            if (await reader.get(key)).item is None:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("it is listed still")
+        running.cancel()
+        await asyncio.wait([running])
 
     play(tmp_path, scenario)

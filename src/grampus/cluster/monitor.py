@@ -8,13 +8,18 @@ and memory are averages over the last minute, so that one peak decides nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from grampus.clock import Clock
+from grampus.cluster.client import ClusterClient
+from grampus.cluster.core.route import Address
 from grampus.cluster.load import LoadAverage
 from grampus.cluster.registrations import Registrations
+from grampus.protocol import Hello
+from grampus.rpc.tls import Tls
 
 #: Seconds between two samples, and samples between two heartbeats.
 SAMPLE, BEAT = 1.0, 5
@@ -24,22 +29,22 @@ TTL = 10_000
 SERVERS, WORKERS = b"/servers/", b"/workers/"
 
 
-class About(msgspec.Struct, frozen=True):
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
     """The value of a key, as JSON. Times in wall ms."""
 
     name: str
-    #: Where it is met: of a server its API and node port, of a worker the machine.
+    #: The machine; of a server where it listens.
     host: str
-    port: int | None
-    node_port: int | None
     pid: int
-    version: str
     start_time: int
     #: When this was written.
     heartbeat: int
     #: Percent of the machine, and free bytes, averaged over the last minute.
     cpu: int
     memory: int
+    #: Of a server: its API, and where it listens for nodes.
+    port: int | None = None
+    node_port: int | None = None
     #: Of a worker.
     group: str | None = None
     slots: int | None = None
@@ -88,3 +93,22 @@ class ClusterMonitor:
             start_time=self._started, heartbeat=now, cpu=cpu, memory=memory, **self._about
         )
         self._registrations.set(self._key, msgspec.json.encode(about))
+
+
+async def keep_present(
+    key: bytes,
+    about: dict[str, Any],
+    servers: Sequence[Address],
+    hello: Callable[[], Hello],
+    clock: Clock,
+    entropy: Callable[[int], bytes],
+    tls: Tls | None,
+) -> None:
+    """Until cancelled: this process is listed under `key`, as long as a server can be reached."""
+    async with asyncio.TaskGroup() as tasks:
+        client = ClusterClient(servers, hello, clock, entropy, tasks, tls)
+        try:
+            name = key.decode().strip("/").replace("/", ".")
+            await ClusterMonitor(Registrations(client, name, TTL), key, about, clock).run()
+        finally:
+            client.close()

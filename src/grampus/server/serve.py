@@ -29,9 +29,10 @@ from grampus.clock import SystemClock
 from grampus.cluster import tokens
 from grampus.cluster.admission import Admission
 from grampus.cluster.commands import encode_command
-from grampus.cluster.desk import KeyDesk
+from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JoinDesk
 from grampus.cluster.join_token import PLAIN
+from grampus.cluster.monitor import keep_present, server_key
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
@@ -284,11 +285,14 @@ class ServerNode:
                 *([] if encryption is None else [encryption.run()]),
             )
         ]
+        present = group.create_task(self._part(self._present()))
         try:
             await self._failed.wait()
             assert self._failure is not None
             raise self._failure
         finally:
+            present.cancel()
+            await asyncio.wait([present])
             discovery.withdraw(config.state, api.url, os.getpid())
             self._office.stop()
             if self._failure is None:
@@ -301,6 +305,19 @@ class ServerNode:
                 task.cancel()
             replica.cancel()
             await asyncio.wait([replica])
+
+    async def _present(self) -> None:
+        """Is listed among the servers; by itself first, or by any other."""
+        place, clock, encryption = self._place, SystemClock(), self._encryption
+        me = place.me
+        about = {
+            "name": me.name, "host": me.host, "port": me.port, "node_port": me.node_port,
+            "pid": os.getpid(),
+        }  # fmt: skip
+        await keep_present(
+            server_key(me.name), about, [(me.host, me.node_port)], lambda: place.hello(KEYS),
+            clock, os.urandom, None if encryption is None else encryption.nodes,
+        )  # fmt: skip
 
     async def _say_when_ready(
         self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]

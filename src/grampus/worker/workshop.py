@@ -11,16 +11,22 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 from collections.abc import Callable, Sequence
 
 from grampus.blobs import Blobs
+from grampus.clock import SystemClock
+from grampus.cluster.desk import KEYS
+from grampus.cluster.monitor import keep_present, worker_key
 from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, WORKER_PARTS, DataFolder
 from grampus.ending import explained
 from grampus.errors import GrampusError
+from grampus.protocol import PROTOCOL_VERSION, Hello
+from grampus.rpc.subject import WORKER
 from grampus.worker.driver import Worker
 from grampus.worker.identity import machine_id
-from grampus.worker.membership import enter
+from grampus.worker.membership import Membership, enter
 from grampus.worker.servers import Address
 
 
@@ -50,7 +56,11 @@ async def run_worker(
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
-                await _work(worker, group, ready, config.kill_grace, detach)
+                present = group.create_task(_present(config, servers, mine))
+                try:
+                    await _work(worker, group, ready, config.kill_grace, detach)
+                finally:
+                    present.cancel()
         except* (GrampusError, OSError) as errors:
             raise explained(errors) from errors
 
@@ -79,3 +89,16 @@ async def _work(
             worker.leave()
         else:
             await worker.stop(grace)
+
+
+async def _present(config: Config, servers: Sequence[Address], mine: Membership) -> None:
+    """Is listed among the workers."""
+    hello = Hello(PROTOCOL_VERSION, KEYS, WORKER, config.name, mine.cluster, mine.credential)
+    about = {
+        "name": config.name, "host": socket.gethostname(), "pid": os.getpid(),
+        "group": config.group, "slots": config.slots,
+    }  # fmt: skip
+    await keep_present(
+        worker_key(config.group, config.name), about, servers, lambda: hello, SystemClock(),
+        os.urandom, mine.tls,
+    )  # fmt: skip
