@@ -1,14 +1,14 @@
-"""Grampus as a store of `kv_port`: servers by its own commands, and a client over its HTTP API that
-does no more than it must: a library for HTTP would cost more than the server.
+"""Grampus as a store of `kv_port`: servers by its own commands, and its own client.
 
-An endpoint is `TOKEN@HOST:PORT`. A call has a connection for itself; connections are kept.
+An endpoint is `FOLDER@HOST:PORT`: the folder of the first server, for what nodes show each other,
+and the API of the server, whose node port is the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -18,123 +18,67 @@ from collections.abc import AsyncIterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from benchmarks.kv_port import Processes, free_ports
+from grampus.clock import SystemClock
+from grampus.cluster.client import ClusterClient
+from grampus.cluster.commands import Compare, PutOp
+from grampus.cluster.credentials import read_credentials
+from grampus.cluster.desk import KEYS
+from grampus.protocol import PROTOCOL_VERSION, Hello
 
 WHOLE_WITHIN = 60.0
 
 
-class Line:
-    """One connection, for one request at a time."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def ask(self, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
-        """Status and body; `head` is everything before the length."""
-        self._writer.write(b"%sContent-Length: %d\r\n\r\n%s" % (head, len(body), body))
-        status, headers = await self._answer()
-        length = headers.lower().partition(b"content-length:")[2].partition(b"\r")[0]
-        return status, await self._reader.readexactly(int(length))
-
-    async def begin(self, head: bytes) -> None:
-        """Of a request whose answer does not end: `lines` has it."""
-        self._writer.write(head + b"\r\n")
-        status, headers = await self._answer()
-        if status != 200:
-            raise RuntimeError(headers.decode())
-
-    async def _answer(self) -> tuple[int, bytes]:
-        headers = await self._reader.readuntil(b"\r\n\r\n")
-        return int(headers.split(b" ", 2)[1]), headers
-
-    async def lines(self) -> AsyncIterator[bytes]:
-        """Of a body that does not end."""
-        while line := await self._reader.readline():
-            yield line
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class Server:
-    """Its connections that are free."""
-
-    def __init__(self, endpoint: str) -> None:
-        token, _, address = endpoint.partition("@")
-        self.host, _, self.port = address.partition(":")
-        self.common = f"Host: {address}\r\nAuthorization: Bearer {token}\r\n"
-        self.free: list[Line] = []
-
-    async def line(self) -> Line:
-        if self.free:
-            return self.free.pop()
-        return Line(*await asyncio.open_connection(self.host, int(self.port)))
-
-    def head(self, method: str, path: str, more: str = "") -> bytes:
-        return f"{method} /api/v1/kv{path} HTTP/1.1\r\n{self.common}{more}".encode()
-
-
 class Store:
-    def __init__(self, endpoints: list[str]) -> None:
-        self._servers = [Server(endpoint) for endpoint in endpoints]
-        self._turn = cycle(self._servers)
+    """Clients that begin with one server each, in turn."""
 
-    async def _ask(
-        self, method: str, path: str, more: str, body: bytes, within: float = 10.0
-    ) -> tuple[int, bytes]:
-        server = next(self._turn)
-        async with asyncio.timeout(within):
-            line = await server.line()
-            try:
-                answer = await line.ask(server.head(method, path, more), body)
-            except BaseException:
-                line.close()
-                raise
-        server.free.append(line)
-        if answer[0] not in (200, 201, 412):
-            raise RuntimeError(answer[1].decode())
-        return answer
+    def __init__(self, endpoints: list[str], connections: int, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+        folder, addresses = "", []
+        for endpoint in endpoints:
+            folder, _, address = endpoint.rpartition("@")
+            host, _, port = address.partition(":")
+            addresses.append((host, int(port) + 1))
+        secret = read_credentials(Path(folder)).server
+        hello = Hello(PROTOCOL_VERSION, KEYS, "server", "bench", "", secret)
+        self._clients = [
+            ClusterClient(
+                addresses[n % len(addresses) :] + addresses[: n % len(addresses)],
+                lambda: hello, SystemClock(), os.urandom, tasks,
+            )
+            for n in range(connections)
+        ]  # fmt: skip
+        self._turn = cycle(self._clients)
 
     async def put(self, key: bytes, value: bytes, within: float = 10.0) -> int:
-        _, body = await self._ask("PUT", _path(key), "", value, within)
-        return int(json.loads(body)["revision"])
+        return (await next(self._turn).put(key, value, within=within)).revision
 
     async def get(self, key: bytes, linearizable: bool) -> bytes | None:
-        path = _path(key) if linearizable else f"{_path(key)}?stale=true"
-        _, body = await self._ask("GET", path, "Accept: application/octet-stream\r\n", b"")
-        return body
+        got = await next(self._turn).get(key, stale=not linearizable)
+        return None if got.item is None else got.item.value
 
     async def cas(self, key: bytes, revision: int, value: bytes) -> int | None:
-        more = f'If-Match: "{revision}"\r\n'
-        status, body = await self._ask("PUT", _path(key), more, value)
-        return None if status == 412 else int(json.loads(body)["revision"])
+        compare = (Compare(key, "modified", "=", revision),)
+        done = await next(self._turn).txn(compare, (PutOp(key, value),))
+        return done.revision if done.succeeded else None
 
     async def watch(self, key: bytes, first: int) -> AsyncIterator[bytes | None]:
-        server = next(self._turn)
-        line = await server.line()
-        path = f"?watch=true&from={first}&prefix={quote(key, safe='')}"
-        await line.begin(server.head("GET", path))
         yield None
-        async for text in line.lines():
-            if text.startswith(b"data:"):
-                for change in json.loads(text[5:])["changes"]:
-                    yield base64.b64decode(change.get("value") or "")
+        async for piece in next(self._turn).watch(key, first):
+            for fact in piece.facts:
+                for change in fact.changes:
+                    yield change.value
 
     async def close(self) -> None:
-        for server in self._servers:
-            for line in server.free:
-                line.close()
-
-
-def _path(key: bytes) -> str:
-    return "/" + quote(key, safe="")
+        for client in self._clients:
+            client.close()
+        await self._tasks.__aexit__(None, None, None)
 
 
 async def open(endpoints: list[str], connections: int) -> Store:
-    return Store(endpoints)
+    tasks = await asyncio.TaskGroup().__aenter__()
+    return Store(endpoints, connections, tasks)
 
 
 def missing() -> str:
@@ -148,8 +92,7 @@ class Cluster:
 
     @property
     def endpoints(self) -> list[str]:
-        token = (self.processes.folder / "0" / "token").read_text().strip()
-        return [f"{token}@{address}" for address in self._addresses]
+        return [f"{self.processes.folder}/0@{address}" for address in self._addresses]
 
     def found(self) -> None:
         self.restart(0, "--init")
@@ -190,8 +133,8 @@ class Cluster:
 
     def _status(self) -> dict[str, Any]:
         """As the first server sees it that answers."""
-        for endpoint in self.endpoints:
-            token, _, address = endpoint.partition("@")
+        token = (self.processes.folder / "0" / "token").read_text().strip()
+        for address in self._addresses:
             request = urllib.request.Request(
                 f"http://{address}/api/v1/cluster", headers={"Authorization": f"Bearer {token}"}
             )
