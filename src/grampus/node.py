@@ -38,6 +38,7 @@ from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduced
 from grampus.consensus.solo import SoloLog
+from grampus.consensus.writer import SWITCH_INTERVAL
 from grampus.database import Database
 from grampus.ending import explained
 from grampus.errors import FolderError, GrampusError
@@ -76,12 +77,6 @@ TOKEN_BYTES = 24
 WORKER_CREDENTIAL = "worker-credential"
 #: The node port is for workers of this machine: it is not opened to the network.
 LOOPBACK = "127.0.0.1"
-
-
-#: Seconds after which a thread that computes lets another one go on. The writer's thread leaves the
-#: interpreter for every SQL statement; with the default of 5 ms it would wait for the loop each
-#: time.
-SWITCH_INTERVAL = 0.0005
 
 
 async def run_up(config: Config, ready: Callable[[str], None], *, detach: bool = False) -> None:

@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[bytes])
 
+#: Seconds after which a thread that computes lets another one go on. A writer's thread leaves the
+#: interpreter for every SQL statement; with the default of 5 ms it would wait for the loop each
+#: time. Whoever runs a replica sets it for the whole process.
+SWITCH_INTERVAL = 0.0005
 #: Seconds between two looks at whether the loop that is waited for is still there.
 LOOP_LOOK = 1.0
 #: Whether a batch takes so little time to apply that the event loop may do it.

@@ -46,6 +46,7 @@ from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
+from grampus.consensus.writer import SWITCH_INTERVAL
 from grampus.database import Database
 from grampus.ending import explained
 from grampus.errors import GrampusError, NoQuorum
@@ -60,7 +61,6 @@ from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
-from grampus.node import SWITCH_INTERVAL
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
