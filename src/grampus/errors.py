@@ -161,5 +161,9 @@ class FolderError(GrampusError):
     exit_code = 4
 
 
+class FolderCopied(FolderError):
+    """The folder is a copy of a node's, or was restored: the original may still run."""
+
+
 class ProtocolError(GrampusError):
     """The other side of a connection broke the rules of the protocol."""

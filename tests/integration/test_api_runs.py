@@ -45,6 +45,22 @@ def test_a_run_is_started_with_its_params_and_shown(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_reads_wait_for_a_majority_unless_they_may_be_stale(tmp_path: Path) -> None:
+    async def scenario(node: Node) -> None:
+        await node.apply(shell("w"))
+        for path in ("workflows", "workflows/w", "runs", "schedules"):
+            for query in ("", "?stale=true", "?stale=false"):
+                answer = await node.client.get(f"/api/v1/{path}{query}")
+                assert answer.status_code == 200, answer.text
+        answer = await node.client.get("/api/v1/runs?stole=true")
+        assert (
+            "did you mean `stale`"
+            in problem_of(answer, 422, "invalid-input")["problems"][0]["message"]
+        )
+
+    play(tmp_path, scenario)
+
+
 def test_every_wrong_param_is_told_and_no_run_is_made(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         await node.apply(shell("w", params=PARAMS))

@@ -40,7 +40,7 @@ from grampus.api.schemas import (
     RunRequest,
     WorkflowRequest,
 )
-from grampus.api.state import Shared, only_known_parameters, settled
+from grampus.api.state import Shared, only_known_parameters
 from grampus.api.wakes import Wakes
 from grampus.model.workflow import Workflow
 
@@ -85,9 +85,9 @@ def create_app(
         dependencies=[Depends(only_known_parameters)],
     )
     app.state.shared = Shared(ports, wakes, Metrics())
-    for module in (workflows, batch, runs, control, story, schedules, stream):
-        app.include_router(module.router, dependencies=[Depends(settled)])
-    for module in (workers, cluster, kv_txn, kv):
+    for module in (
+        workflows, batch, runs, control, story, schedules, stream, workers, cluster, kv_txn, kv,
+    ):  # fmt: skip
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []

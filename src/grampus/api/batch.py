@@ -20,7 +20,7 @@ from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, document_of, responses
 from grampus.api.runs import request_hash
 from grampus.api.schemas import BATCH, BatchAccepted, BatchItem, BatchRequest, RunRequest
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import GrampusError, InvalidInput, NotFound, Problem, Refused
 from grampus.ids import run_id
 from grampus.model.params import resolve
@@ -28,7 +28,7 @@ from grampus.model.template import tick_scope
 from grampus.runs.commands import Refusal, SubmitRun
 from grampus.runs.views import WorkflowView
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 #: Task runs of all runs of a batch together: they are written at once.
 TASKS_LIMIT = 20_000

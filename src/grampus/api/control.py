@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from grampus.api.answers import respond
 from grampus.api.problems import WRITES, accepted, responses
 from grampus.api.runs import USER, TheRun
 from grampus.api.schemas import RetryAnswer, RunStateAnswer, TaskStateAnswer
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import NotFound, Refused
 from grampus.model.run import AttemptState, RunState, TaskState
 from grampus.runs.commands import DeclareLost, PauseRun, ResumeRun, RetryRun
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 _ENDS = responses(*WRITES, "not-found", "conflict", "ambiguous-id", "invalid-input")
 

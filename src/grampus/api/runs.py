@@ -34,7 +34,7 @@ from grampus.api.schemas import (
     RunStateAnswer,
     TaskList,
 )
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import InvalidInput, NotFound, Problem
 from grampus.ids import KEY_LIMIT, content_hash, is_run_id, run_id, run_id_of_key
 from grampus.model.params import resolve
@@ -43,7 +43,7 @@ from grampus.model.template import tick_scope
 from grampus.runs.commands import CancelRun, DeleteRun, SubmitRun
 from grampus.runs.views import WorkflowView
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 RAW = "application/octet-stream"
 _MEANT = re.compile(r"([a-z2-7]{4,12}|last)\Z")

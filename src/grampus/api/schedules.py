@@ -8,7 +8,7 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from grampus.api import paging
 from grampus.api.answers import respond, time_text
@@ -27,13 +27,13 @@ from grampus.api.schemas import (
     TickList,
     TickPage,
 )
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import NotFound
 from grampus.model.schedule import next_tick
 from grampus.runs.commands import PauseSchedule
 from grampus.runs.views import ScheduleView, TickView
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 #: Ticks that are foretold at once.
 FORETOLD = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from grampus.api import paging
 from grampus.api.answers import respond, time_text
@@ -19,13 +19,13 @@ from grampus.api.schemas import (
     StoryPage,
     TaskExplanationAnswer,
 )
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import NotFound
 from grampus.model.run import RunState, TaskState
 from grampus.runs.explanation import Reason, TaskExplanation
 from grampus.runs.story import StoryLine
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 STORY_PAGE = 500
 TaskName = Annotated[

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import time_text
@@ -19,13 +19,13 @@ from grampus.api.ports import Reads
 from grampus.api.problems import responses
 from grampus.api.runs import TheRun
 from grampus.api.schemas import EventAnswer, LogEntry
-from grampus.api.state import Shared, TheShared
+from grampus.api.state import Shared, TheShared, settled
 from grampus.api.wakes import HEARTBEAT, MOST_STREAMS, Wakes
 from grampus.errors import InvalidInput, NotFound, Overloaded, Problem
 from grampus.model.run import FINAL_RUN
 from grampus.runs.views import EventView
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"

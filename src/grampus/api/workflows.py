@@ -22,7 +22,7 @@ from grampus.api.schemas import (
     WorkflowPaused,
     WorkflowRequest,
 )
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.errors import InvalidInput, NotFound, Problem
 from grampus.ids import is_name
 from grampus.model import workflow as model
@@ -36,7 +36,7 @@ from grampus.runs.commands import (
     pack_definition,
 )
 
-router = APIRouter(prefix="/api/v1")
+router = APIRouter(prefix="/api/v1", dependencies=[Depends(settled)])
 
 #: A definition's canonical bytes leave room in a command for the rest of it.
 DEFINITION_LIMIT = COMMAND_LIMIT - 1024

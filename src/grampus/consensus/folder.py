@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
-from grampus.errors import FolderError
+from grampus.errors import FolderCopied, FolderError
 
 #: Raised when an older Grampus could misread the folder.
 FORMAT_VERSION = 1
@@ -229,7 +229,7 @@ def _settle(path: Path, identity: Identity, machine: str) -> Identity:
         if identity.place == _place(path, file) and identity.machine == machine:
             return identity
         where = "on this machine" if identity.machine == machine else "from another machine"
-        raise FolderError(
+        raise FolderCopied(
             f"{path} is a copy {where} of a node's folder, and two copies must not both run: use"
             " the original, or, if that one will never run again, remove the lines `machine` and"
             f" `place` from {file} and start again"

@@ -350,6 +350,12 @@ class RaftReplica:
             self._check()
             await self._changed.wait()
 
+    async def succeeded(self) -> None:
+        """Returns once some server is known to lead."""
+        while not self._leader:
+            self._check()
+            await self._changed.wait()
+
     async def deposed(self, term: int) -> None:
         """Returns once it leads no longer in that term."""
         while self.leader and self.term == term:

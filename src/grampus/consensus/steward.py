@@ -108,7 +108,12 @@ class Steward:
                 case "status":
                     pass
                 case "remove":
-                    await self._remove(self._named(asked.name))
+                    member = self._named(asked.name)
+                    if member.id == self._replica.id and self._replica.members.voters != (
+                        member.id,
+                    ):
+                        return await self._leave(asked)
+                    await self._remove(member)
                 case "replace":
                     await self._replace(self._named(asked.name))
                 case "transfer":
@@ -135,12 +140,18 @@ class Steward:
         members = self._replica.members
         if members.voters == (member.id,):
             raise Refused(f"{member.name} is the only voter: a cluster cannot be without one")
-        if member.id == self._replica.id:
-            other = self._best_peer()
-            await self._replica.transfer(other)
-            raise Refused(f"{member.name} leads, and gives that up first: ask again in a moment")
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
+
+    async def _leave(self, asked: ClusterAsk) -> ClusterTold:
+        """This server leads, and is to be removed: the next leader does it."""
+        replica, term = self._replica, self._replica.term
+        await replica.transfer(self._best_peer())
+        await replica.deposed(term)
+        await replica.succeeded()
+        if replica.leader:
+            raise NotLeader("this server leads again: nobody could take over from it; ask again")
+        return await self.relay(asked)
 
     async def _replace(self, member: Member) -> None:
         if member.id == self._replica.id:
@@ -188,10 +199,13 @@ class Steward:
         log.info("server %s joins as a learner", member.name)
 
     def _best_peer(self) -> int:
-        """The voter that has most of the log, this server apart."""
+        """The voter that has most of the log, this server apart. Refused when nobody answers."""
         peers = self._replica.peers
         others = [id for id in self._replica.members.conf[0] if id != self._replica.id]
-        return max(others, key=lambda id: (peers[id][4], peers[id][0]) if id in peers else (0, 0))
+        heard = [id for id in others if id in peers and peers[id][4]]
+        if not heard:
+            raise Refused("no other voter answers, so nobody could lead instead: start one first")
+        return max(heard, key=lambda id: peers[id][0])
 
     def _roll(self) -> Roll:
         replica, peers = self._replica, self._peers

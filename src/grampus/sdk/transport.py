@@ -237,6 +237,8 @@ class Transport:
                     if not repeat and not isinstance(
                         error, httpx.ConnectError | httpx.ConnectTimeout
                     ):
+                        # The next request goes elsewhere first: this one may hang for long.
+                        self._addresses.append(self._addresses.pop(number))
                         raise may_have_happened(tried) from error
                     break
                 self._prefer(address)

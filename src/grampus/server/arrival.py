@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import logging
 import os
 import secrets
@@ -24,12 +23,19 @@ from grampus.cluster.join_token import JoinToken
 from grampus.cluster.joining import Newcomer, join
 from grampus.config import Listen
 from grampus.consensus.disk import Disk
-from grampus.consensus.folder import DataFolder
+from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduce, introduced
 from grampus.consensus.members import Members
 from grampus.consensus.snapshots import LEDGER
-from grampus.errors import FolderError, GrampusError, ProtocolError, ServerUnreachable, UsageError
+from grampus.errors import (
+    FolderCopied,
+    FolderError,
+    GrampusError,
+    ProtocolError,
+    ServerUnreachable,
+    UsageError,
+)
 from grampus.founding import found, raft_id, standing
 from grampus.model.member import Member
 from grampus.protocol import (
@@ -43,12 +49,14 @@ from grampus.protocol import (
     Message,
     Welcome,
 )
+from grampus.rpc.address import is_own, names_of
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.subject import SERVER
 from grampus.rpc.tls import NodeTls, Tls
 from grampus.rpc.tls_folder import TlsFolder
+from grampus.worker.identity import machine_id
 
 log = logging.getLogger("grampus.server")
 
@@ -96,6 +104,24 @@ class Place(Struct, frozen=True):
         return hmac.new(secret, b"grampus api token", hashlib.sha256).hexdigest()
 
 
+def open_folder(path: Path, name: str) -> DataFolder:
+    """Takes the folder of a server. Raises FolderError.
+
+    A copy of it must not become the server again, for it may have forgotten a vote or an answer."""
+    try:
+        return DataFolder.open(path, machine=machine_id(), entropy=os.urandom(ENTROPY))
+    except FolderCopied as error:
+        there = standing(path)
+        if there is None and not introduced(path).known:
+            raise
+        raise FolderError(
+            f"{path} is a copy of the folder of a cluster's server, or was restored from a backup:"
+            " it may have forgotten what that server has promised. Start the original; if it is"
+            f" lost, say on another server: grampus cluster replace {name}, and let an empty folder"
+            " join under that name"
+        ) from error
+
+
 async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now: int) -> Place:
     """Raises UsageError when the folder is empty and nothing was said of what to do; FolderError,
     Refused, ServerUnreachable."""
@@ -129,9 +155,9 @@ async def _found(folder: DataFolder, me: Member, now: int) -> Place:
 def prepare_first(folder: DataFolder, me: Member, now: int) -> None:
     """What the first server of a cluster shows to the others: made once."""
     path = folder.path
-    if not is_loopback(me.host):
+    if not is_own(me.host):
         if not TlsFolder(path).ready:
-            TlsFolder(path).found(folder.identity.cluster, me.name, hosts_of(me.host), now)
+            TlsFolder(path).found(folder.identity.cluster, me.name, names_of(me.host), now)
         return
     own = read_credentials(path)
     if not own.server:
@@ -144,12 +170,12 @@ async def _join(folder: DataFolder, me: Member, plan: Plan) -> Place:
         raise FolderError(f"{path} has runs of its own: join with an empty folder")
     if plan.token is None:
         raise UsageError("to join, a token is needed: make one with grampus cluster token")
-    if not plan.token.encrypted and not is_loopback(me.host):
+    if not plan.token.encrypted and not is_own(me.host):
         raise UsageError(
             f"this cluster is of one machine: its join tokens are for 127.0.0.1, not {me.host}"
         )
     newcomer = Newcomer(
-        path, SERVER, me.name, f"{me.host}:{me.node_port}", tuple(hosts_of(me.host))
+        path, SERVER, me.name, f"{me.host}:{me.node_port}", tuple(names_of(me.host))
     )
     servers = [(at.host, at.node_port) for at in plan.join]
     joined = await join(servers, plan.token, newcomer, os.urandom(32))
@@ -220,20 +246,8 @@ def _place(folder: DataFolder, history: str, me: Member) -> Place:
     secret = "" if encrypted else read_credentials(path).server
     if not encrypted and not secret:
         raise FolderError(f"{path} has lost its credentials: restore it, or join anew")
-    if not encrypted and not is_loopback(me.host):
+    if not encrypted and not is_own(me.host):
         raise UsageError(
             f"the cluster of {path} is of one machine and has no TLS: it cannot listen on {me.host}"
         )
     return Place(path, folder.identity.cluster, history, me, secret, encrypted)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def hosts_of(host: str) -> list[str]:
-    """By what a server may be called."""
-    return list(dict.fromkeys([host, os.uname().nodename, "localhost", "127.0.0.1"]))

@@ -38,7 +38,6 @@ from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
 from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
-from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.generation import Generation
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
@@ -73,12 +72,12 @@ from grampus.runs.proposer import Proposer
 from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
-from grampus.server.arrival import Place, Plan, admission, arrive
+from grampus.server.arrival import Place, Plan, admission, arrive, open_folder
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
-from grampus.worker.identity import boot_id, machine_id
+from grampus.worker.identity import boot_id
 
 log = logging.getLogger("grampus.server")
 
@@ -97,7 +96,7 @@ async def run_server(
     Raises GrampusError when it cannot start or go on."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     with contextlib.ExitStack() as stack:
-        folder = DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY))
+        folder = open_folder(config.data, config.name)
         stack.callback(folder.close)
         place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
         secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
