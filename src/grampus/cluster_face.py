@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from grampus.clock import Clock
-from grampus.cluster import join_token
+from grampus.cluster import join_token, tokens
 from grampus.cluster.commands import encode_command
 from grampus.cluster.refusal import Refusal
-from grampus.cluster.token_commands import CreateToken
+from grampus.cluster.token_commands import (
+    CreateToken,
+    RevokeToken,
+    RevokeWorker,
+    TokenCommand,
+)
+from grampus.cluster.tokens import TokenRow
 from grampus.consensus.folder import Identity
 from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
-from grampus.errors import Refused
+from grampus.database import Database
+from grampus.errors import NotFound, Refused
 
 if TYPE_CHECKING:
     # A lone node works without grampus_raft, which a steward needs.
@@ -65,12 +72,20 @@ class Snapshots:
 
 
 class TokenDesk:
-    """Makes join tokens. The ledger keeps a hash of each; its text is told once."""
+    """Makes join tokens, and takes them and the keys of workers back.
+
+    The ledger keeps a hash of each token; its text is told once."""
 
     def __init__(
-        self, replica: Replica, authority: str, clock: Clock, entropy: Callable[[int], bytes]
+        self,
+        replica: Replica,
+        readers: Database,
+        authority: str,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
     ) -> None:
         self._replica = replica
+        self._readers = readers
         self._authority = authority
         self._clock = clock
         self._entropy = entropy
@@ -83,10 +98,24 @@ class TokenDesk:
             at=now, id=token.id, hash=join_token.secret_hash(token.secret), role=role, name=name,
             expires=now + life,
         )  # fmt: skip
+        await self._propose(command)
+        return token.text, now + life
+
+    async def list(self) -> list[TokenRow]:
+        """Raises NoQuorum."""
+        await self._replica.read_barrier()
+        return tokens.list_tokens(self._readers)
+
+    async def revoke(self, what: str, name: str) -> None:
+        """A `token`, by its id, or the key of a `worker`. Raises NotFound."""
+        now = self._clock.now()
+        await self._propose(RevokeToken(now, name) if what == "token" else RevokeWorker(now, name))
+
+    async def _propose(self, command: TokenCommand) -> None:
+        """Raises NotFound, Refused."""
         (answer,) = await self._replica.propose([encode_command(command)])
         if isinstance(answer, Refusal):
-            raise Refused(answer.reason)
-        return token.text, now + life
+            raise (NotFound if answer.code == "not-found" else Refused)(answer.reason)
 
 
 class LoneCluster:
@@ -102,6 +131,12 @@ class LoneCluster:
         self.snapshot = snapshots.snapshot
 
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
+        raise Refused(_ALONE)
+
+    async def list_tokens(self) -> list[TokenRow]:
+        return []
+
+    async def revoke(self, what: str, name: str) -> None:
         raise Refused(_ALONE)
 
     async def ask(self, action: str, name: str) -> bytes:
@@ -133,5 +168,7 @@ class ServedCluster:
 
     def __init__(self, steward: Steward, snapshots: Snapshots, tokens: TokenDesk) -> None:
         self.make_token = tokens.make
+        self.list_tokens = tokens.list
+        self.revoke = tokens.revoke
         self.ask = steward.ask
         self.snapshot = snapshots.snapshot

@@ -60,7 +60,9 @@ class Site(Ground):
     # -- processes
 
     def launch(self, name: str, *options: str) -> Node:
-        """A process of `grampus server`, not ready yet."""
+        """A process of `grampus server`, not ready yet. What was there of that name is over."""
+        if name in self.servers:
+            self.servers[name].kill()
         command = [
             *COMMAND, "server", "start", "--data", str(self.folder_of(name)), "--name", name,
             "--listen", self.address(name), *options,

@@ -7,15 +7,16 @@ this server's ledger, whole, as of one moment.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import respond, time_text
 from grampus.api.problems import WRITES, HttpProblem, responses
-from grampus.api.schemas import ClusterAnswer, TokenAnswer, TokenRequest
+from grampus.api.schemas import ClusterAnswer, TokenAnswer, TokenLine, TokenList, TokenRequest
 from grampus.api.state import ThePorts
+from grampus.cluster.tokens import TokenRow
 from grampus.errors import NoQuorum, NotLeader
 
 router = APIRouter(prefix="/api/v1")
@@ -80,6 +81,46 @@ async def make_token(ports: ThePorts, asked: TokenRequest) -> Response:
     text, expires = await ports.cluster.make_token(asked.role, asked.name, asked.life)
     answer = TokenAnswer(token=text, role=asked.role, expires=time_text(expires))
     return respond(answer, 201, {"Cache-Control": "no-store"})
+
+
+@router.get(
+    "/cluster/tokens",
+    operation_id="listTokens",
+    summary="List join tokens",
+    description="Also those that were used or have expired; their secrets are not kept.",
+    response_model=TokenList,
+    responses=responses("no-quorum", "invalid-input"),
+    tags=["cluster"],
+)
+async def list_tokens(ports: ThePorts) -> Response:
+    rows = await ports.cluster.list_tokens()
+    return respond(TokenList(items=[_line(row) for row in rows]))
+
+
+def _line(row: TokenRow) -> TokenLine:
+    used = None if row.used is None else time_text(row.used)
+    role: Literal["server", "worker"] = "server" if row.role == "server" else "worker"
+    return TokenLine(
+        id=row.id, role=role, name=row.name, created=time_text(row.created),
+        expires=time_text(row.expires), used=used, used_by=row.used_by,
+    )  # fmt: skip
+
+
+@router.delete(
+    "/cluster/tokens/{id}",
+    operation_id="revokeToken",
+    summary="Take a join token back",
+    description="Who has joined with it stays.",
+    status_code=204,
+    response_class=Response,
+    responses=responses(*WRITES, "not-found", "conflict", "no-quorum", "invalid-input"),
+    tags=["cluster"],
+)
+async def revoke_token(
+    ports: ThePorts, id: Annotated[str, Path(max_length=64, description="Id of the token.")]
+) -> Response:
+    await ports.cluster.revoke("token", id)
+    return Response(status_code=204)
 
 
 @router.get(

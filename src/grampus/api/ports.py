@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from grampus.clock import Clock
 from grampus.cluster.server import ClusterServer
+from grampus.cluster.tokens import TokenRow
 from grampus.protocol import LogChunk
 from grampus.runs.commands import Command
 from grampus.runs.explanation import Explanation
@@ -202,6 +203,14 @@ class Cluster(Protocol):
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
         """A join token for a `server` or `worker`, for `name` only unless it is "": its text, and
         when it expires, in wall ms. `life` in ms. Raises Refused."""
+        ...
+
+    async def list_tokens(self) -> list[TokenRow]:
+        """All that are kept, the newest first."""
+        ...
+
+    async def revoke(self, what: str, name: str) -> None:
+        """A `token`, by its id, or the key of a `worker`: it counts no more. Raises NotFound."""
         ...
 
 

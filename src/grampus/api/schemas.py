@@ -498,3 +498,19 @@ class TokenAnswer(Answer):
     token: str = Field(description="Told this once, and kept nowhere.")
     role: Literal["server", "worker"]
     expires: Time
+
+
+class TokenLine(Answer):
+    """A join token, without its secret."""
+
+    id: str
+    role: Literal["server", "worker"]
+    name: str = Field(description="Only for that node; empty: any.")
+    created: Time
+    expires: Time
+    used: Time | None
+    used_by: str = Field(description="Name of the node that joined with it, or empty.")
+
+
+class TokenList(Answer):
+    items: list[TokenLine]

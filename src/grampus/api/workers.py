@@ -62,6 +62,22 @@ async def undrain_worker(ports: ThePorts, name: WorkerName) -> Response:
     return await _drain(ports, name, False)
 
 
+@router.delete(
+    "/api/v1/workers/{name}",
+    operation_id="removeWorker",
+    summary="Take the key of a worker back",
+    description="It gets no new attempts, is sent away within seconds, and comes in again with a "
+    "join token only. What it was doing is given to others once its leases are over.",
+    status_code=204,
+    response_class=Response,
+    responses=responses("invalid-input", "not-found", "conflict", "no-quorum", *WRITES),
+    tags=["workers"],
+)
+async def remove_worker(ports: ThePorts, name: WorkerName) -> Response:
+    await ports.cluster.revoke("worker", name)
+    return Response(status_code=204)
+
+
 async def _drain(ports: Ports, name: str, draining: bool) -> Response:
     accepted(await ports.propose(DrainWorker(ports.clock.now(), name, draining, USER)))
     found = [view for view in await ports.reads.workers() if view.name == name]

@@ -154,6 +154,48 @@ def token(
 
 
 @app.command()
+def tokens(
+    ctx: typer.Context,
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """List join tokens, the newest first: who used them, and which can be used still."""
+    from grampus.cli.output import ago
+    from grampus.clock import SystemClock
+
+    with connect(ctx, server, token_file) as client:
+        found = client.join_tokens()
+    if output is Format.json:
+        document(found)
+        return
+    now = SystemClock().now()
+    rows = []
+    for each in found:
+        if each.used is not None:
+            state = f"used by {each.used_by} {ago(each.used, now)}"
+        elif each.expires.timestamp() * 1000 <= now:
+            state = "expired"
+        else:
+            state = f"open until {each.expires:%Y-%m-%d %H:%M:%SZ}"
+        rows.append((each.id, each.role, each.name or "any", state))
+    table(("ID", "FOR", "NAME", "STATE"), rows)
+
+
+@app.command()
+def revoke(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of a join token: see cluster tokens.")],
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Take a join token back: nobody joins with it any more. Who has joined with it stays."""
+    with connect(ctx, server, token_file) as client:
+        client.revoke_token(id)
+    note(f"the join token {id} counts no more")
+
+
+@app.command()
 def snapshot(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy is written.")],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from grampus.cli.options import Format, Output, Server, TokenFile, connect
+from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
 
 if TYPE_CHECKING:
     from grampus.config import Config
@@ -174,12 +174,35 @@ def drain(
 
     with connect(ctx, server, token_file) as client:
         worker = client.drain_worker(name)
-        note(f"worker {worker.name} gets no new tasks; let it have some: grampus worker undrain")
+        note(
+            f"worker {worker.name} gets no new tasks; let it have some: grampus worker undrain {name}"
+        )
         while wait and worker.busy:
             time.sleep(LOOK)
             worker = next((w for w in client.workers() if w.name == name), worker)
     if output is Format.json:
         document(worker)
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    name: WorkerName,
+    yes: Yes = False,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Take a worker's key back: it is sent away, and needs a join token to come in again.
+
+    What it was doing is given to others once its leases are over. To let it end its tasks before,
+    say first: grampus worker drain NAME --wait
+    """
+    from grampus.cli.output import note
+
+    confirm(f"Remove worker {name}? Its tasks are lost there, and tried elsewhere.", yes)
+    with connect(ctx, server, token_file) as client:
+        client.remove_worker(name)
+    note(f"worker {name} is removed, and sent away within seconds; stop its process")
 
 
 @app.command()

@@ -328,6 +328,20 @@ class JoinToken(Struct, frozen=True, kw_only=True):
         return f"JoinToken(role={self.role!r})"
 
 
+class TokenLine(Struct, frozen=True, kw_only=True):
+    """A join token, without its secret."""
+
+    id: str
+    role: str
+    #: The one node that it is for, or "".
+    name: str
+    created: datetime
+    expires: datetime
+    used: datetime | None
+    #: Name of the node that joined with it, or "".
+    used_by: str
+
+
 class Key(Struct, frozen=True, kw_only=True):
     """A key of the metadata center as it stands."""
 

@@ -49,6 +49,7 @@ from grampus.sdk.answers import (
     TaskResult,
     TaskRun,
     Tick,
+    TokenLine,
     Worker,
     WorkflowInfo,
 )
@@ -406,6 +407,18 @@ class Client:
         body = {"role": role, "name": name, "life": life}
         return self._do("POST", "/cluster/tokens", JoinToken, body=body, repeat=False)
 
+    def join_tokens(self) -> list[TokenLine]:
+        """The newest first, used and expired ones too."""
+        return self._do("GET", "/cluster/tokens", _Tokens).items
+
+    def revoke_token(self, id: str) -> None:
+        """It counts no more; who has joined with it stays. Raises NotFound."""
+        self._transport.ask("DELETE", f"{API}/cluster/tokens/{_named(id)}", repeat=False)
+
+    def remove_worker(self, name: str) -> None:
+        """Takes its key back: it is sent away, and needs a join token again. Raises NotFound."""
+        self._transport.ask("DELETE", f"{API}/workers/{_named(name)}", repeat=False)
+
     def save_snapshot(self, file: Path) -> int:
         """Writes a copy of the ledger of the server that answers; its size in bytes."""
         return self._transport.download(API + "/cluster/snapshot", file)
@@ -487,6 +500,10 @@ class _ClockTrusted(msgspec.Struct):
 
 class _Readiness(msgspec.Struct):
     alarms: list[str]
+
+
+class _Tokens(msgspec.Struct):
+    items: list[TokenLine]
 
 
 class _Workers(msgspec.Struct):

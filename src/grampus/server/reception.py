@@ -23,6 +23,7 @@ from grampus.protocol import (
     Goodbye,
     HasBlob,
     Hello,
+    Load,
     Message,
     PutBlob,
     ReadLog,
@@ -99,6 +100,13 @@ class Reception:
                 self._joins.opened(connection)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
+        # Who was removed meanwhile is sent away: a look at each report of load, every 3 s.
+        hello = connection.greeting
+        if isinstance(hello, Hello) and any(isinstance(message, Load) for message in batch):
+            if why := self._admission.refuses(hello, connection.subject):
+                connection.send(Goodbye(why))
+                connection.close(why)
+                return
         self._rooms[_room(connection)].messages(connection, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:

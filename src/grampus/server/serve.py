@@ -238,7 +238,7 @@ class ServerNode:
         authority = PLAIN
         if place.encrypted:
             authority = authority_hash(TlsFolder(place.folder).authority_certificate())
-        return TokenDesk(self._replica, authority, self._clock, os.urandom)
+        return TokenDesk(self._replica, self._readers, authority, self._clock, os.urandom)
 
     def _join_desk(self) -> JoinDesk:
         place = self._place
