@@ -62,6 +62,8 @@ class Config(Struct, frozen=True, kw_only=True):
     retention: int
     #: Between TERM and KILL when a node stops and a task says nothing else.
     kill_grace: int
+    #: `[cluster] servers`: where they listen. Who joins tries them, and a client without `server`.
+    cluster_servers: tuple[Listen, ...]
     #: Servers that a client tries in turn; () finds the node of this user.
     server: tuple[str, ...]
     #: File that holds the token a client shows.
@@ -138,6 +140,13 @@ def _servers(value: object) -> tuple[str, ...]:
     raise ValueError("addresses such as http://127.0.0.1:8470, separated by commas")
 
 
+def _cluster_servers(value: object) -> tuple[Listen, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, list) and 1 <= len(parts) <= 16:
+        return tuple(read_listen(p.strip() if isinstance(p, str) else p) for p in parts)
+    raise ValueError('a list of addresses such as ["10.0.0.1:8470", "10.0.0.2:8470"]')
+
+
 _READ: dict[str, Callable[[object], Any]] = {
     "data": _path,
     "state": _path,
@@ -148,6 +157,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "warm": _flag,
     "retention": read_duration,
     "kill_grace": read_duration,
+    "cluster_servers": _cluster_servers,
     "server": _servers,
     "token_file": _path,
     "ca": _path,
@@ -171,8 +181,8 @@ def load_config(
         try:
             values[name], sources[name] = _READ[name](raw), source
         except ValueError as error:
-            field = name if file else source.rpartition(" ")[2]
-            text = f"`{name}` cannot be this"
+            field = _spelled(name) if file else source.rpartition(" ")[2]
+            text = f"`{_spelled(name)}` cannot be this"
             problems.append(Problem(text, file, line, field, repr(raw), str(error)))
 
     def take_file(path: Path, *, in_data: bool) -> None:
@@ -208,9 +218,14 @@ def explain(config: Config) -> list[Row]:
         elif isinstance(value, Path | Listen):
             value = str(value)
         elif isinstance(value, tuple):
-            value = list(value)
-        rows.append(Row(name, value, config.sources[name]))
+            value = [str(each) for each in value]
+        rows.append(Row(_spelled(name), value, config.sources[name]))
     return rows
+
+
+def _spelled(name: str) -> str:
+    """As in the file, where `cluster` is a table."""
+    return name.replace("cluster_", "cluster.")
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -230,6 +245,7 @@ def _defaults(env: Mapping[str, str]) -> dict[str, Any]:
         "warm": True,
         "retention": 30 * _UNITS["d"],
         "kill_grace": 10 * _UNITS["s"],
+        "cluster_servers": (),
         "server": (),
         "token_file": None,
         "ca": None,
@@ -254,13 +270,17 @@ def _read_file(
         problems.append(Problem(f"cannot be read: {error}", str(path)))
         return []
     found = []
+    if isinstance(cluster := table.get("cluster"), dict):
+        del table["cluster"]
+        # In the file it has a table of its own.
+        table |= {f"cluster_{key}": value for key, value in cluster.items()}
     for key, value in table.items():
-        line = _line_of(key, text)
+        line = _line_of(_spelled(key), text) or _line_of(key.removeprefix("cluster_"), text) or 1
         if key not in _READ:
             near = difflib.get_close_matches(key, _READ, 1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            allowed = None if near else ", ".join(_READ)
-            message = f"there is no setting `{key}`{hint}"
+            hint = f"; did you mean `{_spelled(near[0])}`?" if near else ""
+            allowed = None if near else ", ".join(map(_spelled, _READ))
+            message = f"there is no setting `{_spelled(key)}`{hint}"
             problems.append(Problem(message, str(path), line, allowed=allowed))
         elif in_data and key == "data":
             message = "`data` cannot be set in the data folder itself"
@@ -270,9 +290,9 @@ def _read_file(
     return found
 
 
-def _line_of(key: str, text: str) -> int:
+def _line_of(key: str, text: str) -> int | None:
     spelled = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
-    return next((n for n, line in enumerate(text.splitlines(), 1) if spelled.match(line)), 1)
+    return next((n for n, line in enumerate(text.splitlines(), 1) if spelled.match(line)), None)
 
 
 def _spell(ms: int) -> str:

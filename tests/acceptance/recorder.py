@@ -78,7 +78,7 @@ class Recorder(threading.Thread):
                     result = Wrote(client.kv.put(key, action.value))
                 case "delete":
                     action = Delete(key.encode())
-                    result = self._delete(client, key)
+                    result = self._take_away(client, key)
                 case _:
                     _, seen = self._get(client, key)
                     mod, value = seen.mod or 0, self._value()
@@ -115,7 +115,7 @@ class Recorder(threading.Thread):
             return Get(key.encode()), Got(None, 0)
         return Get(key.encode()), Got(found.value, found.mod_revision)
 
-    def _delete(self, client: Client, key: str) -> Result:
+    def _take_away(self, client: Client, key: str) -> Result:
         try:
             return Wrote(client.kv.delete(key), True)
         except NotFound:

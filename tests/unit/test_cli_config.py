@@ -74,12 +74,27 @@ def test_all_wrong_settings_are_told_at_once_with_line_and_nearest_name(
     told = [(p.file, p.line, p.field) for p in caught.value.problems]
     assert told == [
         (str(path), 3, None),
-        (str(path), 4, None),
         (str(path), 1, "slots"),
+        (str(path), 5, "cluster.servers"),
         (None, None, "--listen"),
         (None, None, "GRAMPUS_RETENTION"),
     ]
     assert "did you mean `retention`?" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ['[cluster]\nservers = ["a:1", "b:2"]', '\ncluster.servers = ["a:1", "b:2"]']
+)
+def test_the_servers_of_a_cluster_are_a_list(
+    tmp_path: Path, env: dict[str, str], text: str
+) -> None:
+    path = write(tmp_path / "etc/grampus/grampus.toml", text)
+    config = load_config(environ=env)
+    assert config.cluster_servers == (Listen("a", 1), Listen("b", 2))
+    assert sources(config)["cluster.servers"] == (["a:1", "b:2"], f"{path}:2")
+    write(path, '[cluster]\nserver = ["a:1"]')
+    with pytest.raises(InvalidInput, match=r"did you mean `cluster\.servers`"):
+        load_config(environ=env)
 
 
 def test_a_file_that_is_no_toml_names_the_line(tmp_path: Path, env: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grampus.config import Listen
 from grampus.errors import UsageError
 from grampus.sdk.discovery import canonical, find, nodes, publish, read_token, withdraw
 
@@ -47,11 +48,24 @@ def test_without_a_node_the_default_address_is_tried_without_a_token(tmp_path: P
 def test_a_node_on_another_port_is_found_when_it_is_the_only_one(tmp_path: Path) -> None:
     publish(tmp_path, "http://127.0.0.1:9000", "t", os.getpid())
     assert [a.url for a in find(tmp_path, environ={})] == ["http://127.0.0.1:9000"]
-    publish(tmp_path, "http://127.0.0.1:9002", "t", os.getpid())
+    publish(tmp_path, "http://127.0.0.1:9002", "other", os.getpid())
     with pytest.raises(UsageError, match=r"9000, http://127\.0\.0\.1:9002"):
         find(tmp_path, environ={})
     publish(tmp_path, URL, "t", os.getpid())
     assert [a.url for a in find(tmp_path, environ={})] == [URL]
+
+
+def test_servers_of_one_cluster_have_the_same_token_and_are_tried_in_turn(tmp_path: Path) -> None:
+    urls = [f"http://127.0.0.1:{port}" for port in (8470, 9000, 9002)]
+    for url in urls:
+        publish(tmp_path, url, "same", os.getpid())
+    found = find(tmp_path, environ={})
+    assert [(a.url, a.token) for a in found] == [(url, "same") for url in urls]
+    cluster = (Listen("127.0.0.1", 9000), Listen("10.0.0.1", 8470), Listen("127.0.0.1", 1))
+    assert [a.url for a in find(tmp_path, environ={}, cluster=cluster)] == [
+        urls[1], "https://10.0.0.1:8470", "http://127.0.0.1:1",
+    ]  # fmt: skip
+    assert [a.url for a in find(tmp_path, urls[:1], environ={}, cluster=cluster)] == urls[:1]
 
 
 def test_a_token_goes_to_its_own_address_only(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def start(
         str | None,
         typer.Option(
             metavar="HOST:PORT[,…]",
-            help="Join the cluster of these servers, if the folder belongs to none yet.",
+            help="Join the cluster of these servers, if the folder belongs to none yet (default:"
+            " [cluster] servers).",
         ),
     ] = None,
     token_file: Annotated[
@@ -66,10 +67,10 @@ def start(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING
     )
     logging.getLogger("grampus").setLevel(logging.INFO)
-    asyncio.run(_run(config, _plan(init, join, token_file)))
+    asyncio.run(_run(config, _plan(config, init, join, token_file)))
 
 
-def _plan(init: bool, join: str | None, token_file: str | None) -> Plan:
+def _plan(config: Config, init: bool, join: str | None, token_file: str | None) -> Plan:
     from grampus.cluster.join_token import parse
     from grampus.errors import UsageError
     from grampus.server.arrival import Plan
@@ -77,7 +78,10 @@ def _plan(init: bool, join: str | None, token_file: str | None) -> Plan:
     if init and join:
         raise UsageError("a server founds a cluster (--init) or joins one (--join), not both")
     text = _read_token(token_file)
-    return Plan(init, _addresses(join), parse(text) if text else None)
+    servers = _addresses(join)
+    if join is None and not init:
+        servers = tuple(at for at in config.cluster_servers if at != config.listen)
+    return Plan(init, servers, parse(text) if text else None)
 
 
 def _read_token(token_file: str | None) -> str:

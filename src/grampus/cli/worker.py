@@ -29,11 +29,12 @@ def start(
     data: Annotated[str, typer.Option("--data", metavar="DIR", help="Folder of its own data.")],
     name: Annotated[str, typer.Option(metavar="NAME", help="Its name in the cluster.")],
     join: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="HOST:PORT[,…]", help="Servers to try in turn, as their --listen has them."
+            metavar="HOST:PORT[,…]",
+            help="Servers to try in turn, as their --listen has them (default: [cluster] servers).",
         ),
-    ],
+    ] = None,
     group: Annotated[
         str | None, typer.Option(metavar="GROUP", help="Worker group (default: default).")
     ] = None,
@@ -60,7 +61,7 @@ def start(
     from grampus.config import load_config
 
     config = load_config({"data": data, "name": name, "group": group, "slots": slots})
-    servers = _servers(join)
+    servers = _servers(join, config)
     shown = _secret(token_file)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_start(config, servers, shown, detach))
@@ -82,11 +83,18 @@ async def _start(config: Config, servers: list[Address], shown: str, detach: boo
     await in_foreground(work, detach=detach)
 
 
-def _servers(join: str) -> list[Address]:
+def _servers(join: str | None, config: Config) -> list[Address]:
     """Where they listen for nodes. Raises UsageError."""
     from grampus.config import read_listen
     from grampus.errors import UsageError
 
+    if join is None and not config.cluster_servers:
+        raise UsageError(
+            "a worker has to know a server: say --join HOST:PORT, or name them in grampus.toml:"
+            ' cluster.servers = ["HOST:PORT"]'
+        )
+    if join is None:
+        return [(listen.host, listen.node_port) for listen in config.cluster_servers]
     try:
         listens = [read_listen(part.strip()) for part in join.split(",") if part.strip()]
     except ValueError as error:
@@ -174,9 +182,7 @@ def drain(
 
     with connect(ctx, server, token_file) as client:
         worker = client.drain_worker(name)
-        note(
-            f"worker {worker.name} gets no new tasks; let it have some: grampus worker undrain {name}"
-        )
+        note(f"worker {name} gets no new tasks; undo it with: grampus worker undrain {name}")
         while wait and worker.busy:
             time.sleep(LOOK)
             worker = next((w for w in client.workers() if w.name == name), worker)

@@ -91,7 +91,10 @@ class Client:
         reads show what the server that answers has, also when no majority is there."""
         if config is None:
             config = load_config({"server": server})
-        addresses = find(config.state, config.server, token, config.token_file, ca=config.ca)
+        addresses = find(
+            config.state, config.server, token, config.token_file, ca=config.ca,
+            cluster=config.cluster_servers,
+        )  # fmt: skip
         self._transport = Transport(addresses, timeout, stale)
         self._clock = SystemClock()
         #: The metadata center.

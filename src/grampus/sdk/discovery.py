@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from grampus.config import DEFAULT_SERVER
+from grampus.config import DEFAULT_SERVER, Listen
 from grampus.errors import FolderError, UsageError
 
 TOKEN_LIMIT = 4096
@@ -93,10 +93,12 @@ def find(
     token_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     ca: Path | None = None,
+    cluster: Sequence[Listen] = (),
 ) -> tuple[Address, ...]:
     """The addresses to try, in order, each with the token to show (None when there is none).
 
-    Without `servers`: the node at the default address, else the only one that runs here.
+    Without `servers`: those of the `cluster`. Without both: the servers of the only cluster that
+    runs here, else the node at the default address.
     Raises UsageError for a bad token file, when several nodes run and none was chosen, or when a
     token would go over a network in the clear.
     """
@@ -107,10 +109,20 @@ def find(
     if given is not None and not (given.isascii() and given.isprintable()):
         raise UsageError("a token is printable ASCII: this one is broken")
     published = nodes(state)
-    if not servers:
-        servers = [_choose(published)]
+    if not servers and cluster:
+        servers = [_url(at, published) for at in cluster]
+    elif not servers:
+        servers = _choose(published)
     known = {node.url: node for node in published}
     return tuple(_address(url, given, ca, known.get(canonical(url))) for url in servers)
+
+
+def _url(at: Listen, published: list[NodeFile]) -> str:
+    """As a node of this machine says it; elsewhere a server of a cluster has TLS."""
+    for scheme in ("http", "https"):
+        if any(node.url == canonical(f"{scheme}://{at}") for node in published):
+            return f"{scheme}://{at}"
+    return f"http://{at}" if _is_own(at.host) else f"https://{at}"
 
 
 def _address(url: str, token: str | None, ca: Path | None, node: NodeFile | None) -> Address:
@@ -159,12 +171,12 @@ def canonical(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{_port(url)}"
 
 
-def _choose(published: list[NodeFile]) -> str:
+def _choose(published: list[NodeFile]) -> list[str]:
     urls = [node.url for node in published]
+    if len({node.token for node in published}) == 1:
+        return urls  # one node, or servers of one cluster: they have the same token
     if not urls or DEFAULT_SERVER in urls:
-        return DEFAULT_SERVER
-    if len(urls) == 1:
-        return urls[0]
+        return [DEFAULT_SERVER]
     raise UsageError(f"several nodes run here, choose one with --server: {', '.join(urls)}")
 
 
