@@ -209,8 +209,9 @@ class RaftReplica:
             await self._pause()
 
     async def _see(self, index: int) -> None:
-        """Who has an answer finds what was done, on this server too; unless it is far behind."""
-        with contextlib.suppress(TimeoutError):
+        """Who has an answer finds what was done, on this server too; unless it is far behind, or
+        ends: the answer stands either way."""
+        with contextlib.suppress(TimeoutError, Stopped):
             async with asyncio.timeout(ROUND):
                 await self._barriers.until(index)
 
