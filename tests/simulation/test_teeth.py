@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from grampus.errors import GrampusError
+from grampus.master import driver
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.intake import Intake
+from grampus.master.roster import Roster
 from grampus.model.run import FINAL_ATTEMPT, AttemptState, RunState
 from grampus.protocol import Ack
 from grampus.runs import apply_attempts, apply_control, apply_sessions
@@ -54,6 +57,22 @@ def acknowledges_before_the_commit(patch: Patch) -> None:
     patch.setattr(Intake, "put", early)
 
 
+@bug(34)
+def takes_no_answer_for_a_yes(patch: Patch) -> None:
+    async def ask(proposer: Any, commands: Any, pause: float) -> list[Any]:
+        try:
+            return list(await proposer.propose(*commands))
+        except GrampusError:
+            return [None for _ in commands]
+
+    patch.setattr(driver, "ask", ask)
+
+
+@bug(18)
+def keeps_the_workers_of_an_office_that_is_over(patch: Patch) -> None:
+    patch.setattr(Roster, "dismiss", lambda self, reason: None)
+
+
 @bug(9)
 def never_syncs(patch: Patch) -> None:
     patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
@@ -64,7 +83,7 @@ def does_not_assign_again_what_is_missing(patch: Patch) -> None:
     patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
 
 
-@bug(18)
+@bug(34)
 def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     def declined(self: Scheduler, event: Any) -> None:
         for index, attempt in event.command.tasks:
@@ -94,7 +113,7 @@ def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
 # -- ledger -------------------------------------------------------------------------------------
 
 
-@bug(1)
+@bug(4)
 def pauses_in_name_only(patch: Patch) -> None:
     def pause(change: Any, command: Any) -> Any:
         answer = apply_control.pause_run(change, command)
@@ -175,7 +194,7 @@ def forgets_the_numbers_that_it_has_seen(patch: Patch) -> None:
     patch.setattr(Seen, "__contains__", lambda self, n: False)
 
 
-@bug(39)
+@bug(18)
 def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -204,7 +223,7 @@ def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_kill", hasty)
 
 
-@bug(38)
+@bug(104)
 def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
     lost = WorkerCore._warden_lost
 
@@ -244,7 +263,7 @@ def repeats_no_report(patch: Patch) -> None:
     patch.setattr(Outbox, "take_due", once)
 
 
-@bug(10)
+@bug(25)
 def loses_its_reports_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.outbox.clear())
 
@@ -262,7 +281,7 @@ def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     _journal(patch, forget)
 
 
-@bug(7)
+@bug(9)
 def launches_before_it_is_written_down(patch: Patch) -> None:
     patch.setattr(Journal, "write", lambda self, entries: None)
 

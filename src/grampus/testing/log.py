@@ -1,4 +1,4 @@
-"""A durable log of one voter, and the real ledger behind it.
+"""A durable log, and the real ledger behind it. It leads, but for a while others may.
 
 As in SoloLog: all that waits becomes one entry, which is written, synced, applied and then told.
 A killed process loses what it had not written, a machine without power what it had not synced; the
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from grampus.consensus.port import Listener, Stopped
-from grampus.errors import Overloaded
+from grampus.consensus.port import Listener, OutcomeUnknown, Stopped
+from grampus.errors import NoQuorum, NotLeader, Overloaded
 from grampus.ledger import Ledger
 from grampus.testing.watch import Watch
 from grampus.testing.world import ProcessLoop, World
@@ -63,13 +63,16 @@ class SimLog:
         self._world = loop.world
         self._listeners: list[Listener] = []
         self._waiting: list[tuple[list[bytes], asyncio.Future[list[object]]]] = []
+        #: What is being written, and whether anything is.
+        self._under_way: list[tuple[list[bytes], asyncio.Future[list[object]]]] = []
         self._busy = False
         self._stopped = False
         self._in_flight = 0
         #: It takes half of what is proposed until then, as if too much waited.
         self.refuse_until = 0.0
         self._quiet = asyncio.Event()
-        self._closing = asyncio.Event()
+        self._led, self._over = asyncio.Event(), asyncio.Event()
+        self._led.set()
         while disk.ledger.applied_index < len(disk.entries):
             disk.apply_next()
         disk.synced = len(disk.entries)
@@ -83,6 +86,8 @@ class SimLog:
         if not commands:
             return []
         full = self._in_flight + len(commands) > IN_FLIGHT
+        if not self._led.is_set() and self._world.rng.random() < 0.3:
+            raise NoQuorum("no server leads")
         if self._world.time < self.refuse_until:
             full = full or self._world.rng.random() < 0.5
         if full:
@@ -102,6 +107,7 @@ class SimLog:
         while self._waiting and count + len(self._waiting[0][0]) <= ENTRY:
             count += len(self._waiting[0][0])
             batch.append(self._waiting.pop(0))
+        self._under_way = batch
         rng = self._world.rng
         slow = rng.random() < 0.03
         self._world.after(rng.uniform(0.00002, 0.0002), lambda: self._written(batch, slow))
@@ -137,7 +143,7 @@ class SimLog:
     ) -> None:
         if self._loop.alive:
             self._loop.call_soon(self._committed, index, batch, answers, facts)
-            self._busy = False
+            self._busy, self._under_way = False, []
             self._write()
 
     def _committed(
@@ -160,24 +166,69 @@ class SimLog:
         if self._stopped and not self._in_flight:
             self._quiet.set()
 
+    def depose(self, seconds: float) -> None:
+        """Others lead for so long, and take what is proposed here. Half of what has no answer yet
+        gets none; it is in the log, or never will be."""
+        if self._stopped or not self._led.is_set():
+            return
+        self._led.clear()
+        self._over.set()
+        self._new_term()
+        rng, dropped = self._world.rng, []
+        for piece in self._waiting:
+            commands, future = piece
+            if rng.random() < 0.5:
+                dropped.append(piece)
+                self._in_flight -= len(commands)
+                self._fail(future, NotLeader("another leader came before it was in the log"))
+            elif rng.random() < 0.5:
+                self._fail(future, OutcomeUnknown("the leader was lost"))
+        self._waiting = [piece for piece in self._waiting if piece not in dropped]
+        for _, future in self._under_way:
+            if rng.random() < 0.5:
+                self._fail(future, OutcomeUnknown("the leader was lost"))
+        self._world.after(seconds, self._lead)
+
+    def _fail(self, future: asyncio.Future[list[object]], error: Exception) -> None:
+        def fail() -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        self._loop.call_soon(fail)
+
+    def _lead(self) -> None:
+        if self._loop.alive and not self._stopped:
+            self._new_term()
+            self._over = asyncio.Event()
+            self._loop.call_soon(self._led.set)
+
+    def _new_term(self) -> None:
+        self._disk.term += 1
+        self._term = self._disk.term
+
     async def read_barrier(self) -> None:
-        return
+        if not self._led.is_set() and self._world.rng.random() < 0.3:
+            raise NoQuorum("no server leads")
+
+    async def leads(self) -> None:
+        if not self._stopped:
+            await self._led.wait()
+        if self._stopped:
+            raise Stopped("the log is closed")
+
+    async def deposed(self, term: int) -> None:
+        if self._led.is_set() and term == self._term:
+            await self._over.wait()
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
 
     async def close(self) -> None:
         self._stopped = True
-        self._closing.set()
+        self._over.set()
+        self._led.set()
         if self._in_flight:
             await self._quiet.wait()
-
-    async def leads(self) -> None:
-        if self._stopped:
-            raise Stopped("the log is closed")
-
-    async def deposed(self, term: int) -> None:
-        await self._closing.wait()
 
     @property
     def leader_address(self) -> str | None:
@@ -185,7 +236,7 @@ class SimLog:
 
     @property
     def leader(self) -> bool:
-        return not self._stopped
+        return self._led.is_set() and not self._stopped
 
     @property
     def term(self) -> int:

@@ -139,6 +139,9 @@ class SimServer:
     def overload(self, seconds: float) -> None:
         self._log.refuse_until = self.loop.world.time + seconds
 
+    def depose(self, seconds: float) -> None:
+        self._log.depose(seconds)
+
     def admit_no_more(self) -> None:
         self._office.stop()
 

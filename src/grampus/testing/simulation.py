@@ -30,7 +30,7 @@ from grampus.testing.world import ProcessLoop, World
 FAULTS, PATIENCE = 40.0, 900.0
 FAULT_KINDS = (
     "break", "node", "server", "worker", "warden", "both", "reboot", "stop", "leave", "hold",
-    "overload",
+    "overload", "depose",
 )  # fmt: skip
 
 
@@ -179,6 +179,9 @@ class Simulation:
             case "overload":
                 if self._server is not None:
                     self._server.overload(rng.uniform(0, 8))
+            case "depose":
+                if self._server is not None:
+                    self._server.depose(rng.choice([0.0, 0.3, 2.0, 15.0]))
             case "hold":
                 if world.loops:
                     rng.choice(world.loops).held_until = world.time + rng.choice([0.1, 2.0, 15.0])
