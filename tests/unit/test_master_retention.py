@@ -48,10 +48,14 @@ class Site:
         self.blobs = Blobs(folder / "blobs")
         self._path = folder / "ledger.db"
         self._index = 0
+        self.settled = 0
 
     async def propose(self, *commands: Command) -> list[object]:
         self._index += 1
         return self.ledger.apply(self._index, 1, [encode_command(c) for c in commands])[0]
+
+    async def settle(self) -> None:
+        self.settled += 1
 
     def do(self, *commands: Command) -> list[Any]:
         return asyncio.run(self.propose(*commands))
@@ -71,12 +75,19 @@ class Site:
         submit = SubmitRun(1, run, name, version, b"{}", "request", 0, 0)
         self.do(submit, CancelRun(ended, run, "a test"))
 
-    def look(self) -> int:
+    def look(self, rules: bool = True) -> int:
         async def once() -> int:
             reads = Reads(self._path)
             try:
                 clock = Timekeeper(Clock())
-                clean = Retention(self, reads, self.blobs, clock, KEEP)  # type: ignore[arg-type]
+                clean = Retention(
+                    self,
+                    reads,
+                    self.blobs,
+                    clock,
+                    KEEP,
+                    lambda: rules,  # type: ignore[arg-type]
+                )
                 return await clean.once()
             finally:
                 reads.close()
@@ -130,3 +141,20 @@ def test_what_is_about_to_be_named_stays(site: Site, renew: str) -> None:
     assert site.blobs.size(hash) == 3
     site.blobs.remove(hash, before=2**40)
     assert site.blobs.size(hash) == site.blobs.renew(hash) == -1
+
+
+def test_a_server_that_does_not_rule_deletes_no_run_and_sweeps_its_own_blobs_later(
+    site: Site,
+) -> None:
+    bundle = site.old_blob(b"one")
+    version = site.apply("w", bundle)
+    site.run("aaaaaaaaaaaa", "w", version, ended=NOW - KEEP - 1)
+    unnamed, younger = site.old_blob(b"two"), site.old_blob(b"three")
+    day_and_a_half = NOW / 1000 - 1.5 * YOUNG
+    os.utime(site.blobs.path(younger), (day_and_a_half, day_and_a_half))
+    assert site.look(rules=False) == 0
+    assert site.settled == 1
+    sizes = [site.blobs.size(hash) for hash in (bundle, unnamed, younger)]
+    assert sizes == [3, -1, 5]
+    assert site.look() == 1
+    assert site.blobs.size(younger) == -1

@@ -2,12 +2,16 @@
 
 What is old is said by the clock, and what is deleted is gone: while it is in doubt (see
 `timekeeper`), it is a day until anything is.
+
+Runs are deleted by a command of the server in office; blobs are files, and each server removes its
+own, after a read barrier: what was named before it looked is in its ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from grampus.blobs import Blobs
 from grampus.errors import GrampusError
@@ -22,13 +26,15 @@ log = logging.getLogger("grampus.master")
 EVERY = 600.0
 RUNS = 50
 #: A blob may be there before the command that names it: younger ones are left alone, in seconds.
+#: Elsewhere than in office for twice as long: what is found there in office is there elsewhere too.
 YOUNG = 24 * 3600
 #: How long a clock that is in doubt is not believed, in ms.
 DOUBT = 24 * 3_600_000
 
 
 class Retention:
-    """`keep` is for how long finished runs stay, in ms."""
+    """`keep` is for how long finished runs stay, in ms; `rules` says whether this server is in
+    office."""
 
     def __init__(
         self,
@@ -37,7 +43,9 @@ class Retention:
         blobs: Blobs,
         clock: Timekeeper,
         keep: int,
+        rules: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._rules = rules
         self._proposer = proposer
         self._reads = reads
         self._blobs = blobs
@@ -57,18 +65,24 @@ class Retention:
 
     async def once(self) -> int:
         """How many runs were deleted."""
-        now, deleted = self._clock.now(), 0
+        now = self._clock.now()
+        rules = self._rules()
+        deleted = await self._delete(now) if rules else 0
+        await self._proposer.settle()
+        await self._sweep(now / 1000 - (YOUNG if rules else 2 * YOUNG))
+        return deleted
+
+    async def _delete(self, now: int) -> int:
+        deleted = 0
         while True:
             (runs,) = await self._proposer.propose(Retain(now, now - self._keep, RUNS))
             assert isinstance(runs, list)
             deleted += len(runs)
             if len(runs) < RUNS and not await self._reads.has_ticks_before(now - self._keep):
-                break
-        await self._sweep(now)
-        return deleted
+                return deleted
 
-    async def _sweep(self, now: int) -> None:
-        before = now / 1000 - YOUNG
+    async def _sweep(self, before: float) -> None:
+        """Removes what nobody names and nobody has renewed since `before`, in seconds."""
         blobs = await asyncio.to_thread(lambda: list(self._blobs.hashes()))
         old = [hash for hash, renewed in blobs if renewed < before]
         for start in range(0, len(old), 500):

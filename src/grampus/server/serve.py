@@ -165,6 +165,9 @@ class ServerNode:
             clock, MemberDirectory(replica),
         )  # fmt: skip
         self._office = self._roster.office = self._make_office(blobs)
+        self._retention = Retention(
+            self._proposer, reads, blobs, clock, config.retention, self._office.held.is_set
+        )
         self._status = NodeStatus(replica, self._office, self._roster)
         self._logs = LogReader(reads, self._roster)
         self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
@@ -212,7 +215,6 @@ class ServerNode:
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
         graphs = Graphs()
         queries, loading = Queries(self._readers, graphs), Loading(self._readers, graphs)
-        retention = Retention(proposer, reads, blobs, clock, config.retention)
 
         def appoint() -> Master:
             clock.begin(queries.newest_time())
@@ -223,7 +225,6 @@ class ServerNode:
             appoint=appoint,
             dismiss=self._roster.dismiss,
             hire=lambda: [ScheduleDriver(proposer, reads, clock), self._steward],
-            chores=[retention.run],
         )  # fmt: skip
 
     def _admission(self) -> Admission:
@@ -278,6 +279,7 @@ class ServerNode:
             for work in (
                 self._intake.run(),
                 self._office.run(),
+                self._retention.run(),
                 self._keys.run(),
                 self._say_when_ready(api.url, ready, waits),
                 api.run(),
