@@ -85,6 +85,16 @@ class Registered(Struct, frozen=True, array_like=True, tag="registered"):
     servers: tuple[str, ...] = ()
 
 
+class Leave(Struct, frozen=True, array_like=True, tag="leave"):
+    """A worker that is stopped, and has nothing left: its session ends. Answered by `Left`."""
+
+    session: int
+
+
+class Left(Struct, frozen=True, array_like=True, tag="left"):
+    """The session is over."""
+
+
 class Elsewhere(Struct, frozen=True, array_like=True, tag="elsewhere"):
     """The answer to Register of a server that does not lead."""
 
@@ -435,6 +445,8 @@ Message = (
     | Register
     | Registered
     | Elsewhere
+    | Leave
+    | Left
     | Assign
     | Kill
     | Sync

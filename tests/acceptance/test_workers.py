@@ -200,6 +200,18 @@ def test_a_second_worker_of_a_name_is_told_that_there_is_one(tmp_path: Path) -> 
             double.kill()
 
 
+def test_a_worker_that_was_stopped_is_no_silent_one(tmp_path: Path) -> None:
+    with a_crew(tmp_path) as crew, crew.client() as client:
+        assert crew.ground.cli("worker", "drain", "left").returncode == 0
+        crew.workers["left"].stop()
+        (left,) = (worker for worker in client.workers() if worker.name == "left")
+        assert left.state == "ENDED"
+        crew.again("left")
+        crew.workers["left"].ready()
+        (left,) = (worker for worker in client.workers() if worker.name == "left")
+        assert (left.state, left.draining) == ("LIVE", True)
+
+
 def test_a_wrong_credential_and_a_folder_of_another_name_are_refused(tmp_path: Path) -> None:
     with a_crew(tmp_path) as crew:
         wrong = crew.ground.write("wrong", "0123456789abcdef\n")

@@ -13,7 +13,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown, Overloaded
+from grampus.consensus.port import Stopped
+from grampus.errors import GrampusError, InvalidInput, NoQuorum, NotLeader, Overloaded
 from grampus.runs.commands import Command, Refusal
 from grampus.runs.proposer import Proposer
 
@@ -32,11 +33,14 @@ async def ask(proposer: Proposer, commands: Sequence[Command], pause: float) -> 
     was taken. Raises Stopped when there is no log to ask any more."""
     try:
         return await proposer.propose(*commands)
+    except (Stopped, InvalidInput):
+        raise
     except (Overloaded, NotLeader, NoQuorum) as error:
         await asyncio.sleep(pause)
         code = "overloaded" if isinstance(error, Overloaded) else "no-quorum"
         refusal = Refusal(code, str(error))
-    except OutcomeUnknown as error:
+    except GrampusError as error:
+        # OutcomeUnknown, or a leader elsewhere has broken a rule: who knows what happened.
         log.warning("%d commands have no answer: %s", len(commands), error)
         await _settle(proposer)
         refusal = Refusal("unknown-outcome", str(error))
@@ -49,5 +53,7 @@ async def _settle(proposer: Proposer) -> None:
         try:
             await proposer.settle()
             return
-        except (NotLeader, NoQuorum, OutcomeUnknown):
+        except Stopped:
+            raise
+        except GrampusError:
             await asyncio.sleep(SETTLE_AGAIN)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from grampus.clock import Clock
 from grampus.consensus.port import Replica, Stopped
-from grampus.errors import NoQuorum, NotLeader, OutcomeUnknown, Overloaded
+from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.master.asking import Deposed
 from grampus.master.core.events import Happening
 from grampus.master.core.scheduler import Scheduler
@@ -175,7 +175,9 @@ class Office:
             command = TakeOffice(self._clock.now(), self._node, term)
             try:
                 (epoch,) = await self._proposer.propose(command)
-            except (Overloaded, NotLeader, NoQuorum, OutcomeUnknown):
+            except Stopped:
+                raise
+            except GrampusError:
                 await asyncio.sleep(AGAIN)
                 continue
             if isinstance(epoch, Refusal):

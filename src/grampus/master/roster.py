@@ -34,6 +34,8 @@ from grampus.protocol import (
     Goodbye,
     HasBlob,
     Hello,
+    Leave,
+    Left,
     Load,
     Message,
     PutBlob,
@@ -46,7 +48,7 @@ from grampus.protocol import (
 )
 from grampus.rpc.connection import Connection
 from grampus.rpc.subject import Subject
-from grampus.runs.commands import OpenSession, Refusal
+from grampus.runs.commands import EndSession, OpenSession, Refusal
 from grampus.runs.proposer import Proposer
 
 log = logging.getLogger("grampus.master")
@@ -176,6 +178,8 @@ class Roster:
         match message:
             case Register():
                 return await self._register(connection, message)
+            case Leave():
+                return await self._leave(connection, message)
             case HasBlob() | GetBlob() | PutBlob():
                 return await self._desk.answer(message)
             case _:
@@ -226,6 +230,16 @@ class Roster:
         )  # fmt: skip
         self.office.happened([WorkerConnected(answer)])
         return Registered(answer, self._directory.servers())
+
+    async def _leave(self, connection: Peer, message: Leave) -> Message:
+        """Raises Refused, or what `propose` raises."""
+        if self._sessions.get(connection) != message.session:
+            raise Refused("a worker ends its own session only")
+        command = EndSession(self._clock.now(), message.session, "its worker was stopped")
+        (answer,) = await self._proposer.propose(command)
+        if isinstance(answer, Refusal):
+            raise Refused(answer.reason)
+        return Left()
 
     # -- for the office and the API -------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from grampus.consensus.port import Listener, OutcomeUnknown, Stopped
-from grampus.errors import NoQuorum, NotLeader, Overloaded
+from grampus.consensus.port import Listener, Stopped
+from grampus.errors import NoQuorum, NotLeader, OutcomeUnknown, Overloaded
 from grampus.ledger import Ledger
 from grampus.testing.watch import Watch
 from grampus.testing.world import ProcessLoop, World

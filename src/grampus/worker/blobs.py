@@ -34,7 +34,8 @@ class Exchange:
         return self._blobs.size(hash) >= 0
 
     def path(self, hash: str) -> str:
-        """Its file in the worker's store."""
+        """Its file in the worker's store, where it counts as new from now on."""
+        self._blobs.renew(hash)
         return str(self._blobs.path(hash))
 
     async def fetch(self, hash: str) -> None:

@@ -96,6 +96,8 @@ LOAD_SAMPLE, LOAD_EVERY = 1.0, 3
 WARDEN_WAITS = (0.1, 0.5, 2.0, 10.0)
 #: At a stop, how long acknowledgements of the last reports are waited for, in seconds.
 LAST_REPORTS = 3.0
+#: How long the end of the session is waited for, in seconds.
+FAREWELL = 2.0
 
 
 class Worker:
@@ -226,7 +228,17 @@ class Worker:
                     await self._acked.wait()
         except TimeoutError:
             log.warning("%d reports were not acknowledged", len(self._core.outbox))
+        await self._say_farewell()
         self._stopped.set()
+
+    async def _say_farewell(self) -> None:
+        """Without it the worker is silent, which is the same but for those who look."""
+        session, idle = self._core.session, not (self._core.attempts or len(self._core.outbox))
+        if self._link is not None and session is not None and idle and self.registered.is_set():
+            try:
+                await self._link.leave(session, FAREWELL)
+            except GrampusError as error:
+                log.warning("the server does not know that this worker is stopped: %s", error)
 
     def _finish(self) -> None:
         for loop in self._loops:

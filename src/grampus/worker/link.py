@@ -24,6 +24,7 @@ from grampus.protocol import (
     Elsewhere,
     Goodbye,
     Hello,
+    Leave,
     Message,
     Register,
     Registered,
@@ -162,6 +163,12 @@ class Link:
         if self._bulk is None:
             raise ServerUnreachable("no server is connected")
         return await self._bulk.request(message, within)
+
+    async def leave(self, session: int, within: float) -> None:
+        """Ends the session, for a worker that has nothing left. Raises GrampusError."""
+        if self._control is None:
+            raise ServerUnreachable("no server is connected")
+        await self._control.request(Leave(session), within)
 
     def renew(self, reason: str) -> None:
         """Ends the control connection, so that the worker registers anew, with the same server."""

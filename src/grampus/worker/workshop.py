@@ -26,6 +26,7 @@ from grampus.protocol import PROTOCOL_VERSION, Hello
 from grampus.rpc.subject import WORKER
 from grampus.worker.driver import Worker
 from grampus.worker.identity import machine_id
+from grampus.worker.larder import Larder
 from grampus.worker.membership import Membership, enter
 from grampus.worker.servers import Address
 
@@ -49,18 +50,23 @@ async def run_worker(
         )
         stack.callback(folder.close)
         mine = await enter(folder, config.name, servers, shown, os.urandom(32))
+        blobs = Blobs(folder.blobs)
         worker = Worker(
             folder.worker, name=config.name, slots=config.slots, addresses=servers,
-            blobs=Blobs(folder.blobs), credential=mine.credential, cluster=mine.cluster,
+            blobs=blobs, credential=mine.credential, cluster=mine.cluster,
             group=config.group, warm=config.warm, folder_id=folder.identity.node, tls=mine.tls,
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
-                present = group.create_task(_present(config, servers, mine))
+                beside = [
+                    group.create_task(_present(config, servers, mine)),
+                    group.create_task(Larder(blobs, SystemClock()).run()),
+                ]
                 try:
                     await _work(worker, group, ready, config.kill_grace, detach)
                 finally:
-                    present.cancel()
+                    for task in beside:
+                        task.cancel()
         except* (GrampusError, OSError) as errors:
             raise explained(errors) from errors
 
