@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 
-NAMES = ("workflows", "many", "overload", "big_ledger", "warm", "spawn", "rpc", "log", "kv")
+NAMES = (
+    *("workflows", "many", "overload", "big_ledger", "warm", "cost", "spawn", "rpc", "log", "kv"),
+)
 
 
 def main() -> None:
