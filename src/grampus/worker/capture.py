@@ -68,6 +68,8 @@ class Stream:
         self._head = head_of(cap)
         self._punch: Callable[[int, int, int], None] | None = punch
         self._fd = -1
+        #: Inode and device of what is open.
+        self._identity = (0, 0)
         self._size = 0
         #: End of the hole; 0 without one.
         self._hole = 0
@@ -76,12 +78,14 @@ class Stream:
 
     def open(self, fresh: bool) -> None:
         """Makes the file, if need be. With `fresh` it is empty afterwards."""
-        if self._fd >= 0 and not self._is_mine():
+        size = self._look()
+        if size is None:
             self._close()
-        if self._fd < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(self.path, flags, 0o600)
-        if fresh and os.fstat(self._fd).st_size:
+            found = os.fstat(self._fd)
+            self._identity, size = (found.st_ino, found.st_dev), found.st_size
+        if fresh and size:
             os.ftruncate(self._fd, 0)
 
     def watch(self) -> bool:
@@ -98,6 +102,10 @@ class Stream:
 
     def keep(self, target: str) -> int:
         """Moves what was written to `target`; returns the bytes written. An empty file stays."""
+        if self._look() == 0 and not self._dropped:
+            self._size = self._hole = 0
+            return 0
+        self.open(fresh=False)
         self.watch()
         size = os.fstat(self._fd).st_size
         written = size + self._dropped
@@ -148,13 +156,15 @@ class Stream:
                     file.write(data)
         os.rename(self.path + ".cut", self.path)
 
-    def _is_mine(self) -> bool:
+    def _look(self) -> int | None:
+        """The size, by one call; None when there is another file there, or none, or none open."""
+        if self._fd < 0:
+            return None
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
-            return False
-        mine = os.fstat(self._fd)
-        return (found.st_ino, found.st_dev) == (mine.st_ino, mine.st_dev)
+            return None
+        return found.st_size if (found.st_ino, found.st_dev) == self._identity else None
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -203,7 +213,6 @@ class SlotFiles:
         written = [0, 0]
         for i, (stream, suffix) in enumerate(zip(self._streams, (".out", ".err"), strict=True)):
             try:
-                stream.open(fresh=False)
                 written[i] = stream.keep(target + suffix)
             except OSError as error:
                 errors.append(f"{suffix[1:]}: {error}")

@@ -16,6 +16,13 @@ from grampus.rpc.frames import FrameReader, frame
 FRAME_LIMIT = 8 << 20
 #: What may wait for a peer that does not read, in bytes.
 QUEUE_LIMIT = 4 * FRAME_LIMIT
+#: One for all: a buffer of this size that is made for each read is mapped and unmapped each time.
+_BUFFER = memoryview(bytearray(1 << 18))
+
+
+def read(sock: socket.socket) -> bytes:
+    """What has come, up to a bound; empty at the end of the stream. Raises OSError."""
+    return bytes(_BUFFER[: sock.recv_into(_BUFFER)])
 
 
 class Channel:
@@ -60,7 +67,7 @@ class Channel:
     def receive(self) -> list[bytes]:
         """What came, in order. Sets `closed` at the end of the stream."""
         try:
-            data = self._sock.recv(1 << 18)
+            data = read(self._sock)
         except BlockingIOError:
             return []
         except OSError:

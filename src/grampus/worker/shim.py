@@ -28,7 +28,7 @@ from grampus.clock import SystemClock
 from grampus.errors import ProtocolError
 from grampus.rpc.frames import FrameReader, frame
 from grampus.worker.capture import Kept, SlotFiles
-from grampus.worker.channel import FRAME_LIMIT
+from grampus.worker.channel import FRAME_LIMIT, read
 from grampus.worker.containment import Containment
 from grampus.worker.orders import Ended, Launch
 from grampus.worker.process_tree import MARK
@@ -179,7 +179,7 @@ class Shim:
 
     def _hear(self) -> bool:
         try:
-            data = self._sock.recv(1 << 18)
+            data = read(self._sock)
             payloads = self._frames.feed(data)
             orders = [self._decode(payload) for payload in payloads]
         except (OSError, ProtocolError, msgspec.DecodeError):
