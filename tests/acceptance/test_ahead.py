@@ -26,7 +26,7 @@ def test_what_waits_behind_a_long_task_is_given_back_and_explained(tmp_path: Pat
             return {reason.code for task in client.explain(run).tasks for reason in task.reasons}
 
         until(lambda: codes(long) == {"running"})
-        # At first the worker has one of them ahead; after a second none.
+        # At first the worker has them ahead; after a second it has not.
         until(lambda: all("no-free-slot" in codes(run) for run in behind), within=10)
         told = client.explain(behind[0]).tasks[0].reasons[0].text
         assert f"1 of 1 busy with {long}/a" in told
@@ -42,5 +42,5 @@ def test_what_waits_behind_a_long_task_is_given_back_and_explained(tmp_path: Pat
             for attempt in task.attempts
             if attempt.state is AttemptState.CANCELLED
         ]
-        assert len(given_back) == 1
-        assert "no slot became free" in given_back[0].error
+        assert len(given_back) == 2
+        assert all("no slot became free" in attempt.error for attempt in given_back)

@@ -53,6 +53,36 @@ def test_started_comes_before_ended_and_times_are_in_order(kind: str, tmp_path: 
     play(story, tmp_path, kind)
 
 
+def test_what_does_not_fit_waits_in_order_and_takes_as_many_slots_as_it_needs(
+    tmp_path: Path,
+) -> None:
+    async def story(ground: Ground) -> None:
+        gates = [tmp_path / f"gate{n}" for n in range(6)]
+        script = "echo; until [ -e {} ]; do sleep 0.01; done"
+
+        def launch(n: int, slots: int) -> None:
+            ground.launch(n, "/bin/sh", "-c", script.format(gates[n]), slots=slots)
+
+        for n, slots in ((1, 3), (2, 2), (3, 1), (4, 1), (5, 9)):
+            launch(n, slots)
+        assert "9 slots of 4" in (await ground.ended(5)).error
+        await ground.wait(Started, 1)
+        gates[3].touch()
+        gates[1].touch()
+        # The third would have fitted beside the first; it waits behind the second.
+        await ground.ended(1)
+        await ground.ended(3)
+        starts = [notice.n for notice in ground.said if isinstance(notice, Started)]
+        assert starts[:3] == [1, 2, 3]
+        assert ground.count(Ended, 2) == 0
+        ground.end(4)
+        gates[2].touch()
+        assert (await ground.ended(2)).exit == 0
+        await ground.ended(4)
+
+    play(story, tmp_path, "subreaper")
+
+
 @both
 def test_output_is_kept_byte_for_byte_under_the_name_of_the_attempt(
     kind: str, tmp_path: Path

@@ -68,9 +68,11 @@ class Ground:
         cwd: str = "/",
         timeout: int | None = None,
         grace: int = 5_000,
+        slots: int = 1,
     ) -> None:
         full = {"PATH": "/usr/local/bin:/usr/bin:/bin", **(env or {})}
-        self.client.send(Launch(n, list(argv), full, cwd, timeout, grace, f"run/task.{n}"))
+        stem = f"run/task.{n}"
+        self.client.send(Launch(n, list(argv), full, cwd, timeout, grace, stem, None, slots))
 
     def sh(self, n: int, script: str, timeout: int | None = None, grace: int = 5_000) -> None:
         self.launch(n, "/bin/sh", "-c", script, timeout=timeout, grace=grace)

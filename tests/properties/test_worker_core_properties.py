@@ -100,7 +100,7 @@ class Ledger:
                 case i.Prepare(n):
                     self.preparing.append(n)
                 case i.Launch(n):
-                    assert len(self.running) < 2
+                    assert len(self.running) < self.core.slots.room
                     self.running.append(n)
                 case i.End(n):
                     self.ending.add(n)

@@ -13,7 +13,7 @@ from grampus.protocol import Invocation, Reports
 from grampus.worker.core import events as e
 from grampus.worker.core import instructions as i
 from grampus.worker.core.check import Watch, same
-from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.core import WITH_THE_WARDEN, WorkerCore
 from grampus.worker.core.memory import Memory
 from grampus.worker.orders import Ended, Running
 
@@ -33,7 +33,7 @@ class Warden:
         assert n not in self.seen, f"{n} was launched twice"
         self.seen.add(n)
         self.running.add(n)
-        assert len(self.running) <= SLOTS
+        assert len(self.running) <= WITH_THE_WARDEN * SLOTS
 
     def finish(self, n: int) -> Ended:
         self.running.remove(n)

@@ -4,8 +4,9 @@ short."""
 from __future__ import annotations
 
 from grampus.master.core.events import ReadyTask
-from grampus.master.core.placement import SHORT, Place, place_group
+from grampus.master.core.placement import BRIEF, MANY, SHORT, Place, place_group
 from grampus.master.core.queue import ReadyQueue
+from grampus.runs.apply_attempts import AHEAD
 
 
 def place(session: int = 1, slots: int = 2) -> Place:
@@ -14,10 +15,10 @@ def place(session: int = 1, slots: int = 2) -> Place:
     return made
 
 
-def after_short_ones(made: Place, count: int = 40) -> Place:
+def after_short_ones(made: Place, count: int = 40, took: int = BRIEF + 5) -> Place:
     for n in range(count):
         made.born(n, 10 * n)
-        made.ended(n, 10 * n + 5)
+        made.ended(n, 10 * n + took)
     return made
 
 
@@ -34,6 +35,15 @@ def test_a_worker_of_which_nothing_is_known_gets_what_it_has_slots_for() -> None
 
 def test_short_attempts_are_assigned_ahead_as_many_again_as_there_are_slots() -> None:
     assert placed([after_short_ones(place())], 9, now=1_000) == [1, 1, 1, 1]
+
+
+def test_the_shortest_are_assigned_ahead_many_times_over() -> None:
+    made = after_short_ones(place(), took=5)
+    assert len(placed([made], 99, now=1_000)) == 2 * (1 + MANY)
+
+
+def test_the_ledger_lets_as_many_be_given_as_are_placed() -> None:
+    assert 1 + MANY <= AHEAD
 
 
 def test_long_attempts_end_it() -> None:

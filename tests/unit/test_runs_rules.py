@@ -11,6 +11,7 @@ import pytest
 from grampus.ledger import Ledger
 from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.model.workflow import Retry, Shell, Task, Workflow
+from grampus.runs.apply_attempts import AHEAD
 from grampus.runs.change import Graphs
 from grampus.runs.commands import (
     ApplyWorkflow,
@@ -195,12 +196,13 @@ def test_a_retry_is_not_started_before_it_is_due() -> None:
     assert book.start("r1", attempt=2, at=5_020) == [n + 1]
 
 
-def test_a_worker_is_given_its_slots_twice_and_no_more() -> None:
-    book = Book(*(Task(f"t{i}", Shell("x"), slots=2) for i in range(5)))
+def test_a_worker_is_given_so_many_times_its_slots_and_no_more() -> None:
+    fits = 4 * AHEAD // 2
+    book = Book(*(Task(f"t{i}", Shell("x"), slots=2) for i in range(fits + 1)))
     book.submit("r1")
-    for index in range(4):
+    for index in range(fits):
         book.start("r1", index)
-    assert "room for 0 slots" in refused(book.start("r1", 4), "no-slot")
+    assert "room for 0 slots" in refused(book.start("r1", fits), "no-slot")
 
 
 def test_a_task_that_needs_more_slots_than_there_are_never_starts() -> None:

@@ -21,7 +21,7 @@ def test_first_come_is_first_served_and_the_line_is_bounded() -> None:
     assert (1 in line, 4 in line, len(line)) == (True, False, 3)
     assert line.remove(2)
     assert not line.remove(2)
-    taken = [line.take(0), line.take(0), line.take(0)]
+    taken = [line.take(0, 1), line.take(0, 1), line.take(0, 1)]
     assert [each and each.launch.n for each in taken] == [1, 3, None]
 
 
@@ -31,13 +31,13 @@ def test_what_was_tried_in_vain_keeps_its_place_and_lets_others_pass() -> None:
     assert line.put_back(first, 1_000)
     line.join(waiting(2))
     assert numbers(line) == [1, 2]
-    passed = line.take(1_000)
+    passed = line.take(1_000, 1)
     assert passed is not None
     assert passed.launch.n == 2
-    assert line.take(1_000 + AGAIN - 1) is None
+    assert line.take(1_000 + AGAIN - 1, 1) is None
     assert line.put_back(passed, 1_001)
     assert numbers(line) == [1, 2]
-    assert line.take(1_000 + AGAIN) is first
+    assert line.take(1_000 + AGAIN, 1) is first
 
 
 def test_only_what_was_never_tried_is_called_back() -> None:
@@ -53,7 +53,7 @@ def test_it_is_given_up_in_the_end() -> None:
     while line.put_back(one, now):
         tries += 1
         now += AGAIN
-        assert line.take(now) is one
+        assert line.take(now, 1) is one
     assert tries == PATIENCE // AGAIN
     assert len(line) == 0
 

@@ -22,8 +22,9 @@ from grampus.runs.progress import (
 )
 
 #: A worker may be given so many times its slots: what does not fit waits there, in order, and
-#: starts without another round trip. Part of the rules of `apply`; the scheduler may use less.
-AHEAD = 2
+#: starts without another round trip. Part of the rules of `apply`; the scheduler uses less, but
+#: for the shortest.
+AHEAD = 8
 
 
 class TaskRow(NamedTuple):

@@ -118,6 +118,7 @@ class Warden:
                 for launch in [launch for launch in self._queue if launch.n == n]:
                     self._queue.remove(launch)
                     self._refuse(n, "end", "ended before it was started")
+                    self._serve()
                 if n in self.attempts:
                     self._halt(self.attempts[n], "end", self.attempts[n].launch.grace)
             case orders.Recall(n):
@@ -171,7 +172,7 @@ class Warden:
             self._serve()
 
     def _serve(self) -> None:
-        while self._queue and len(self.attempts) < self.slots:
+        while self._queue and self._queue[0].slots <= self._room():
             launch = self._queue.pop(0)
             chance = random.Random(f"{self.world.seed}/{launch.stem}")
             free = min(set(range(self.slots)) - {a.slot for a in self.attempts.values()})
@@ -186,6 +187,9 @@ class Warden:
                 self.world.after(
                     launch.timeout / 1000, partial(self._halt, attempt, "timeout", launch.grace)
                 )
+
+    def _room(self) -> int:
+        return self.slots - sum(attempt.launch.slots for attempt in self.attempts.values())
 
     def _refuse(self, n: int, cause: Cause, error: str) -> None:
         self._tell_end(orders.Ended(n, self.world.now(), cause, None, error, 0, 0, False))

@@ -372,6 +372,7 @@ class Worker:
                 task.grace,
                 held.stem,
                 orders.Warm(*process.warm) if process.warm is not None else None,
+                task.slots,
             )
         )
 

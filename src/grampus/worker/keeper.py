@@ -62,7 +62,7 @@ KEPT = 10_000
 #: A shim that says nothing for so long after it should have is killed.
 SILENCE = 15_000
 #: Started waits so long for company: most of what is short has ended by then.
-HOLD = 4
+HOLD = 8
 _BEAT = 5_000
 
 
@@ -88,10 +88,12 @@ class Keeper:
         self._address = address
         #: The last one that became free is the first to be used: few shims serve a light load.
         self._free = slots[::-1]
+        #: Slots that no attempt takes. One that takes several has one shim all the same.
+        self._room = len(slots)
         self._running: dict[int, Slot] = {}
         #: The orders of those that run and that nobody wishes to end, by number.
         self._orders: dict[int, Waiting] = {}
-        self._line = Line(4 * len(slots))
+        self._line = Line(8 * len(slots))
         #: Why the machine starts nothing, or "", and when that was seen last, in monotonic ms.
         self._trouble = ""
         self._troubled_at = 0
@@ -203,6 +205,7 @@ class Keeper:
                 case Recall(n):
                     if self._line.recall(n):
                         self._refuse(n, "unable", "no slot became free for it")
+                        self._serve_queue()
                 case Taken(numbers):
                     for n in numbers:
                         self._kept.pop(n, None)
@@ -228,11 +231,11 @@ class Keeper:
         self._alone_since = _ticks()
         self._after(UNTOLD if self._kept else ALONE, self._give_up_waiting)
 
-    def _tell_end(self, n: int, payload: bytes) -> None:
+    def _tell_end(self, n: int, payload: bytes, hold: int = 0) -> None:
         self._kept[n] = payload
         if self._worker is None:
             self._be_alone()
-        self._pass_on(payload)
+        self._pass_on(payload, hold)
 
     def _say(self, notice: Notice, hold: int = 0) -> None:
         self._pass_on(self._encode(notice), hold)
@@ -269,6 +272,8 @@ class Keeper:
             self._refuse(n, "end", "the warden is ending")
         elif not _is_stem(launch.stem):
             self._refuse(n, "unable", f"{launch.stem!r} cannot name files")
+        elif launch.slots > len(self._slots):
+            self._refuse(n, "unable", f"it needs {launch.slots} slots of {len(self._slots)}")
         elif len(self._kept) >= KEPT:
             self._refuse(n, "end", "too many ends wait to be taken")
         elif not self._line.join(Waiting(launch, payload)):
@@ -277,7 +282,7 @@ class Keeper:
             self._serve_queue()
 
     def _serve_queue(self) -> None:
-        while self._free and (waiting := self._line.take(_ticks())) is not None:
+        while self._free and (waiting := self._line.take(_ticks(), self._room)) is not None:
             launch = waiting.launch
             slot = self._take_free()
             slot = self._stock.take(launch, slot) or slot
@@ -293,10 +298,12 @@ class Keeper:
             now = _ticks()
             due = None if launch.timeout is None else now + launch.timeout + launch.grace + SILENCE
             slot.start(launch, waiting.payload, due)
+            # Before the shim knows of it: it may be over when this process goes on.
+            slot.started = self._clock.now()
             self._push(channel)
             self._running[launch.n] = slot
             self._orders[launch.n] = waiting
-            slot.started = self._clock.now()
+            self._room -= launch.slots
             self._say(Started(launch.n, slot.number, slot.started), HOLD)
 
     def _take_free(self) -> Slot:
@@ -338,6 +345,7 @@ class Keeper:
             self._halt(slot, slot.launch.grace)
         elif self._line.remove(n):
             self._refuse(n, "end", "ended before it was started")
+            self._serve_queue()
 
     def _halt(self, slot: Slot, grace: int) -> None:
         slot.halt(grace)
@@ -366,8 +374,6 @@ class Keeper:
         for payload in channel.receive():
             answer = self._decode_answer(payload)
             if isinstance(answer, Ended):
-                del self._running[answer.n]
-                slot.finish()
                 self._release(slot)
                 if isinstance(slot, WarmSlot):
                     self._stock.give_back(slot, answer.exit)
@@ -375,7 +381,9 @@ class Keeper:
                 if answer.cause == "unable" and order is not None:
                     self._try_again(order, answer.error)
                 else:
-                    self._tell_end(answer.n, payload)
+                    # While enough waits to keep the slots busy, nobody waits for this message.
+                    busy = len(self._line) >= len(self._slots)
+                    self._tell_end(answer.n, payload, HOLD if busy else 0)
             else:
                 slot.due = _ticks() + STUCK_AFTER + SILENCE
                 self._complain(slot)
@@ -407,12 +415,10 @@ class Keeper:
         if gone and not strays:
             slot.lost = False
             launch = slot.launch
-            slot.finish()
             self._release(slot)
             if isinstance(slot, WarmSlot):
                 self._stock.lost(slot)
             if launch is not None:
-                del self._running[launch.n]
                 self._orders.pop(launch.n, None)
                 kept = slot.keep(launch.stem)
                 end = ended(launch.n, self._clock.now(), "lost", None, kept)
@@ -427,7 +433,12 @@ class Keeper:
         self._after(delay, lambda: self._bury(slot, min(2 * delay, 500), stuck_at))
 
     def _release(self, slot: Slot) -> None:
-        """A warm slot gives back the place that it had; an idle one has none."""
+        """Its attempt, if it had one, is over. A warm slot gives back the place that it had, an
+        idle one has none."""
+        if slot.launch is not None:
+            del self._running[slot.launch.n]
+            self._room += slot.launch.slots
+        slot.finish()
         if not isinstance(slot, WarmSlot):
             self._free.append(slot)
         elif slot.home is not None:

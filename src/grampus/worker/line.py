@@ -1,8 +1,9 @@
 """The launches that wait in the warden: for a free slot, or until the machine can start them.
 
-Rule: in order of their numbers. One that the machine could not start (no process, no memory, no
-room for its files) has its place again, is tried every AGAIN ms, and lets others pass meanwhile.
-After PATIENCE it is given up. Time is monotonic milliseconds and comes in as an argument.
+Rule: in order of their numbers; who needs more slots than are free makes those behind it wait. One
+that the machine could not start (no process, no memory, no room for its files) has its place again,
+is tried every AGAIN ms, and lets others pass meanwhile. After PATIENCE it is given up. Time is
+monotonic milliseconds and comes in as an argument.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ class Line:
         self._line.append(waiting)
         return True
 
-    def take(self, now: int) -> Waiting | None:
-        """The first that may be tried now."""
-        if self._line and self._line[0].again <= now:
-            return self._line.popleft()
+    def take(self, now: int, room: int) -> Waiting | None:
+        """The first that may be tried now, if it fits into so many slots."""
         for waiting in self._line:
             if waiting.again <= now:
+                if waiting.launch.slots > room:
+                    return None
                 self._line.remove(waiting)
                 return waiting
         return None

@@ -27,7 +27,9 @@ class Warm(Struct, frozen=True, array_like=True):
 
 
 class Launch(Struct, frozen=True, array_like=True, tag="launch"):
-    """Start attempt `n` as soon as a slot of the warden is free (the worker never sends more)."""
+    """Start attempt `n` once all that were sent before have been started and its slots are free.
+
+    The worker sends some more than can run, so that a free slot waits for nobody."""
 
     n: int
     argv: list[str]
@@ -42,6 +44,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
     stem: str
     #: It may run in a fork of a prepared process instead of `argv` (see `stock`).
     warm: Warm | None = None
+    #: Of the warden's, that it takes.
+    slots: int = 1
 
 
 class End(Struct, frozen=True, array_like=True, tag="end"):
@@ -58,7 +62,7 @@ class Recall(Struct, frozen=True, array_like=True, tag="recall"):
 
 
 class Shutdown(Struct, frozen=True, array_like=True, tag="shutdown"):
-    """End every attempt within `grace` at most, report each, then exit."""
+    """End every attempt within `grace` at most, report each, then exit. What waits never starts."""
 
     grace: int
 

@@ -85,7 +85,7 @@ def outcome(ended: Ended, stop: str | None, stopping: bool) -> tuple[AttemptStat
             return AttemptState.FAILED, f"it could not be started: {ended.error}"
         case "unable":
             # Nobody's fault and no loss either: nothing of it has ever run.
-            return AttemptState.CANCELLED, f"this machine could not start it: {ended.error}"
+            return AttemptState.CANCELLED, f"it could not be started here: {ended.error}"
         case "lost":
             why = f": {ended.error}" if ended.error else ""
             return AttemptState.LOST, f"the process that watched over it died{why}"

@@ -20,7 +20,7 @@ def check(core: WorkerCore) -> None:
     held, line = core.slots.held(), [n for n, _ in core.slots.line()]
     stages = {n: attempt.stage for n, attempt in core.attempts.items()}
     assert core.slots.used == sum(held.values()), "the count of used slots is wrong"
-    assert core.slots.used <= core.slots.total, "more slots are used than there are"
+    assert core.slots.used <= core.slots.room, "the warden is given more than it has room for"
     assert set(held) == {n for n, stage in stages.items() if stage in _WITH_SLOTS}, (
         "exactly what is between Prepare and its end has slots"
     )
@@ -39,7 +39,7 @@ def check(core: WorkerCore) -> None:
     assert core.session is not None or not stages, "an attempt without a session"
     if core.warden and not (core.stopping or core.orphaned):
         first = core.slots.line()[:1]
-        assert not first or core.slots.used + first[0][1] > core.slots.total, (
+        assert not first or core.slots.used + first[0][1] > core.slots.room, (
             "the first in line waits although it fits"
         )
     if core.connected and len(core.outbox):

@@ -4,7 +4,7 @@ Rules, each checked in `check`:
 - A number that was launched, refused or killed before it arrived never starts again: `Seen`
   keeps it, also from process to process (`memory`).
 - What must outlive this process is a Record, before all else that the step asks for.
-- Only the warden says that a launched attempt is over; until then it keeps its slots.
+- Only the warden says that a launched attempt is over; until then it keeps its place there.
 - A final report is kept and repeated until it is acknowledged, or until its session has ended.
 - The ledger is right: what it does not hold for live is ended here, without argument.
 
@@ -63,7 +63,10 @@ from grampus.worker.orders import Ended, Running
 RUNNING_DELAY = 50
 #: What was assigned ahead of a free slot and has waited for one so long is given back.
 AHEAD_PATIENCE = 1_000
-#: Attempts that may wait for slots.
+#: Slots' worth of attempts that the warden is given, as a multiple of its slots: what does not fit
+#: waits there for a free slot.
+WITH_THE_WARDEN = 8
+#: Attempts that may wait to be given to it.
 LINE_LIMIT = 1_000
 
 
@@ -72,7 +75,7 @@ class WorkerCore:
         self, slots: int, memory: Memory | None = None, *, name: str = "", group: str = ""
     ) -> None:
         """`memory` is what a process before this one has left; its warden must still be there."""
-        self.slots = Slots(slots, LINE_LIMIT)
+        self.slots = Slots(slots, WITH_THE_WARDEN * slots, LINE_LIMIT)
         #: Numbers that may not start: all but those of attempts that are not launched yet.
         self.seen = Seen()
         self.outbox = Outbox()
@@ -354,6 +357,7 @@ class WorkerCore:
             self.orphaned = False
         self._parked = dict.fromkeys(self._parked, self._now)
         found = {known.n: known for known in running}
+        charged = set() if same else self._may_have_run()
         for attempt in list(self.attempts.values()):
             if attempt.stage not in WITH_WARDEN:
                 continue
@@ -364,8 +368,11 @@ class WorkerCore:
                 # Nobody's fault and no loss, see `outcome`.
                 error = "the warden was never told to start it"
                 self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
-            else:
+            elif attempt.n in charged:
                 self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
+            else:
+                error = "the warden died: it is not known to have started"
+                self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
         if self.orphaned:
             self._never_launch(AttemptState.CANCELLED, "the warden died before it was started")
         # The end of what was seen has been reported: it comes again, and is taken.
@@ -374,6 +381,19 @@ class WorkerCore:
             self._log(f"the warden has attempts that nobody knows: {strange}; it is replaced")
             self.orphaned, self.warden = self.session is not None, False
             self._out.append(Renew())
+
+    def _may_have_run(self) -> set[int]:
+        """Of what a dead warden had: what is known to have started, and the first that fit beside
+        it into its slots. The ledger judges in the same way (`apply_sessions`)."""
+        had = [a for a in self.attempts.values() if a.stage in WITH_WARDEN]
+        had.sort(key=lambda attempt: (attempt.stage is not Stage.RUNNING, attempt.n))
+        room, found = self.slots.total, set()
+        for attempt in had:
+            if attempt.stage is not Stage.RUNNING and attempt.record.slots > room:
+                break  # Those behind it waited too.
+            room -= attempt.record.slots
+            found.add(attempt.n)
+        return found
 
     def _adopt(self, attempt: Attempt, known: Running) -> None:
         if known.ended:
@@ -540,7 +560,7 @@ class WorkerCore:
             elif attempt.stage is Stage.LAUNCHED:
                 self._out.append(Recall(n))
             else:
-                self._parked[n] = self._now  # It is being prepared, in a slot of its own.
+                self._parked[n] = self._now  # It is being prepared.
 
     def _may_give_back(self) -> bool:
         return bool(self._parked) and self.warden and not (self.stopping or self.orphaned)

@@ -1,4 +1,4 @@
-"""Who occupies the worker's slots, and who waits for them, in order of arrival."""
+"""Who is with the warden or on the way to it, and who waits for that, in order of arrival."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections import deque
 
 
 class Slots:
-    """Never more than `total` are taken. The first in line goes first, even if a later one fits.
+    """Never more than `room` are taken. The first in line goes first, even if a later one fits.
 
-    The ledger does not start what does not fit, so that the line is short: it holds attempts whose
-    predecessor has been reported but whose end the warden has not yet confirmed, and the like.
+    The warden runs as many as fit into `total` and keeps the others waiting, in order, so that a
+    slot that becomes free does not wait for a message. The ledger does not start what does not fit
+    into the room: the line is short, it holds what a Sync or a Kill is about to give room to.
     """
 
-    def __init__(self, total: int, line_limit: int) -> None:
+    def __init__(self, total: int, room: int, line_limit: int) -> None:
         self.total = total
+        self.room = room
         self._line_limit = line_limit
         self._held: dict[int, int] = {}
         self._used = 0
@@ -40,7 +42,7 @@ class Slots:
 
     def take(self) -> int | None:
         """Gives slots to the first in line, if they are free, and returns its number."""
-        if not self._line or self._used + self._line[0][1] > self.total:
+        if not self._line or self._used + self._line[0][1] > self.room:
             return None
         n, slots = self._line.popleft()
         self.hold(n, slots)
