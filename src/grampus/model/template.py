@@ -171,6 +171,18 @@ def references_in(value: object) -> References:
     return References(tuple(sorted(params)), tuple(sorted(tasks)))
 
 
+def may_mention(value: object, word: str) -> bool:
+    """Whether a template in a JSON value has this word in it, be it as a name or by chance."""
+    match value:
+        case str(text):
+            return word in text and is_template(text)
+        case dict(items):
+            return any(may_mention(item, word) for item in items.values())
+        case list(items) | tuple(items):
+            return any(may_mention(item, word) for item in items)
+    return False
+
+
 def check_quoting(text: str) -> None:
     """Raises TemplateError where a value in a shell command cannot be quoted (see `quoting`)."""
     parts = _parse_simple(text)

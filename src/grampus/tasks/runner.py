@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from grampus.model.template import TemplateError, render
+from grampus.model.template import TemplateError, may_mention, render
 from grampus.model.workflow import Http, Python, Shell, Sql
 from grampus.tasks.failure import TaskFailure, class_names, one_line
 from grampus.tasks.output import write_error, write_value
@@ -55,7 +55,7 @@ def _run(spec: Spec) -> Any:
         params=spec.params,
         after=spec.task.after,
         outputs=load_inputs(spec),
-        tick=spec.tick,
+        tick=spec.tick if _needs_tick(spec) else None,
         tz=spec.tz,
         run=spec.run,
         workflow=spec.workflow,
@@ -82,6 +82,14 @@ def _run(spec: Spec) -> Any:
             shell.run(action, scope)
         case action:
             raise TaskFailure(f"{type(action).__name__} is not for the runner")
+
+
+def _needs_tick(spec: Spec) -> bool:
+    """Calendars touch many pages, each of which a warm attempt has to copy."""
+    action = spec.task.action
+    if not isinstance(action, Python):
+        return True
+    return may_mention([action.args, spec.task.env], "tick")
 
 
 def _exit(output: str, error: SystemExit) -> int:

@@ -73,18 +73,20 @@ def scope_of(
     params: dict[str, Any],
     after: tuple[str, ...],
     outputs: dict[str, Any],
-    tick: int,
+    tick: int | None,
     tz: str,
     run: str,
     workflow: str,
     version: int,
 ) -> dict[str, Any]:
-    """What templates see. A task of `after` without a result is there, but has no `output`."""
+    """What templates see. A task of `after` without a result is there, but has no `output`.
+
+    Without `tick` only for templates that do not mention it."""
     tasks: dict[str, dict[str, Any]] = {name: {} for name in after}
     tasks |= {name: {"output": value} for name, value in outputs.items()}
     return {
         "params": params,
         "tasks": tasks,
-        "tick": tick_scope(tick, tz),
+        "tick": {} if tick is None else tick_scope(tick, tz),
         "run": {"id": run, "workflow": workflow, "version": version},
     }

@@ -22,6 +22,7 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import signal
 import socket
 import stat
@@ -30,13 +31,16 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
 import msgspec
 
-from grampus.tasks import python, runner
+from grampus.model.workflow import Python, Task
+from grampus.tasks import runner
 from grampus.tasks.failure import one_line
+from grampus.tasks.spec import Input, Spec
 from grampus.worker.capture import SlotFiles
 from grampus.worker.containment import PidNamespace
 from grampus.worker.orders import Launch
@@ -45,6 +49,8 @@ from grampus.worker.stock import Declined, Prepared, Rise
 
 #: A module with whose import the process is larger than so many bytes is not kept in memory.
 MEMORY_LIMIT = 512 << 20
+#: Of the code that runs in every attempt: after so many times Python has adapted it.
+_REHEARSALS = 20
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW
 #: What the module has made of each signal.
 Handlers = list[tuple[int, Callable[[int, FrameType | None], object] | int]]
@@ -100,8 +106,7 @@ def _serve(control: socket.socket) -> None:
     """Until the warden is gone."""
     decode = msgspec.msgpack.Decoder(Rise).decode
     handlers = _handlers()
-    # Loads what it would otherwise load in every attempt.
-    python.find("grampus.tasks.value:decode")
+    _rehearse()
     gc.collect()
     gc.freeze()
     shared = _descriptors() - {control.fileno()}
@@ -115,6 +120,27 @@ def _serve(control: socket.socket) -> None:
             _midwife(control, order, fds[0], handlers, shared)
         os.close(fds[0])
         os.waitpid(pid, 0)
+
+
+def _rehearse() -> None:
+    """Attempts without an effect, so that what Python learns about code that runs often, and what
+    it loads when it is first needed, is there before the forks and costs none of them a copy."""
+    task = Task("rehearsal", Python("grampus.tasks.value:is_json", {"value": "{{ run.id }}"}))
+    spec = Spec(
+        run="", workflow="", version=0, task=task, attempt=0, fencing_token=0, params={}, tick=0,
+        tz="UTC", bundle=None, inputs={"": Input("json", b"null")},
+    )  # fmt: skip
+    argv, files = sys.argv, [os.memfd_create("rehearsal", os.MFD_CLOEXEC) for _ in range(2)]
+    names = [f"/proc/self/fd/{fd}" for fd in files]
+    with open(names[0], "wb") as file:
+        file.write(msgspec.json.encode(spec))
+    for _ in range(_REHEARSALS):
+        os.environ["GRAMPUS_SPEC"], os.environ["GRAMPUS_OUTPUT"] = names
+        runner.main()
+        del os.environ["GRAMPUS_SPEC"], os.environ["GRAMPUS_OUTPUT"]
+    sys.argv = argv
+    for fd in files:
+        os.close(fd)
 
 
 def _midwife(
@@ -157,7 +183,8 @@ class WarmShim(Shim):
     ) -> None:
         super().__init__(containment, sock, files, mark)
         self._handlers = handlers
-        self._shared = shared
+        #: Descriptors that attempts do not get, from and to.
+        self._closed = _gaps(shared)
 
     def _spawn(self, launch: Launch) -> int:
         # A TERM that comes at once waits until the attempt would hear it.
@@ -178,9 +205,8 @@ class WarmShim(Shim):
                 opened = os.open(path, _APPEND)
                 os.dup2(opened, fd)
                 os.close(opened)
-            for fd in _descriptors() - self._shared:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+            for low, high in self._closed:
+                os.closerange(low, high)
             # The rest is what the module was imported with, and what it has made of it.
             for name, text in (*launch.env.items(), *self._added.items()):
                 if name.startswith("GRAMPUS_"):
@@ -237,6 +263,13 @@ def _descriptors() -> set[int]:
     with os.scandir("/proc/self/fd") as entries:
         found = {int(entry.name) for entry in entries}
     return {fd for fd in found if fd > 2 and _is_open(fd)}
+
+
+def _gaps(kept: set[int]) -> list[tuple[int, int]]:
+    """What lies between these and stderr, and beyond them."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    edges = [2, *sorted(kept), limit]
+    return [(low + 1, high) for low, high in pairwise(edges) if low + 1 < high]
 
 
 def _is_open(fd: int) -> bool:
