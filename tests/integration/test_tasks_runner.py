@@ -53,11 +53,11 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.bundle = folder / "bundle"
-        for part in ("scratch", "specs", "bundle"):
+        for part in ("scratch", "bundle"):
             (folder / part).mkdir()
         env = task_environment({"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, sys.executable)
         env["NO_PROXY"] = "*"
-        self.place = Place(env, str(folder / "scratch"), str(folder / "specs"))
+        self.place = Place(env, str(folder / "scratch"))
 
     def module(self, name: str, text: str) -> None:
         (self.bundle / f"{name}.py").write_text(text)
@@ -92,13 +92,15 @@ class Bench:
         invocation = self.invocation(task, params or {}, inputs or {})
         process = prepare(invocation, self.place, str(self.bundle), lambda hash: hash)
         assert (process.spec is None) == direct
-        if process.spec is not None:
-            assert os.stat(process.spec).st_mode & 0o777 == 0o600
-        output = self.folder / "output"
+        output, orders = self.folder / "output", self.folder / "orders"
         output.unlink(missing_ok=True)
+        told = {"GRAMPUS_OUTPUT": str(output)}
+        if process.spec is not None:
+            orders.write_bytes(process.spec)
+            told["GRAMPUS_SPEC"] = str(orders)
         done = subprocess.run(
             process.argv,
-            env=process.env | {"GRAMPUS_OUTPUT": str(output)},
+            env=process.env | told,
             cwd=process.cwd,
             capture_output=True,
             text=True,

@@ -30,9 +30,7 @@ class House:
     def __init__(self, ground: Ground, source: str) -> None:
         self.ground = ground
         self.bundle = ground.folder / "bundle"
-        self.specs = ground.folder / "specs"
-        for folder in (self.bundle, self.specs):
-            folder.mkdir(exist_ok=True)
+        self.bundle.mkdir(exist_ok=True)
         (self.bundle / "mod.py").write_text(source)
         self._next = 0
 
@@ -56,7 +54,7 @@ class House:
         env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         if "PYTHONPATH" in os.environ:  # The packages of an interpreter without them.
             env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        place = Place(env, "/", str(self.specs))
+        place = Place(env, "/")
         return prepare(work, place, str(self.bundle), str)
 
     def start(
@@ -68,8 +66,9 @@ class House:
         assert process.warm is not None
         warm = Warm(*process.warm)
         launch = Launch(
-            n, process.argv, process.env, process.cwd, timeout, grace, f"run/task.{n}", warm
-        )
+            n, process.argv, process.env, process.cwd, timeout, grace, f"run/task.{n}", warm, 1,
+            process.spec,
+        )  # fmt: skip
         self.ground.client.send(launch)
         return n
 

@@ -282,4 +282,3 @@ def test_a_python_attempt_is_taken_over_with_its_bundle_and_its_result(site: Sit
     assert client.result(run, "work") == {"big": "x" * 100_000}
     assert lines(client, run) == ["before", "after"]
     assert site.diary() == ["start"]
-    assert list((site.data / "worker" / "specs").iterdir()) == []

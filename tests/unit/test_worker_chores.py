@@ -36,7 +36,7 @@ class NoBlobs:
 def made(folder: Path) -> Chores:
     nobody: Any = None
     exchange: Any = NoBlobs()
-    place = Place({}, str(folder / "scratch"), str(folder / "specs"))
+    place = Place({}, str(folder / "scratch"))
     return Chores(place, nobody, exchange, nobody)
 
 
@@ -87,6 +87,6 @@ def test_in_the_end_it_is_given_back_with_the_reason_and_the_worker_is_in_troubl
     assert failed.state is AttemptState.CANCELLED
     assert "No such file" in failed.error
     assert "No such file" in chores.trouble()
-    (tmp_path / "specs").mkdir()
+    (tmp_path / "scratch").mkdir()
     assert chores.trouble() == ""
-    assert list((tmp_path / "specs").iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []

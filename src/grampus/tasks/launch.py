@@ -2,8 +2,8 @@
 
 Rule: the worker's process handles text only. It renders templates of plain references; whatever
 is richer (Jinja2, pickled or large inputs, Python, HTTP, SQL) is left to `runner` in the
-attempt's own process, which finds what it needs in a spec file. A simple shell task starts
-without any Python: it is the fast path.
+attempt's own process, which finds what it needs in its spec. A simple shell task starts without any
+Python: it is the fast path.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from grampus.model.template import TemplateError, is_simple, is_template, render
 from grampus.model.workflow import Python, Shell, Sleep, Task
 from grampus.tasks import shell, sleep
 from grampus.tasks.failure import TaskFailure
-from grampus.tasks.spec import Input, Spec, scope_of, write_spec
+from grampus.tasks.spec import Input, Spec, encode_spec, scope_of
 
 _BOOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -64,8 +64,6 @@ class Place(Struct, frozen=True):
     env: dict[str, str]
     #: Without a bundle, the folder in here that is named like the run is the working directory.
     scratch: str
-    #: Folder of spec files.
-    specs: str
     #: Python functions may run in a fork of a process that has imported their module.
     warm: bool = True
 
@@ -76,8 +74,8 @@ class Process(Struct, frozen=True):
     argv: list[str]
     env: dict[str, str]
     cwd: str
-    #: Path of the spec file, to be removed at the end.
-    spec: str | None
+    #: What the file `$GRAMPUS_SPEC` is to hold, if it needs one.
+    spec: bytes | None
     #: The module of a function that may start warm, and the folder of its bundle.
     warm: tuple[str, str] | None = None
 
@@ -131,7 +129,7 @@ def prepare(
     bundle: str | None,
     blob_path: Callable[[str], str],
 ) -> Process:
-    """What to start for this attempt; writes its spec file if it needs one.
+    """What to start for this attempt.
 
     `bundle` is the folder of the unpacked bundle, `blob_path` finds a blob that is on disk already.
     Raises TaskFailure or TemplateError: the declaration or its values are wrong; OSError.
@@ -218,7 +216,6 @@ def _with_runner(
     env: dict[str, str],
     cwd: str,
 ) -> Process:
-    path = spec_path(place.specs, f"{invocation.run}/{invocation.task}.{invocation.attempt}")
     spec = Spec(
         run=invocation.run,
         workflow=invocation.workflow,
@@ -238,9 +235,7 @@ def _with_runner(
         },
     )
     argv = _interpreter(made.task, env, cwd)
-    env["GRAMPUS_SPEC"] = path
-    write_spec(path, spec)
-    return Process(argv, env, cwd, path, _warm(made, place, bundle))
+    return Process(argv, env, cwd, encode_spec(spec), _warm(made, place, bundle))
 
 
 def _warm(made: Plan, place: Place, bundle: str | None) -> tuple[str, str] | None:
@@ -252,11 +247,6 @@ def _warm(made: Plan, place: Place, bundle: str | None) -> tuple[str, str] | Non
     if made.task.python is not None or made.templated_env:
         return None
     return action.call.partition(":")[0], bundle
-
-
-def spec_path(folder: str, stem: str) -> str:
-    """The spec file of the attempt `<run>/<task>.<attempt>`, if it has one."""
-    return os.path.join(folder, f"{stem.replace('/', '.')}.json")
 
 
 def _interpreter(task: Task, env: dict[str, str], cwd: str) -> list[str]:

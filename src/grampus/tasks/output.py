@@ -53,16 +53,26 @@ def write_value(path: str, encoding: str, data: bytes) -> None:
             f"the result has {len(data):,} bytes, more than {BLOB_LIMIT:,}; write it to a file or "
             "a database and return where it is"
         )
-    with open(path, "wb") as file:
-        file.write(_MAGIC + encoding.encode() + b"\n")
-        file.write(data)
+    _write(path, _MAGIC + encoding.encode() + b"\n", data)
 
 
 def write_error(path: str, error: str, exception: tuple[str, ...]) -> None:
     """Called by the runner."""
     body = {"error": error[:ERROR_LIMIT], "exception": [name[:200] for name in exception[:32]]}
-    with open(path, "wb") as file:
-        file.write(_MAGIC + b"error\n" + json.dumps(body).encode())
+    _write(path, _MAGIC + b"error\n", json.dumps(body).encode())
+
+
+def _write(path: str, *parts: bytes) -> None:
+    # An empty file is not truncated: ext4 would wait for the disk when it is closed.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(fd).st_size:
+            os.ftruncate(fd, 0)
+        left = memoryview(b"".join(parts))
+        while left:
+            left = left[os.write(fd, left) :]
+    finally:
+        os.close(fd)
 
 
 def find(file: BinaryIO, shell: bool) -> Found | FoundError | None:

@@ -16,7 +16,7 @@ from grampus.model.template import TemplateError, may_mention, render
 from grampus.model.workflow import Http, Python, Shell, Sql
 from grampus.tasks.failure import TaskFailure, class_names, one_line
 from grampus.tasks.output import write_error, write_value
-from grampus.tasks.spec import Spec, load_inputs, read_spec, scope_of
+from grampus.tasks.spec import Spec, decode_spec, load_inputs, scope_of
 from grampus.tasks.value import encode
 
 if TYPE_CHECKING:
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-def main() -> int:
-    """The exit code of the attempt."""
+def main(orders: bytes | None = None) -> int:
+    """The exit code of the attempt. `orders`: what is in `$GRAMPUS_SPEC`, if it is known."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
     output = os.environ["GRAMPUS_OUTPUT"]
-    spec = read_spec(os.environ["GRAMPUS_SPEC"])
+    if orders is None:
+        with open(os.environ["GRAMPUS_SPEC"], "rb") as file:
+            orders = file.read()
+    spec = decode_spec(orders)
     sys.argv = [spec.task.name]
     code = 1
     try:

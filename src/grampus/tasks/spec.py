@@ -1,11 +1,11 @@
 """The file `$GRAMPUS_SPEC`: all that an attempt's process needs to know, as one JSON object.
 
-The worker writes it (0600), the runner and `grampus.context()` read it, the worker removes it.
+The worker gives it to the warden with the launch. There it becomes a file of the slot (0600), which
+the runner and `grampus.context()` read; a warm attempt has it in memory already.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,8 @@ class Spec(Struct, frozen=True, kw_only=True):
     inputs: dict[str, Input]
 
 
-def write_spec(path: str, spec: Spec) -> None:
-    """Creates `path`, readable by nobody else. What a crash left there is replaced."""
-    data = msgspec.json.encode(spec)
-    Path(path).unlink(missing_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
-
-
-_DECODE = msgspec.json.Decoder(Spec).decode
-
-
-def read_spec(path: str) -> Spec:
-    with open(path, "rb", buffering=0) as file:
-        return _DECODE(file.read())
+encode_spec = msgspec.json.Encoder().encode
+decode_spec = msgspec.json.Decoder(Spec).decode
 
 
 def load_inputs(spec: Spec) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from grampus.tasks.failure import TaskFailure, one_line
 
 Encoding = Literal["json", "pickle"]
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 #: Nested deeper than this is pickled: readers of JSON have limits of their own.
 DEPTH_LIMIT = 100
@@ -24,7 +25,7 @@ _INT_RANGE = range(-(2**63), 2**64)
 def encode(value: Any) -> tuple[Encoding, bytes]:
     """`value` as bytes. Raises TaskFailure when it can be neither JSON nor pickled."""
     if is_json(value):
-        return "json", json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return "json", _TO_JSON(value).encode()
     try:
         return "pickle", pickle.dumps(value, protocol=5)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""The files that an attempt writes: its stdout, its stderr and its output.
+"""The files of an attempt: its stdout, its stderr, its output, and what it is told.
 
-They are reused files of the slot, `slot<K>.out`, `.err` and `.output`, and become `<stem>.*` at
-the end, if something was written. The writer is never disturbed and never asked: it has an
-ordinary file.
+They are reused files of the slot, `slot<K>.out`, `.err`, `.output` and `.spec`. The first three
+become `<stem>.*` at the end, if something was written. The writer is never disturbed and never
+asked: it has an ordinary file.
 
 A stream has a cap. While it is written, a hole is punched between its first half cap and its
 newest half cap, so that it takes no more disk than that; its size goes on growing, so that a live
@@ -57,6 +57,40 @@ def punch_hole(fd: int, start: int, stop: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+class SlotFile:
+    """A file that is kept open from attempt to attempt, as long as nobody replaces it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        #: Inode and device of what is open.
+        self._identity = (0, 0)
+
+    def size(self) -> int | None:
+        """By one call; None when another file is there, or none, or nothing is open."""
+        if self.fd < 0:
+            return None
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return None
+        return found.st_size if (found.st_ino, found.st_dev) == self._identity else None
+
+    def open(self) -> int:
+        """Makes it if need be, and returns its size."""
+        self.close()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self.path, flags, 0o600)
+        found = os.fstat(self.fd)
+        self._identity = found.st_ino, found.st_dev
+        return found.st_size
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
 class Stream:
     """stdout or stderr of a slot. The attempt has its own descriptor; this one only looks on."""
 
@@ -67,9 +101,7 @@ class Stream:
         self._cap = cap
         self._head = head_of(cap)
         self._punch: Callable[[int, int, int], None] | None = punch
-        self._fd = -1
-        #: Inode and device of what is open.
-        self._identity = (0, 0)
+        self._file = SlotFile(path)
         self._size = 0
         #: End of the hole; 0 without one.
         self._hole = 0
@@ -78,19 +110,16 @@ class Stream:
 
     def open(self, fresh: bool) -> None:
         """Makes the file, if need be. With `fresh` it is empty afterwards."""
-        size = self._look()
+        size = self._file.size()
         if size is None:
-            self._close()
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self.path, flags, 0o600)
-            found = os.fstat(self._fd)
-            self._identity, size = (found.st_ino, found.st_dev), found.st_size
+            self._size = self._hole = self._dropped = 0
+            size = self._file.open()
         if fresh and size:
-            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._file.fd, 0)
 
     def watch(self) -> bool:
         """Holds a growing file to its cap. True when it grows so fast that it needs watching."""
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(self._file.fd).st_size
         grown = size - self._size
         if grown < 0:
             self._hole = 0  # The attempt truncated it.
@@ -102,12 +131,12 @@ class Stream:
 
     def keep(self, target: str) -> int:
         """Moves what was written to `target`; returns the bytes written. An empty file stays."""
-        if self._look() == 0 and not self._dropped:
+        if self._file.size() == 0 and not self._dropped:
             self._size = self._hole = 0
             return 0
         self.open(fresh=False)
         self.watch()
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(self._file.fd).st_size
         written = size + self._dropped
         if not written:
             return 0
@@ -121,7 +150,8 @@ class Stream:
                     print(f"{target}: stays uncut: {error}", file=sys.stderr, flush=True)
             _move(self.path, target)
         finally:
-            self._close()
+            self._file.close()
+            self._size = self._hole = self._dropped = 0
             _remove(self.path)
         return written
 
@@ -130,7 +160,7 @@ class Stream:
         stop = (size - (self._cap - self._head)) // _BLOCK * _BLOCK
         if self._punch is not None and stop > max(start, self._hole):
             try:
-                self._punch(self._fd, max(start, self._hole), stop)
+                self._punch(self._file.fd, max(start, self._hole), stop)
             except OSError as error:
                 self._punch = None
                 line = f"cannot punch holes ({error.strerror}): output beyond the cap is cut off"
@@ -139,7 +169,7 @@ class Stream:
                 self._hole = stop
         if self._punch is None and size > self._head:
             # The writer appends, so that it goes on at the new end.
-            os.ftruncate(self._fd, self._head)
+            os.ftruncate(self._file.fd, self._head)
             self._dropped += size - self._head
             self._size = self._head
 
@@ -148,32 +178,21 @@ class Stream:
         head = min(self._head, size)
         tail = max(head, size - (self._cap - self._head))
         line = f"… {written - head - (size - tail)} bytes left out …\n".encode()
-        if head and os.pread(self._fd, 1, head - 1) != b"\n":
+        if head and os.pread(self._file.fd, 1, head - 1) != b"\n":
             line = b"\n" + line
         with open(self.path + ".cut", "wb", opener=_private) as file:
-            for part in (_parts(self._fd, 0, head), (line,), _parts(self._fd, tail, size)):
+            for part in (
+                _parts(self._file.fd, 0, head),
+                (line,),
+                _parts(self._file.fd, tail, size),
+            ):
                 for data in part:
                     file.write(data)
         os.rename(self.path + ".cut", self.path)
 
-    def _look(self) -> int | None:
-        """The size, by one call; None when there is another file there, or none, or none open."""
-        if self._fd < 0:
-            return None
-        try:
-            found = os.lstat(self.path)
-        except FileNotFoundError:
-            return None
-        return found.st_size if (found.st_ino, found.st_dev) == self._identity else None
-
-    def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._size, self._hole, self._dropped = -1, 0, 0, 0
-
 
 class SlotFiles:
-    """The three files of one slot, in the folder `attempts` (an absolute path)."""
+    """The files of one slot, in the folder `attempts` (an absolute path)."""
 
     def __init__(self, attempts: str, slot: int, cap: int) -> None:
         self._attempts = attempts
@@ -181,9 +200,13 @@ class SlotFiles:
         self._streams = (Stream(base + ".out", cap), Stream(base + ".err", cap))
         self.stdout, self.stderr = (stream.path for stream in self._streams)
         self.output = base + ".output"
+        self._spec = SlotFile(base + ".spec")
+        self.spec = self._spec.path
 
-    def prepare(self) -> None:
-        """All three exist and are empty."""
+    def prepare(self, spec: bytes | None = None) -> None:
+        """Those that the attempt writes exist and are empty; what it is told is `spec`."""
+        if spec is not None:
+            self._tell(spec)
         for stream in self._streams:
             stream.open(fresh=True)
         try:
@@ -195,6 +218,17 @@ class SlotFiles:
                 return
             _remove(self.output)
         os.close(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def _tell(self, spec: bytes) -> None:
+        # In place: new files and removed ones are what costs most on a file system.
+        size = self._spec.size()
+        if size is None:
+            size = self._spec.open()
+        at = 0
+        while at < len(spec):
+            at += os.pwrite(self._spec.fd, spec[at:], at)
+        if size > len(spec):
+            os.ftruncate(self._spec.fd, len(spec))
 
     def watch(self) -> bool:
         """See `Stream.watch`."""
@@ -265,7 +299,7 @@ def position_after_cut(offset: int, written: int, size: int, head: int) -> int:
     `written`: `Ended.stdout` or `.stderr`; `size`: of the finished file; `head`: `head_of(cap)`.
     What was left out is at the line that says so.
     """
-    if written <= size or offset <= head:
+    if written == size or offset <= head:
         return offset
     return max(head, size - (written - offset))
 

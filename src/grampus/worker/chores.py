@@ -21,7 +21,7 @@ from msgspec import Struct
 from grampus.errors import GrampusError, InvalidInput, NotFound
 from grampus.model.run import AttemptState
 from grampus.protocol import Invocation
-from grampus.tasks.launch import Place, Process, TaskFailure, TemplateError, prepare, spec_path
+from grampus.tasks.launch import Place, Process, TaskFailure, TemplateError, prepare
 from grampus.worker.blobs import Exchange
 from grampus.worker.bundles import BadBundle, Bundles
 from grampus.worker.core.events import PrepareFailed, ResultRead
@@ -51,8 +51,6 @@ class Held(Struct):
     #: The bundle that it uses, unpacked, once it does.
     bundle: str | None = None
     process: Process | None = None
-    #: Its spec file, to be removed at its end.
-    spec: str | None = None
     #: Where the warden runs it.
     slot: int | None = None
     task: asyncio.Task[None] | None = None
@@ -77,7 +75,7 @@ class Chores:
         return self._trouble
 
     def _has_room(self) -> bool:
-        probe = Path(self._place.specs) / ".room"
+        probe = Path(self._place.scratch) / ".room"
         try:
             with open(probe, "wb") as file:
                 file.write(os.urandom(ROOM))
@@ -164,14 +162,12 @@ class Chores:
             held.process = prepare(held.invocation, self._place, folder, self._exchange.path)
         except (TaskFailure, TemplateError) as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
-        held.spec = held.process.spec
         return True
 
     def inherit(self, held: Held, bundle: str | None) -> None:
         """An earlier process made it ready: what it uses stays until its end."""
         if bundle is not None and self._bundles.ready(bundle) is not None:
             held.bundle = bundle
-        held.spec = spec_path(self._place.specs, held.stem)
 
     def read_now(self, held: Held, ended: Ended) -> ResultRead | None:
         """None when that would take long."""
@@ -193,14 +189,12 @@ class Chores:
         return read
 
     def drop(self, held: Held) -> None:
-        """Releases the bundle and removes the spec file."""
+        """Releases the bundle."""
         if held.task is not None:
             held.task.cancel()
         if held.bundle is not None:
             self._bundles.release(held.bundle)
             held.bundle = None
-        if held.spec is not None:
-            Path(held.spec).unlink(missing_ok=True)
 
 
 def _blobs(work: Invocation) -> list[str]:

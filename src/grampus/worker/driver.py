@@ -130,12 +130,11 @@ class Worker:
         self._folder = folder
         self._cluster, self._credential = cluster, credential
         self._folder_id, self._tls = folder_id, tls
-        for part in ("", "attempts", "specs", "scratch", "bundles"):
+        for part in ("", "attempts", "scratch", "bundles"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
             env=task_environment(os.environ, sys.executable),
             scratch=str(folder / "scratch"),
-            specs=str(folder / "specs"),
             warm=warm,
         )
         self._logs = Logs(folder / "attempts", scratch=folder / "scratch")
@@ -373,6 +372,7 @@ class Worker:
                 held.stem,
                 orders.Warm(*process.warm) if process.warm is not None else None,
                 task.slots,
+                process.spec,
             )
         )
 
@@ -418,10 +418,6 @@ class Worker:
         for n, record in memory.launched.items():
             held = self._held[n] = Held(n, None, record.stem, record.shell)
             self._chores.inherit(held, record.bundle)
-        used = {held.spec for held in self._held.values()}
-        for left in (self._folder / "specs").iterdir():
-            if str(left) not in used:
-                left.unlink()
         if memory.launched:
             log.warning("taking over %d attempts of an earlier start", len(memory.launched))
 

@@ -7,8 +7,9 @@ workflows. Paths are relative to the warden's `attempts` folder. Times are wall 
 milliseconds.
 
 While an attempt runs, its stdout, stderr and output file are the reused files `slot<K>.out`, `.err`
-and `.output` of its slot. At the end those that were written to are renamed to `<stem>.out`, `.err`
-and `.output`; the others stay with the slot, and the attempt has no file of that kind.
+and `.output` of its slot, and `slot<K>.spec` is what it is told. At the end the first three are
+renamed to `<stem>.out`, `.err` and `.output` if something was written to them; else they stay with
+the slot, and the attempt has no file of that kind.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
 
     n: int
     argv: list[str]
-    #: The whole environment. The warden adds GRAMPUS_OUTPUT, the absolute path of the output file.
+    #: The whole environment. The warden adds GRAMPUS_OUTPUT, the absolute path of the output file,
+    #: and GRAMPUS_SPEC if there is a `spec`.
     env: dict[str, str]
     cwd: str
     #: From the start of the process; None is no limit.
@@ -46,6 +48,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
     warm: Warm | None = None
     #: Of the warden's, that it takes.
     slots: int = 1
+    #: What GRAMPUS_SPEC, a file of the slot, holds; None is no such file.
+    spec: bytes | None = None
 
 
 class End(Struct, frozen=True, array_like=True, tag="end"):

@@ -40,7 +40,7 @@ import msgspec
 from grampus.model.workflow import Python, Task
 from grampus.tasks import runner
 from grampus.tasks.failure import one_line
-from grampus.tasks.spec import Input, Spec
+from grampus.tasks.spec import Input, Spec, encode_spec
 from grampus.worker.capture import SlotFiles
 from grampus.worker.containment import PidNamespace
 from grampus.worker.orders import Launch
@@ -130,17 +130,13 @@ def _rehearse() -> None:
         run="", workflow="", version=0, task=task, attempt=0, fencing_token=0, params={}, tick=0,
         tz="UTC", bundle=None, inputs={"": Input("json", b"null")},
     )  # fmt: skip
-    argv, files = sys.argv, [os.memfd_create("rehearsal", os.MFD_CLOEXEC) for _ in range(2)]
-    names = [f"/proc/self/fd/{fd}" for fd in files]
-    with open(names[0], "wb") as file:
-        file.write(msgspec.json.encode(spec))
+    argv, output = sys.argv, os.memfd_create("rehearsal", os.MFD_CLOEXEC)
     for _ in range(_REHEARSALS):
-        os.environ["GRAMPUS_SPEC"], os.environ["GRAMPUS_OUTPUT"] = names
-        runner.main()
-        del os.environ["GRAMPUS_SPEC"], os.environ["GRAMPUS_OUTPUT"]
+        os.environ["GRAMPUS_OUTPUT"] = f"/proc/self/fd/{output}"
+        runner.main(encode_spec(spec))
+        del os.environ["GRAMPUS_OUTPUT"]
     sys.argv = argv
-    for fd in files:
-        os.close(fd)
+    os.close(output)
 
 
 def _midwife(
@@ -208,7 +204,7 @@ class WarmShim(Shim):
             for low, high in self._closed:
                 os.closerange(low, high)
             # The rest is what the module was imported with, and what it has made of it.
-            for name, text in (*launch.env.items(), *self._added.items()):
+            for name, text in (*launch.env.items(), *self._added_for(launch).items()):
                 if name.startswith("GRAMPUS_"):
                     os.environ[name] = text
             _signal.set_wakeup_fd(-1)
@@ -216,7 +212,7 @@ class WarmShim(Shim):
                 _signal.signal(number, handler)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             _reseed()
-            code = runner.main()
+            code = runner.main(launch.spec)
             code = _finish(code)
         except BaseException:
             traceback.print_exc()

@@ -140,6 +140,7 @@ class Shim:
         self._sock = sock
         self._files = files
         self._added = {"GRAMPUS_OUTPUT": files.output, MARK: mark}
+        self._added_with_spec = {**self._added, "GRAMPUS_SPEC": files.spec}
         self._actions = (
             (os.POSIX_SPAWN_OPEN, 1, files.stdout, _APPEND, 0),
             (os.POSIX_SPAWN_OPEN, 2, files.stderr, _APPEND, 0),
@@ -195,7 +196,7 @@ class Shim:
 
     def _launch(self, launch: Launch) -> None:
         try:
-            self._files.prepare()
+            self._files.prepare(launch.spec)
         except OSError as error:
             self._refuse(launch, f"cannot make its output files: {error}", ours=True)
             return
@@ -219,12 +220,15 @@ class Shim:
         return os.posix_spawn(
             locate(launch.argv[0], launch.env.get("PATH")),
             launch.argv,
-            {**launch.env, **self._added},
+            {**launch.env, **self._added_for(launch)},
             file_actions=self._actions,
             setsid=True,
             setsigmask=(),
             setsigdef=_RESET,
         )
+
+    def _added_for(self, launch: Launch) -> dict[str, str]:
+        return self._added if launch.spec is None else self._added_with_spec
 
     def _refuse(self, launch: Launch, error: str, ours: bool) -> None:
         """`ours`: the order was fine, the machine was not."""
