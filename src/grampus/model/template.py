@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import zoneinfo
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -348,6 +347,8 @@ def escape(text: str) -> str:
 
 def tick_scope(ms: int, tz: str) -> dict[str, Any]:
     """What templates see as `tick`: the planned time `ms` on the calendar of `tz`."""
+    import zoneinfo  # Late: warm attempts mostly do without.
+
     when = datetime.datetime.fromtimestamp(ms / 1000, zoneinfo.ZoneInfo(tz))
     day = datetime.timedelta(days=1)
     return {

@@ -25,16 +25,15 @@ if TYPE_CHECKING:
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-def main(orders: bytes | None = None) -> int:
-    """The exit code of the attempt. `orders`: what is in `$GRAMPUS_SPEC`, if it is known."""
+def main(spec: Spec | None = None) -> int:
+    """The exit code of the attempt. `spec`: what is in `$GRAMPUS_SPEC`, if it is known."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
     output = os.environ["GRAMPUS_OUTPUT"]
-    if orders is None:
+    if spec is None:
         with open(os.environ["GRAMPUS_SPEC"], "rb") as file:
-            orders = file.read()
-    spec = decode_spec(orders)
+            spec = decode_spec(file.read())
     sys.argv = [spec.task.name]
     code = 1
     try:

@@ -24,6 +24,8 @@ _INT_RANGE = range(-(2**63), 2**64)
 
 def encode(value: Any) -> tuple[Encoding, bytes]:
     """`value` as bytes. Raises TaskFailure when it can be neither JSON nor pickled."""
+    if value is None:
+        return "json", b"null"
     if is_json(value):
         return "json", _TO_JSON(value).encode()
     try:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -348,4 +347,7 @@ def _remove(path: str) -> None:
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
+        # Rare, and it loads much, which each fork of a shim would have to map.
+        import shutil
+
         shutil.rmtree(path)
