@@ -4,7 +4,7 @@ short."""
 from __future__ import annotations
 
 from grampus.master.core.events import ReadyTask
-from grampus.master.core.placement import BRIEF, MANY, SHORT, Place, place_group
+from grampus.master.core.placement import BRIEF, MANY, OLD, SHORT, Place, place_group
 from grampus.master.core.queue import ReadyQueue
 from grampus.runs.apply_attempts import AHEAD
 
@@ -42,6 +42,18 @@ def test_the_shortest_are_assigned_ahead_many_times_over() -> None:
     assert len(placed([made], 99, now=1_000)) == 2 * (1 + MANY)
 
 
+def test_waiting_does_not_make_an_attempt_long() -> None:
+    made = place()
+    for n in range(100, 108):
+        made.born(n, 1_000)
+    for n in range(108, 200):  # Two at a time take 10 ms, and eight are there.
+        now = 1_000 + 5 * (n - 108)
+        made.ended(n - 8, now)
+        made.born(n, now)
+    made.busy = 2
+    assert len(placed([made], 99, now=1_000 + 5 * 92)) == 2 * MANY
+
+
 def test_the_ledger_lets_as_many_be_given_as_are_placed() -> None:
     assert 1 + MANY <= AHEAD
 
@@ -58,10 +70,10 @@ def test_one_attempt_that_is_already_long_ends_it_at_once() -> None:
     made = after_short_ones(place())
     made.born(50, 1_000)
     made.busy = 1
-    assert placed([made], 9, now=1_000 + 2 * SHORT) == [1]
-    made.ended(50, 1_000 + 2 * SHORT)
+    assert placed([made], 9, now=1_000 + OLD) == [1]
+    made.ended(50, 1_000 + OLD)
     made.busy = 0
-    assert len(placed([made], 9, now=1_000 + 3 * SHORT)) == 4
+    assert len(placed([made], 9, now=2_000)) == 4
 
 
 def test_free_slots_elsewhere_come_before_waiting_here() -> None:

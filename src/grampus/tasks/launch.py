@@ -191,8 +191,9 @@ def _date(tick: int, tz: str) -> str:
 def _scratch(place: Place, run: str) -> str:
     """Made by the first attempt of the run here; what tasks leave in it is none of other runs."""
     folder = os.path.join(place.scratch, run)
-    with suppress(FileExistsError):
-        os.mkdir(folder, 0o700)
+    if not os.path.isdir(folder):
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
     return folder
 
 

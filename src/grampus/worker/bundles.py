@@ -53,13 +53,13 @@ class Bundles:
         if hash not in self._users:
             return None
         self._users[hash] = self._users.pop(hash) + 1
-        return str(self._folder / hash)
+        return self.folder(hash)
 
     def has(self, hash: str) -> bool:
         return hash in self._users
 
     def folder(self, hash: str) -> str:
-        return str(self._folder / hash)
+        return f"{self._folder}/{hash}"
 
     async def unpack(self, hash: str, archive: Path) -> str:
         """The folder of the bundle, with one more user. Raises BadBundle, OSError."""

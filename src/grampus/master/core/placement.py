@@ -8,10 +8,12 @@ from grampus.master.core.events import ReadyTask
 from grampus.master.core.queue import ReadyQueue
 
 #: Attempts that take less, in ms, are short: beside them the way of a start to its worker counts.
-SHORT = 100
-#: Of those that take still less, waiting ones included, a worker is given more ahead: what they
-#: all say travels together, and costs a part of what it costs one by one.
-BRIEF, MANY = 50, 7
+SHORT = 50
+#: Of those that take still less a worker is given more ahead: what they all say travels together,
+#: and costs a part of what it costs one by one.
+BRIEF, MANY = 15, 7
+#: An attempt that was given out so long ago, in ms, is none of the short ones.
+OLD = 200
 
 
 class Place:
@@ -41,23 +43,25 @@ class Place:
         self.draining = False
         #: When its live attempts were started, oldest first.
         self._born: dict[int, int] = {}
-        #: How long attempts took, in ms, on a moving average; long until it is known to be short.
+        #: How long attempts take, in ms, on a moving average; long until it is known to be short.
         self._span = 10 * SHORT
 
     def born(self, n: int, at: int) -> None:
         self._born[n] = at
 
     def ended(self, n: int, at: int) -> None:
+        live = len(self._born)
         born = self._born.pop(n, None)
         if born is not None:
-            took = min(max(at - born, 0), 10 * SHORT)
-            self._span += (took - self._span) // 8
+            # Of its time it waited for those before it.
+            took = max(at - born, 0) * self.slots // max(self.slots, live)
+            self._span += (min(took, 10 * SHORT) - self._span) // 8
 
     def ahead(self, now: int) -> int:
         """Slots that it may be given beyond its own."""
         oldest = next(iter(self._born.values()), now)
         # After a clock was set back an age is below 0: then nobody knows it.
-        if self._span >= SHORT or not 0 <= now - oldest < 2 * SHORT:
+        if self._span >= SHORT or not 0 <= now - oldest < OLD:
             return 0
         return self.slots * MANY if self._span < BRIEF else self.slots
 
