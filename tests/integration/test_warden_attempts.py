@@ -98,8 +98,25 @@ def test_output_is_kept_byte_for_byte_under_the_name_of_the_attempt(
         assert (end.exit, end.stdout, end.stderr, end.output) == (0, 256 * 300, 3, True)
         assert ground.file(1, "out").read_bytes() == bytes(range(256)) * 300
         assert ground.file(1, "err").read_bytes() == b"\xff\x00e"
-        assert ground.file(1, "output").read_bytes() == b"a=1\n"
+        assert end.small == b"a=1\n"
+        ground.sh(2, "yes '' | head -c 5000 >$GRAMPUS_OUTPUT")
+        end = await ground.ended(2)
+        assert (end.exit, end.output, end.small) == (0, True, None)
+        assert ground.file(2, "output").read_bytes() == b"\n" * 5000
         assert {p.stat().st_mode & 0o777 for p in ground.attempts.rglob("*.*")} <= {0o600}
+        ground.sh(3, "cat $GRAMPUS_OUTPUT; echo b=2 >>$GRAMPUS_OUTPUT")
+        end = await ground.ended(3)
+        assert (end.stdout, end.small) == (0, b"b=2\n")
+        ground.sh(4, f"cd {tmp_path}; cat $GRAMPUS_OUTPUT; echo c=3 >new; mv new $GRAMPUS_OUTPUT")
+        end = await ground.ended(4)
+        assert (end.stdout, end.small) == (0, b"c=3\n")
+        (tmp_path / "mine").write_text("precious")
+        ground.sh(5, f"cat $GRAMPUS_OUTPUT; ln -f {tmp_path}/mine $GRAMPUS_OUTPUT")
+        ground.sh(6, "cat $GRAMPUS_OUTPUT")
+        assert (await ground.ended(5)).small == b"precious"
+        end = await ground.ended(6)
+        assert (end.stdout, end.output) == (0, False)
+        assert (tmp_path / "mine").read_text() == "precious"
 
     play(story, tmp_path, kind)
 
@@ -118,7 +135,7 @@ def test_what_was_not_written_makes_no_file_and_nothing_leaks_to_the_next(
         end = await ground.ended(3)
         assert (end.exit, end.stdout, end.stderr, end.output) == (0, 0, 6, False)
         kept = sorted(p.name for p in (ground.attempts / "run").iterdir())
-        assert kept == ["task.1.out", "task.1.output", "task.3.err"]
+        assert kept == ["task.1.out", "task.3.err"]
 
     play(story, tmp_path, kind, slots=1)
 

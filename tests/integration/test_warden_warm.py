@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from warden_ground import Ground, is_alive, play, until
 from grampus.model.workflow import Python, Task
 from grampus.protocol import Invocation
 from grampus.tasks.launch import Place, Process, prepare
-from grampus.tasks.output import FoundError, find
+from grampus.tasks.output import Found, FoundError, find
 from grampus.worker.orders import Ended, Launch, Started, Warm
 from grampus.worker.process_tree import children, descendants
 
@@ -77,15 +78,15 @@ class House:
         return await self.ground.ended(n), self.result(n)
 
     def result(self, n: int) -> object:
-        try:
-            with self.ground.file(n, "output").open("rb") as file:
-                found = find(file, shell=False)
-                if isinstance(found, FoundError):
-                    return found.error
-                file.seek(found.offset)
-                return msgspec.json.decode(file.read(found.size))
-        except FileNotFoundError:
+        (end,) = [e for e in self.ground.said if isinstance(e, Ended) and e.n == n]
+        if not end.output:
             return None
+        data = end.small if end.small is not None else self.ground.file(n, "output").read_bytes()
+        found = find(io.BytesIO(data), shell=False)
+        if isinstance(found, FoundError):
+            return found.error
+        assert isinstance(found, Found)
+        return msgspec.json.decode(data[found.offset :])
 
     async def is_warm(self, n: int) -> bool:
         return await self.ground.slot_of(n) >= SLOTS

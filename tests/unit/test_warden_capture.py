@@ -169,7 +169,7 @@ def test_a_full_or_forbidden_target_is_told_and_the_slot_is_clean_for_the_next(
     append(Path(files.stdout), b"secret of one")
     append(Path(files.output), b"a=1")
     kept = files.keep("x" * 300)
-    assert (kept.stdout, kept.output) == (0, False)
+    assert (kept.stdout, kept.output, kept.small) == (0, True, b"a=1")
     assert "File name too long" in kept.error
     files.prepare()
     assert Path(files.stdout).read_bytes() == b""

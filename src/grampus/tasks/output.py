@@ -80,7 +80,8 @@ def find(file: BinaryIO, shell: bool) -> Found | FoundError | None:
 
     `shell`: it is a shell task's, which may write lines but no pickle.
     """
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     head = file.read(_HEADER_LIMIT)
     if not head.startswith(_MAGIC):
         if not shell:

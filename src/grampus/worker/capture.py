@@ -1,8 +1,8 @@
 """The files of an attempt: its stdout, its stderr, its output, and what it is told.
 
 They are reused files of the slot, `slot<K>.out`, `.err`, `.output` and `.spec`. The first three
-become `<stem>.*` at the end, if something was written. The writer is never disturbed and never
-asked: it has an ordinary file.
+become `<stem>.*` at the end, if something was written; a small output is handed on as it is. The
+writer is never disturbed and never asked: it has an ordinary file.
 
 A stream has a cap. While it is written, a hole is punched between its first half cap and its
 newest half cap, so that it takes no more disk than that; its size goes on growing, so that a live
@@ -25,6 +25,8 @@ from msgspec import Struct
 
 #: Per stream, in bytes.
 DEFAULT_CAP = 64 << 20
+#: An output of at most so many bytes becomes no file. The warden keeps thousands of them at most.
+SMALL_OUTPUT = 4096
 _BLOCK = 4096
 #: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _PUNCH = 0x01 | 0x02
@@ -37,8 +39,9 @@ class Kept(Struct, frozen=True):
     #: Bytes written, before any cap.
     stdout: int
     stderr: int
-    #: `<stem>.output` exists.
+    #: It wrote an output: this, or the file `<stem>.output`.
     output: bool
+    small: bytes | None
     #: What went wrong while keeping them, or empty.
     error: str
 
@@ -83,6 +86,18 @@ class SlotFile:
         found = os.fstat(self.fd)
         self._identity = found.st_ino, found.st_dev
         return found.st_size
+
+    def clear(self) -> None:
+        """Makes it empty. By a descriptor that is closed at once: ext4 waits for the disk when a
+        file is closed that was emptied and written to since."""
+        fd = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+            if (found.st_ino, found.st_dev) != self._identity:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), self.path)
+            os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -198,7 +213,8 @@ class SlotFiles:
         base = f"{attempts}/slot{slot}"
         self._streams = (Stream(base + ".out", cap), Stream(base + ".err", cap))
         self.stdout, self.stderr = (stream.path for stream in self._streams)
-        self.output = base + ".output"
+        self._output = SlotFile(base + ".output")
+        self.output = self._output.path
         self._spec = SlotFile(base + ".spec")
         self.spec = self._spec.path
 
@@ -208,15 +224,15 @@ class SlotFiles:
             self._tell(spec)
         for stream in self._streams:
             stream.open(fresh=True)
-        try:
-            found = os.lstat(self.output)
-        except FileNotFoundError:
-            pass
-        else:
-            if stat.S_ISREG(found.st_mode) and not found.st_size:
-                return
+        size = self._output.size()
+        if size:
+            try:
+                self._output.clear()
+            except OSError:
+                size = None
+        if size is None:
             _remove(self.output)
-        os.close(os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._output.open()
 
     def _tell(self, spec: bytes) -> None:
         # In place: new files and removed ones are what costs most on a file system.
@@ -249,18 +265,30 @@ class SlotFiles:
                 written[i] = stream.keep(target + suffix)
             except OSError as error:
                 errors.append(f"{suffix[1:]}: {error}")
-        output = False
+        output, small = False, None
         try:
-            found = os.lstat(self.output)
-            if stat.S_ISREG(found.st_mode) and found.st_size:
-                _move(self.output, target + ".output")
-                output = True
+            output, small = self._keep_output(target + ".output")
         except FileNotFoundError:
             pass  # The attempt removed it: it has no output.
         except OSError as error:
             errors.append(f"output: {error}")
         problem = "could not keep what it wrote: " + "; ".join(errors) if errors else ""
-        return Kept(written[0], written[1], output, problem)
+        return Kept(written[0], written[1], output, small, problem)
+
+    def _keep_output(self, target: str) -> tuple[bool, bytes | None]:
+        # By its name: an attempt may have put another file in its place, at one stroke.
+        found = os.lstat(self.output)
+        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+            return False, None
+        if found.st_size <= SMALL_OUTPUT:
+            fd = os.open(self.output, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                return True, os.pread(fd, SMALL_OUTPUT, 0)
+            finally:
+                os.close(fd)
+        _move(self.output, target)
+        self._output.close()
+        return True, None
 
 
 def clear_slots(attempts: str) -> None:

@@ -171,7 +171,7 @@ class Chores:
 
     def read_now(self, held: Held, ended: Ended) -> ResultRead | None:
         """None when that would take long."""
-        if not self._results.is_small(held.stem):
+        if not self._results.is_small(held.stem, ended):
             return None
         read = self._results.read(held.stem, ended, held.shell)
         return read if read.output is None or read.output.blob is None else None

@@ -9,7 +9,7 @@ milliseconds.
 While an attempt runs, its stdout, stderr and output file are the reused files `slot<K>.out`, `.err`
 and `.output` of its slot, and `slot<K>.spec` is what it is told. At the end the first three are
 renamed to `<stem>.out`, `.err` and `.output` if something was written to them; else they stay with
-the slot, and the attempt has no file of that kind.
+the slot, and the attempt has no file of that kind. A small output is no file but part of `Ended`.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class Ended(Struct, frozen=True, array_like=True, tag="ended"):
     #: Bytes written, before any cap.
     stdout: int
     stderr: int
-    #: `<stem>.output` exists.
+    #: It has an output: `small`, or else the file `<stem>.output`.
     output: bool
+    small: bytes | None = None
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag="stuck"):

@@ -6,6 +6,7 @@ Blocks. A result of at most INLINE_LIMIT travels in the report, a larger one bec
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,9 @@ class Results:
         self._logs = logs
         self._blobs = blobs
 
-    def is_small(self, stem: str) -> bool:
+    def is_small(self, stem: str, ended: Ended) -> bool:
+        if ended.small is not None:
+            return True
         try:
             return os.stat(self._path(stem)).st_size <= SMALL
         except FileNotFoundError:
@@ -42,12 +45,12 @@ class Results:
     def read(self, stem: str, ended: Ended, shell: bool) -> ResultRead:
         """`shell`: the output file holds what a shell command wrote, not what the runner wrote."""
         try:
-            found = self._find(stem, shell) if ended.output else None
+            found = self._find(stem, ended, shell) if ended.output else None
             if ended.exit != 0:
                 return self._failed(stem, ended, found)
             if isinstance(found, FoundError):
                 return ResultRead(ended.n, None, found.error, found.exception, broken=True)
-            value = self._value(stem, found) if found is not None else None
+            value = self._value(stem, ended, found) if found is not None else None
         except (Malformed, OSError) as error:
             if ended.exit != 0:
                 return self._failed(stem, ended, None)
@@ -57,9 +60,14 @@ class Results:
     def _path(self, stem: str) -> str:
         return f"{self._attempts}/{stem}.output"
 
-    def _find(self, stem: str, shell: bool) -> Found | FoundError | None:
-        with open(self._path(stem), "rb") as file:
+    def _find(self, stem: str, ended: Ended, shell: bool) -> Found | FoundError | None:
+        with self._open(stem, ended) as file:
             return find(file, shell)
+
+    def _open(self, stem: str, ended: Ended) -> BinaryIO:
+        if ended.small is not None:
+            return io.BytesIO(ended.small)
+        return open(self._path(stem), "rb")
 
     def _failed(self, stem: str, ended: Ended, found: object) -> ResultRead:
         if isinstance(found, FoundError):
@@ -70,12 +78,12 @@ class Results:
             error = f"{error}: {lines[-1].strip()[:_LINE]}"
         return ResultRead(ended.n, None, error)
 
-    def _value(self, stem: str, found: Found) -> Value:
+    def _value(self, stem: str, ended: Ended, found: Found) -> Value:
         if found.data is not None and found.size <= INLINE_LIMIT:
             return Value(found.encoding, found.data, None, found.size)
         if found.data is not None:
             return Value(found.encoding, None, self._blobs.put(found.data), found.size)
-        with open(self._path(stem), "rb") as file:
+        with self._open(stem, ended) as file:
             file.seek(found.offset)
             if found.size <= INLINE_LIMIT:
                 return Value(found.encoding, file.read(found.size), None, found.size)

@@ -329,7 +329,7 @@ def ended(
     kept: Kept,
 ) -> Ended:
     """The notice of an attempt that ran and is over."""
-    return Ended(n, at, cause, code, kept.error, kept.stdout, kept.stderr, kept.output)
+    return Ended(n, at, cause, code, kept.error, kept.stdout, kept.stderr, kept.output, kept.small)
 
 
 def locate(program: str, path: str | None) -> str:
