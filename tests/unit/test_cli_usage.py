@@ -183,7 +183,8 @@ def test_config_show_prints_each_setting_with_its_source(grampus: Run, tmp_path:
     rows = {row["name"]: row for row in json.loads(out)}
     assert rows["data"] == {"name": "data", "value": str(tmp_path / "d"), "source": "option --data"}
     assert rows["state"]["source"] == "environment GRAMPUS_STATE"
-    assert "listen      127.0.0.1:8470" in grampus("config", "show")[1]
+    shown = [line.split() for line in grampus("config", "show")[1].splitlines()]
+    assert ["listen", "127.0.0.1:8470", "default"] in shown
 
 
 def test_a_wrong_settings_file_is_wrong_usage(grampus: Run, tmp_path: Path) -> None:
