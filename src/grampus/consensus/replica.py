@@ -345,6 +345,11 @@ class RaftReplica:
     def members(self) -> Members:
         return self._members
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it has ended, behind every Stopped that it raises; None while it runs."""
+        return self._failure
+
     async def leads(self) -> None:
         """Returns once this replica leads."""
         while not self.leader:

@@ -358,9 +358,10 @@ class ServerNode:
         try:
             await work
         except Exception as failure:
-            error = failure
-            if isinstance(error, Stopped) and isinstance(error.__cause__, Installed):
-                error = error.__cause__
+            error, ended = failure, self._replica.failure
+            # Whoever asks a replica that has ended hears Stopped, maybe before its own word comes.
+            if isinstance(error, Stopped) and isinstance(ended, Exception):
+                error = ended
             if self._failure is None:
                 self._failure = error
                 self._failed.set()
