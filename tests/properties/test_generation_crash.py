@@ -15,12 +15,13 @@ import pytest
 from grampus.cluster.commands import Put, encode_command
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
-from grampus.consensus.members import Member, Members
+from grampus.consensus.members import Members
 from grampus.consensus.record import CHANGE_V2, Entry, HardState
 from grampus.consensus.snapshots import LEDGER, lay_down
 from grampus.errors import Refused
 from grampus.founding import SKIP, Standing, found, recover, restore, standing
 from grampus.ledger import Ledger
+from grampus.model.member import Member
 from grampus.testing.disk import SimDisk
 from grampus.testing.world import PowerCut
 
@@ -57,6 +58,13 @@ def ledger_of(path: Path, last: int, members: bytes = b"") -> str:
     ledger.close()
     aside.unlink()
     return said
+
+
+def empty(folder: Path) -> None:
+    """As a data folder begins."""
+    for part in ("ledger", "log"):
+        (folder / part).mkdir(parents=True)
+    DurableLog.open(folder / "log").close()
 
 
 def log_of(folder: Path, last: int, hard: HardState) -> None:
@@ -97,7 +105,7 @@ def content(generation: Generation) -> tuple[str, int]:
     ledger = Ledger(generation.ledger / LEDGER)
     log = DurableLog.open(generation.log)
     try:
-        generation.check(ledger.applied_index, log)
+        log.check_reaches(ledger.applied_index)
         return ledger.checksum(), ledger.applied_index
     finally:
         log.close()
@@ -169,8 +177,7 @@ def checked(folder: Path, history: str) -> Standing:
 
 def test_founding_ends_with_a_cluster_or_as_it_began(tmp_path: Path) -> None:
     template = tmp_path / "template"
-    for part in ("ledger", "log"):
-        (template / part).mkdir(parents=True)
+    empty(template)
 
     def begin(folder: Path, disk: SimDisk) -> None:
         asyncio.run(found(folder, ME, "h1", disk=disk))
@@ -241,8 +248,7 @@ def test_recovering_keeps_all_that_the_survivor_has(tmp_path: Path) -> None:
 
 def test_restoring_ends_with_the_snapshot_or_as_it_began(tmp_path: Path) -> None:
     template = tmp_path / "template"
-    for part in ("ledger", "log"):
-        (template / part).mkdir(parents=True)
+    empty(template)
     snapshot = tmp_path / "snapshot.db"
     ledger_of(snapshot, 12, MEMBERS.encode())
     Ledger(snapshot).close()

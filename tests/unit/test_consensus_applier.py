@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from grampus.consensus.applier import Applier, Committed
-from grampus.consensus.members import Conf, Member, MemberChange, Members, encode_change
+from grampus.consensus.members import Conf, MemberChange, Members, encode_change
 from grampus.consensus.record import CHANGE_V2, NORMAL
 from grampus.consensus.writer import Limits
+from grampus.model.member import Member
 from tests.looped import looped
 
 A, B = Member(1, "a", "::1", 1, 2), Member(2, "b", "::1", 3, 4)

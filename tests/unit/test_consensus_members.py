@@ -5,12 +5,12 @@ from __future__ import annotations
 from grampus.consensus.members import (
     REMEMBERED,
     Conf,
-    Member,
     MemberChange,
     Members,
     decode_change,
     encode_change,
 )
+from grampus.model.member import Member
 
 
 def member(id: int, name: str) -> Member:

@@ -139,7 +139,7 @@ async def test_at_the_end_only_what_is_in_the_log_is_unknown() -> None:
     (begun,) = admitted(proposals, [b"a"])
     put_in_log(proposals, 5, 1)
     (waits,) = admitted(proposals, [b"b"])
-    proposals.give_up("this server has stopped")
+    proposals.give_up(Stopped("it has stopped"), OutcomeUnknown("it has stopped"))
     assert (outcome(begun), outcome(waits)) == (OutcomeUnknown, Stopped)
     assert proposals.in_flight == 0
 

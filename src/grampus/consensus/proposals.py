@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from grampus.consensus.port import Stopped
 from grampus.consensus.writer import Limits, Piece, Proposal
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 
@@ -152,11 +151,12 @@ class Proposals:
             else:
                 self._settle(piece.proposal, error)
 
-    def give_up(self, reason: str) -> None:
-        """Nothing more will be applied here: what is in the log may happen or not."""
-        self.deposed(Stopped(reason))
+    def give_up(self, stopped: Exception, unknown: Exception) -> None:
+        """Nothing more will be applied here: what waits goes into no log, and what is in the log
+        may happen or not."""
+        self.deposed(stopped)
         for proposal in list(self._outstanding):
-            self._settle(proposal, OutcomeUnknown(reason))
+            self._settle(proposal, unknown)
         self._entries.clear()
         self.in_flight = self._bytes = 0
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from grampus.answers import decode_answers, encode_answers
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduce
+from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
@@ -105,6 +106,7 @@ class SimMachine:
         self.skew = 0
         for part in ("ledger", "log"):
             (folder / part).mkdir(parents=True)
+        DurableLog.open(folder / "log").close()
 
     @property
     def new(self) -> bool:
