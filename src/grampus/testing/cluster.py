@@ -82,6 +82,7 @@ def chosen(world: World) -> Settings:
             size=rng.choice([20_000, 64 * 1024 * 1024]),
             segment=rng.choice([2_000, 100_000]),
         ),
+        steward=rng.random() < 0.5,
     )
 
 
@@ -93,10 +94,12 @@ class SimCluster:
         self.machines: dict[int, SimMachine] = {}
         self.servers: dict[int, SimServer] = {}
         #: How many voters there are to be at first.
-        self.size = self.world.rng.choice([1, 2, 3, 3, 3, 5])
+        self.settings = chosen(self.world)
+        # A steward makes no cluster of two.
+        few = 3 if self.settings.steward else 2
+        self.size = self.world.rng.choice([1, few, 3, 3, 3, 5])
         self.users = Users(self.world, self.watch, self.open)
         self.operator = Operator(self)
-        self._settings = chosen(self.world)
         self._ids = 0
         self._faults = Faults(self)
         self._probes = 0
@@ -141,6 +144,17 @@ class SimCluster:
     def newest_term(self) -> int:
         return max((s.replica.term for s in self.open() if s.replica is not None), default=0)
 
+    def quiet(self) -> bool:
+        """It is settled, and no change is in any log that might be committed yet."""
+        leader = self.leader()
+        if leader is None or leader.replica is None or not self.settled():
+            return False
+        commit = leader.replica.commit_index
+        return leader.replica.term == self.newest_term() and all(
+            server.replica is not None and server.replica.last_index <= commit
+            for server in self.open()
+        )
+
     def settled(self) -> bool:
         """All members live and know the same members."""
         leader = self.leader()
@@ -161,7 +175,7 @@ class SimCluster:
         id = self._ids
         member = Member(id, name or NAMES[id % 26], "127.0.0.1", 7000 + id, 8000 + id)
         folder = self.folder / str(id)
-        self.machines[id] = SimMachine(self.world, self.watch, member, folder, self._settings)
+        self.machines[id] = SimMachine(self.world, self.watch, member, folder, self.settings)
         self.start(id)
         return member
 
@@ -249,7 +263,7 @@ class SimCluster:
             return f"{self.operator.lost} is not replaced"
         if not self.settled():
             return f"not all know that the members are {replica.members.conf}"
-        if replica.members.learners:
+        if replica.members.learners and not self.settings.steward:
             return f"learners {replica.members.learners} are not promoted"
         for id in replica.members.voters:
             server = self.servers[id]

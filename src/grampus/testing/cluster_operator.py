@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from grampus.consensus.members import MemberChange
 from grampus.consensus.replica import RaftReplica
+from grampus.consensus.steward import Steward
 from grampus.errors import GrampusError
+from grampus.protocol import ClusterAsk
+from grampus.testing.server import SimServer
 from grampus.testing.world import ProcessLoop
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ VOTER, REMOVE, LEARNER = 0, 1, 2
 #: A learner that lacks fewer entries than this has caught up.
 CLOSE = 10
 MOST = 5
+Doing = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def _told(steward: Steward, ask: ClusterAsk) -> None:
+    await steward.relay(ask)
 
 
 class Operator:
@@ -38,27 +46,52 @@ class Operator:
             return
         if self._changing():
             return
-        doing = self._plan(kind, leader.replica)
+        asked = leader
+        if self._cluster.settings.steward:
+            asked = self._world.rng.choice(self._cluster.open())
+            doing = self._ask(kind, leader.replica, asked)
+        else:
+            doing = self._plan(kind, leader.replica)
         if doing is not None:
-            self._busy = leader.loop
-            leader.loop.begin(self._do(kind, doing))
+            self._busy = asked.loop
+            asked.loop.begin(self._do(kind, doing))
 
     def _changing(self) -> bool:
         return self._busy is not None and self._busy.alive
 
-    async def _do(self, kind: str, doing: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _do(self, kind: str, doing: Doing) -> None:
         try:
             await doing()
             self._cluster.watch.seen[f"{kind} done"] += 1
             self._world.say(f"{kind} done")
-        except GrampusError as error:
+        except (GrampusError, TimeoutError) as error:
             self._world.say(f"{kind} failed: {error}")
         finally:
             self._busy = None
 
-    def _plan(
-        self, kind: str, replica: RaftReplica
-    ) -> Callable[[], Coroutine[Any, Any, None]] | None:
+    def _ask(self, kind: str, replica: RaftReplica, asked: SimServer) -> Doing | None:
+        """As a person: by the steward of any server; it does the rest."""
+        members, rng, steward = replica.members, self._world.rng, asked.steward
+        if steward is None:
+            return None
+        ask: ClusterAsk | None = None
+        if kind == "grow" and len(members.known) < MOST:
+            ask = ClusterAsk("admit", member=self._cluster.newcomer())
+        elif kind == "shrink" and len(members.conf[0]) > 1 and not self.lost:
+            ask = ClusterAsk("remove", rng.choice(members.known).name)
+        elif kind == "transfer":
+            ask = ClusterAsk("transfer", rng.choice(members.known).name)
+        elif kind == "replace" and self.lost is not None:
+            old, name = self.lost
+            if members.find(old) is None:
+                self.lost = None if self._cluster.settled() else self.lost
+            elif old not in members.lost:
+                ask = ClusterAsk("replace", name)
+            elif len(members.named(name)) == 1:
+                ask = ClusterAsk("admit", member=self._cluster.newcomer(name))
+        return None if ask is None else lambda: _told(steward, ask)
+
+    def _plan(self, kind: str, replica: RaftReplica) -> Doing | None:
         members, rng = replica.members, self._world.rng
         voters, learners = members.conf[0], members.conf[1]
         if kind == "transfer":
@@ -87,14 +120,14 @@ class Operator:
         changes: list[tuple[int, int]],
         change: MemberChange,
         joint: bool,
-    ) -> Callable[[], Coroutine[Any, Any, None]]:
+    ) -> Doing:
         return lambda: replica.change_members(changes, change, joint=joint)
 
     def _close(self, replica: RaftReplica, id: int) -> bool:
         peer = replica.peers.get(id)
         return peer is not None and peer[0] + CLOSE >= replica.commit_index
 
-    def _replace(self, replica: RaftReplica) -> Callable[[], Coroutine[Any, Any, None]] | None:
+    def _replace(self, replica: RaftReplica) -> Doing | None:
         """The old id goes, a new one comes under its name."""
         if self.lost is None:
             return None
@@ -122,11 +155,11 @@ class Operator:
         """A disk is lost for good."""
         cluster = self._cluster
         leader = cluster.leader()
-        if self.lost is not None or leader is None or not cluster.settled() or self._changing():
+        if self.lost is not None or leader is None or not cluster.quiet() or self._changing():
             return
         assert leader.replica is not None
         members = leader.replica.members
-        if len(members.voters) < 3 or leader.replica.term != cluster.newest_term():
+        if len(members.voters) < 3:
             return
         gone = self._world.rng.choice(members.voters)
         member = members.find(gone)

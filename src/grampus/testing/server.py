@@ -20,8 +20,10 @@ from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
+from grampus.consensus.port import Stopped
 from grampus.consensus.replica import Kept, RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
+from grampus.consensus.steward import Steward
 from grampus.consensus.writer import Limits
 from grampus.database import StorageFailed
 from grampus.errors import NotLeader
@@ -49,6 +51,8 @@ class Settings(Struct, frozen=True):
 
     limits: Limits = Limits(checkpoint_entries=50, checkpoint_idle=0.5)
     kept: Kept = Kept()
+    #: Whether the leader promotes and replaces by itself, as a steward in office does.
+    steward: bool = False
 
 
 class SimLedger(Ledger):
@@ -161,6 +165,7 @@ class SimServer:
         self.applied = 0
         #: All of it.
         self.task: asyncio.Task[None] | None = None
+        self.steward: Steward | None = None
         self._desk: PeerDesk | None = None
         loop.dying.append(self._died)
 
@@ -220,18 +225,35 @@ class SimServer:
                     light=ledger.light, disk=self.machine.disk, seed=world.rng.getrandbits(32),
                 )  # fmt: skip
                 watch.booted(member.id, replica.term, replica.vote)
-                self._desk = PeerDesk(replica, encode_answers, self._hello("control"))
-                self.replica = replica
+                steward = Steward(replica, peers, member, CLUSTER, HISTORY)
+                self._desk = PeerDesk(replica, encode_answers, self._hello("control"), steward)
+                self.replica, self.steward = replica, steward
+                office = group.create_task(self._office(replica, steward, group))
                 try:
                     await replica.run()
                 finally:
-                    self.replica = self._desk = None
+                    office.cancel()
+                    self.replica = self._desk = self.steward = None
                     peers.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             ledger.close()
             self.ledger = None
+
+    async def _office(
+        self, replica: RaftReplica, steward: Steward, group: asyncio.TaskGroup
+    ) -> None:
+        """The steward works while the server leads."""
+        with contextlib.suppress(Stopped):
+            while self.machine.settings.steward:
+                await replica.leads()
+                term = replica.term
+                work = group.create_task(steward.run(term))
+                try:
+                    await replica.deposed(term)
+                finally:
+                    work.cancel()
 
     def _hello(self, lane: str) -> Hello:
         member = self.machine.member
