@@ -692,8 +692,10 @@ class RaftReplica:
             bug = None if isinstance(error, (GrampusError, RaftFatal)) else error
             log.error("this server stops: %s", _reason(error), exc_info=bug)
         reason = f"this server has stopped: {_reason(error)}"
-        self._proposals.give_up(reason)
-        self._barriers.stop(Stopped(reason))
+        stopped, unknown = Stopped(reason), OutcomeUnknown(reason)
+        stopped.__cause__ = unknown.__cause__ = error
+        self._proposals.give_up(stopped, unknown)
+        self._barriers.stop(stopped)
         self._tell_change()
 
 
