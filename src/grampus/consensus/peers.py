@@ -51,6 +51,9 @@ log = logging.getLogger("grampus.peers")
 
 #: Raft messages of more bytes than this, taken together, take the bulk lane.
 SMALL = 64 * 1024
+#: Requests of one lane under way at a time. Who is asked works on 256, then reads no more of that
+#: lane: Raft's messages must not wait there for what they would bring about.
+ASKED = 192
 #: Bytes of messages in one frame at most.
 FRAME = BULK_FRAME - 64 * 1024
 #: Between two tries to connect, in seconds; a random part up to half is taken off.
@@ -95,12 +98,12 @@ class Peers:
         return link is not None and link.send(messages)
 
     async def ask(self, to: int, message: Message, within: float, *, bulk: bool = False) -> Message:
-        """Raises NotLeader when it certainly was not asked; else what `request` raises."""
+        """Raises NotLeader or Overloaded when it certainly was not asked; else what `request`
+        raises."""
         link = self._links.get(to)
-        connection = None if link is None else link.bulk if bulk else link.control
-        if connection is None or connection.closed:
+        if link is None:
             raise NotLeader("the leader is not connected")
-        return await connection.request(message, within)
+        return await link.ask(message, within, bulk)
 
     async def propose(
         self, to: int, commands: Sequence[bytes], within: float
@@ -183,6 +186,7 @@ class PeerLink:
         self._hello = hello
         self._group = group
         self._codec: Codec[Message] = Codec(Message)
+        self._gates = (asyncio.Semaphore(ASKED), asyncio.Semaphore(ASKED))
         self._tasks = [group.create_task(self._keep(lane)) for lane in ("control", "bulk")]
 
     def send(self, messages: Sequence[bytes]) -> bool:
@@ -201,6 +205,23 @@ class PeerLink:
             room -= len(message) + 8
         connection.send(RaftMessages(part))
         return True
+
+    async def ask(self, message: Message, within: float, bulk: bool) -> Message:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        gate = self._gates[bulk]
+        try:
+            async with asyncio.timeout_at(deadline):
+                await gate.acquire()
+        except TimeoutError:
+            raise Overloaded(f"too much waits for server {self.member.name}") from None
+        try:
+            connection = self.bulk if bulk else self.control
+            if connection is None or connection.closed:
+                raise NotLeader("the leader is not connected")
+            return await connection.request(message, deadline - loop.time())
+        finally:
+            gate.release()
 
     def close(self) -> None:
         for task in self._tasks:

@@ -34,14 +34,11 @@ class Proposals:
         self._bytes = 0
 
     def admit(self, commands: Sequence[bytes]) -> Proposal:
-        """Puts them in the queue; the proposal's future is the answer. Raises Overloaded."""
+        """Puts them in the queue; the proposal's future is the answer. Raises Overloaded, and as
+        `check`."""
+        self.check(commands)
         limits = self._limits
         count, size = len(commands), sum(map(len, commands))
-        if count > limits.in_flight_commands or max(map(len, commands)) > limits.entry_bytes:
-            raise ValueError(
-                f"at most {limits.in_flight_commands} commands of at most {limits.entry_bytes}"
-                f" bytes can be proposed at once, not {count} of up to {max(map(len, commands))}"
-            )
         if (
             self.in_flight + count > limits.in_flight_commands
             or self._bytes + size > limits.in_flight_bytes
@@ -54,6 +51,15 @@ class Proposals:
         for part in self._parts(commands):
             self._waiting.append(Piece(proposal, part, sum(map(len, part))))
         return proposal
+
+    def check(self, commands: Sequence[bytes]) -> None:
+        """Raises ValueError when no leader would take them."""
+        limits, count, longest = self._limits, len(commands), max(map(len, commands))
+        if count > limits.in_flight_commands or longest > limits.entry_bytes:
+            raise ValueError(
+                f"at most {limits.in_flight_commands} commands of at most {limits.entry_bytes}"
+                f" bytes can be proposed at once, not {count} of up to {longest}"
+            )
 
     def admit_change(self) -> Piece:
         """For a change of members, which is an entry of its own: it is answered with []."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -57,6 +57,8 @@ _REMOVE = 1
 DEADLINE, LEADERLESS = 10.0, 2.0
 #: Seconds after which a round of read index is asked again.
 ROUND = 1.0
+#: Bytes of commands that a follower passes on at once.
+MESSAGE = 4 * 1024 * 1024
 #: Bytes of messages of peers that wait for their turn; more are dropped: they are sent again.
 INBOX = 64 * 1024 * 1024
 #: Bytes committed and not applied here; beyond, nothing more is heard until there are fewer.
@@ -171,19 +173,23 @@ class RaftReplica:
         )
         loop = asyncio.get_running_loop()
         disk, kept = disk or Disk(), kept or Kept()
-        durable = await loop.run_in_executor(
-            threads[0],
-            partial(DurableLog.open, generation.log, segment_size=kept.segment, disk=disk),
-        )
         incoming = Incoming(generation.folder / "incoming", generation, disk)
+        durable: DurableLog | None = None
         try:
+            durable = await loop.run_in_executor(
+                threads[0],
+                partial(DurableLog.open, generation.log, segment_size=kept.segment, disk=disk),
+            )
             await loop.run_in_executor(threads[0], incoming.clear)
             return cls(
                 id, machine, transport, durable, incoming, introduced(generation.folder), threads,
                 limits or Limits(), light, kept, seed,
             )  # fmt: skip
         except BaseException:
-            durable.abandon()
+            if durable is not None:
+                durable.abandon()
+            for thread in threads:
+                thread.shutdown(wait=False)
             raise
 
     # --- the face of a replica
@@ -193,20 +199,38 @@ class RaftReplica:
         change faster than this can follow: nothing happened then."""
         if not commands:
             return []
+        self._proposals.check(commands)
         deadline = self._loop.time() + DEADLINE
         while True:
             leader = await self._some_leader(deadline)
             try:
                 if leader == self.id:
                     return await self._propose_here(commands, deadline)
-                left = deadline - self._loop.time()
-                results, index = await self._transport.propose(leader, commands, left)
-                await self._see(index)
-                return results
+                return await self._pass_on(leader, commands, deadline)
             except NotLeader:
                 if self._loop.time() >= deadline:
                     raise
             await self._pause()
+
+    async def _pass_on(
+        self, leader: int, commands: Sequence[bytes], deadline: float
+    ) -> list[object]:
+        """In several messages, one after the other, when one would be too large."""
+        results: list[object] = []
+        index = 0
+        for part in _parts(commands):
+            try:
+                left = deadline - self._loop.time()
+                answers, index = await self._transport.propose(leader, part, left)
+            except (NotLeader, Overloaded) as error:
+                if not results:
+                    raise
+                raise OutcomeUnknown(
+                    f"a part of it happened, and a part did not: {error}"
+                ) from error
+            results += answers
+        await self._see(index)
+        return results
 
     async def _see(self, index: int) -> None:
         """Who has an answer finds what was done, on this server too; unless it is far behind, or
@@ -708,6 +732,17 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, GrampusError) else f"{type(error).__name__}: {error}"
+
+
+def _parts(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """In order, each of at most MESSAGE bytes, or of one command."""
+    first = size = 0
+    for at, command in enumerate(commands):
+        if at > first and size + len(command) > MESSAGE:
+            yield commands[first:at]
+            first, size = at, 0
+        size += len(command)
+    yield commands[first:]
 
 
 def _nothing() -> None:

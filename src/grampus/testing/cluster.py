@@ -108,7 +108,7 @@ class SimCluster:
         world = self.world
         with simulated(world):
             try:
-                self._grow()
+                self.grow()
                 self._faults.plan(world.time)
                 world.run(world.time + FAULTS, self._look)
                 world.say("no more faults")
@@ -230,7 +230,7 @@ class SimCluster:
 
     # -- the beginning and the end ----------------------------------------------------------------
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
         """Founds, and lets others join until there are as many voters as wanted."""
         world = self.world
         self.newcomer()

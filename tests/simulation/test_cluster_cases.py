@@ -1,0 +1,150 @@
+"""Single cases in a simulated cluster, where chance would take long to find them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
+
+from grampus.cluster.commands import Put, Written, encode_command
+from grampus.consensus.writer import Limits
+from grampus.errors import GrampusError, OutcomeUnknown
+from grampus.testing.cluster import SimCluster, simulated
+from grampus.testing.server import Settings, SimServer
+
+
+@contextlib.contextmanager
+def three(tmp_path: Path, settings: Settings | None = None) -> Iterator[SimCluster]:
+    """A cluster of three that has come together; its end is checked by who uses it."""
+    cluster = SimCluster(1, tmp_path)
+    cluster.size, cluster.settings = 3, settings or Settings()
+    logging.disable(logging.CRITICAL)
+    with simulated(cluster.world):
+        try:
+            cluster.grow()
+            cluster.world.run(cluster.world.time + 3.0)
+            yield cluster
+        finally:
+            logging.disable(logging.NOTSET)
+            cluster.world.close()
+
+
+def roles(cluster: SimCluster) -> tuple[SimServer, SimServer, SimServer]:
+    """The leader, and two followers."""
+    leader = cluster.leader()
+    assert leader is not None
+    one, other = (server for server in cluster.open() if server is not leader)
+    return leader, one, other
+
+
+def puts(server: SimServer, count: int, size: int = 1) -> Callable[[], list[object]]:
+    """Proposes so many at once, each on its own; what came of each until now."""
+    outcomes: list[object] = []
+
+    async def one(number: int) -> None:
+        assert server.replica is not None
+        command = encode_command(Put(number, b"k%d" % (number % 9), b"v" * size))
+        try:
+            outcomes.extend(await server.replica.propose([command]))
+        except GrampusError as error:
+            outcomes.append(error)
+
+    for number in range(count):
+        server.loop.begin(one(number))
+    return lambda: outcomes
+
+
+@pytest.mark.parametrize("size", [1, 60_000])
+def test_many_proposals_of_a_follower_do_not_hold_up_what_commits_them(
+    tmp_path: Path, size: int
+) -> None:
+    """Its confirmations come over the same connection, and nobody else confirms."""
+    with three(tmp_path) as cluster:
+        leader, follower, away = roles(cluster)
+        cluster.world.partition |= {
+            frozenset((away.name, leader.name)),
+            frozenset((away.name, follower.name)),
+        }
+        outcomes = puts(follower, 600, size)
+        begun = cluster.world.time
+        cluster.world.run(begun + 20.0, lambda: len(outcomes()) == 600)
+        assert cluster.world.time - begun < 3.0
+        assert {type(outcome) for outcome in outcomes()} == {Written}
+
+
+def test_one_call_may_be_larger_than_a_message(tmp_path: Path) -> None:
+    with three(tmp_path) as cluster:
+        _, follower, _ = roles(cluster)
+        results: list[object] = []
+
+        async def call() -> None:
+            assert follower.replica is not None
+            commands = [encode_command(Put(n, b"k%d" % n, bytes(60_000))) for n in range(200)]
+            results.extend(await follower.replica.propose(commands))
+
+        follower.loop.begin(call())
+        cluster.world.run(cluster.world.time + 10.0, lambda: len(results) == 200)
+        assert [type(result) for result in results] == [Written] * 200
+
+
+def test_a_call_that_is_too_large_is_refused_alike_by_leader_and_follower(tmp_path: Path) -> None:
+    with three(tmp_path, Settings(limits=Limits(entry_bytes=1000))) as cluster:
+        said: list[str] = []
+
+        async def call(server: SimServer) -> None:
+            assert server.replica is not None
+            with pytest.raises(ValueError, match="at most") as raised:
+                await server.replica.propose([bytes(2000)])
+            said.append(str(raised.value))
+
+        for server in roles(cluster)[:2]:
+            server.loop.begin(call(server))
+        cluster.world.run(cluster.world.time + 1.0)
+        assert len(said) == 2
+        assert said[0] == said[1]
+
+
+def test_a_leader_that_is_alone_answers_neither_write_nor_read(tmp_path: Path) -> None:
+    with three(tmp_path) as cluster:
+        leader, one, other = roles(cluster)
+        cluster.world.partition |= {frozenset((leader.name, s.name)) for s in (one, other)}
+        outcomes = puts(leader, 5)
+        read: list[str] = []
+
+        async def barrier() -> None:
+            assert leader.replica is not None
+            try:
+                await leader.replica.read_barrier()
+            except GrampusError as error:
+                read.append(type(error).__name__)
+
+        leader.loop.begin(barrier())
+        cluster.world.run(cluster.world.time + 15.0)
+        assert {type(outcome) for outcome in outcomes()} == {OutcomeUnknown}
+        assert read == ["NoQuorum"]
+        # The others go on, and its entries give way to theirs.
+        assert cluster.leader() in (one, other)
+        cluster.world.partition.clear()
+        later = puts(leader, 3)
+        cluster.world.run(cluster.world.time + 5.0, lambda: len(later()) == 3)
+        assert {type(outcome) for outcome in later()} == {Written}
+        assert leader.replica is not None
+        assert leader.replica.in_flight == 0
+
+
+def test_a_failed_replica_tells_those_who_wait_at_once(tmp_path: Path) -> None:
+    with three(tmp_path) as cluster:
+        leader, one, other = roles(cluster)
+        cluster.world.partition |= {frozenset((leader.name, s.name)) for s in (one, other)}
+        outcomes = puts(leader, 2)
+        cluster.world.run(cluster.world.time + 0.2)
+        leader.stop()
+        begun = cluster.world.time
+        cluster.world.run(begun + 5.0, lambda: len(outcomes()) == 2)
+        assert cluster.world.time - begun < 1.0
+        assert {type(outcome) for outcome in outcomes()} == {OutcomeUnknown}
