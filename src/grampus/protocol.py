@@ -43,6 +43,8 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     #: Of a server: the history of its ledger, and its Raft id.
     history: str = ""
     id: int = 0
+    #: Of a server: where it is answered, also by one whose ledger does not name it yet.
+    listens: Member | None = None
 
     def __repr__(self) -> str:
         return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"

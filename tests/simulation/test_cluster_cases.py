@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Put, Written, encode_command
+from grampus.consensus.members import MemberChange
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.testing.cluster import SimCluster, simulated
@@ -148,3 +150,41 @@ def test_a_failed_replica_tells_those_who_wait_at_once(tmp_path: Path) -> None:
         cluster.world.run(begun + 5.0, lambda: len(outcomes()) == 2)
         assert cluster.world.time - begun < 1.0
         assert {type(outcome) for outcome in outcomes()} == {OutcomeUnknown}
+
+
+def test_who_was_away_is_brought_up_to_date_by_a_leader_it_has_never_heard_of(
+    tmp_path: Path,
+) -> None:
+    with three(tmp_path) as cluster:
+        world = cluster.world
+        leader, other, away = roles(cluster)
+        cluster.world.partition |= {
+            frozenset((away.name, server.name)) for server in (leader, other)
+        }
+        newcomer = cluster.newcomer()
+        world.partition.add(frozenset((away.name, newcomer.name)))
+        done: list[str] = []
+
+        async def take_over() -> None:
+            replica = leader.replica
+            assert replica is not None
+            await replica.change_members([(2, newcomer.id)], MemberChange((newcomer,)))
+            for _ in range(100):
+                if replica.peers.get(newcomer.id, (0,))[0] >= replica.commit_index:
+                    break
+                await asyncio.sleep(0.1)
+            await replica.change_members([(0, newcomer.id)], MemberChange())
+            await replica.transfer(newcomer.id)
+            await replica.deposed(replica.term)
+            done.append("transferred")
+
+        leader.loop.begin(take_over())
+        world.run(world.time + 10.0, lambda: bool(done))
+        world.run(world.time + 2.0)
+        assert cluster.leader() is cluster.servers[newcomer.id]
+        world.partition = {
+            frozenset((away.name, server.name)) for server in (leader, other)
+        }  # only the one that it does not know can reach it
+        world.run(world.time + 5.0, cluster.quiet)
+        assert away.replica is not None
+        assert away.replica.members.find(newcomer.id) is not None

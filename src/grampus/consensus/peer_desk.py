@@ -60,6 +60,8 @@ class PeerDesk:
             return Goodbye(_LOST), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
+        if hello.listens is not None and hello.listens.id == hello.id:
+            self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         return Welcome(PROTOCOL_VERSION, me.node, me.cluster), True, limit
 

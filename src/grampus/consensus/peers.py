@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.consensus.members import Members
+from grampus.consensus.members import MOST, Members
 from grampus.consensus.snapshots import PIECE
 from grampus.errors import (
     GrampusError,
@@ -82,9 +82,28 @@ class Peers:
         self._decode = decode
         self._group = group
         self._links: dict[int, PeerLink] = {}
+        self._members = Members()
+        #: Who has said Hello and is not known: a leader, maybe, that was elected while this server
+        #: was away, and can bring it up to date only if it is answered.
+        self._met: dict[int, Member] = {}
+
+    def meet(self, member: Member) -> None:
+        if member.id == self._id or self._members.find(member.id) or member.id in self._met:
+            return
+        if len(self._met) == MOST:
+            del self._met[next(iter(self._met))]
+        self._met[member.id] = member
+        self.know(self._members)
 
     def know(self, members: Members) -> None:
-        there = {member.id: member for member in members.known if member.id != self._id}
+        self._members = members
+        gone = (*members.removed, *members.lost)
+        self._met = {
+            id: member
+            for id, member in self._met.items()
+            if id not in gone and members.find(id) is None
+        }
+        there = {m.id: m for m in (*members.known, *self._met.values()) if m.id != self._id}
         for id, link in list(self._links.items()):
             if there.get(id) != link.member:
                 link.close()

@@ -43,6 +43,7 @@ from grampus.errors import (
     Overloaded,
     Refused,
 )
+from grampus.model.member import Member
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -402,6 +403,10 @@ class RaftReplica:
         self._inbox_bytes += size
         self._wake.set()
 
+    def meet(self, member: Member) -> None:
+        """A server of this cluster and history, neither removed nor lost, has said Hello."""
+        self._transport.meet(member)
+
     # --- changes of members; only on the leader
 
     async def change_members(
@@ -569,6 +574,11 @@ class RaftReplica:
         must_sync, hard, entries, snapshot, messages, persisted, committed, reads, soft = ready
         if hard is not None:
             self._hard = HardState(*hard)
+            durable = self._durable.hard
+            if hard[:2] != (durable.term, durable.vote):
+                # A sole voter leads at once in its new term, and Raft would let its learners hear
+                # of it before the term is durable: after a crash it could lead in it once more.
+                messages, persisted = [], [*messages, *persisted]
         if soft is not None:
             self._turned(*soft)
         self._send(messages)

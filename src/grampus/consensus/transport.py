@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Protocol
 
 from grampus.consensus.members import Members
+from grampus.model.member import Member
 
 
 class Transport(Protocol):
     def know(self, members: Members) -> None:
         """These are the peers from now on."""
+        ...
+
+    def meet(self, member: Member) -> None:
+        """It has said Hello, and may not be among those who are known: it can be answered."""
         ...
 
     def send(self, to: int, messages: Sequence[bytes]) -> bool:

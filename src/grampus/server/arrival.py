@@ -89,7 +89,7 @@ class Place(Struct, frozen=True):
     def hello(self, lane: str) -> Hello:
         return Hello(
             PROTOCOL_VERSION, lane, SERVER, self.me.name, self.cluster, self.secret, self.history,
-            self.me.id,
+            self.me.id, self.me,
         )  # fmt: skip
 
     def tls(self) -> Tls | None:

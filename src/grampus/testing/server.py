@@ -258,7 +258,15 @@ class SimServer:
     def _hello(self, lane: str) -> Hello:
         member = self.machine.member
         return Hello(
-            PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", HISTORY, member.id
+            PROTOCOL_VERSION,
+            lane,
+            "server",
+            member.name,
+            CLUSTER,
+            "secret",
+            HISTORY,
+            member.id,
+            member,
         )
 
     # -- the Handler of its node port
