@@ -57,7 +57,7 @@ def forgets_a_sync(patch: Patch) -> None:
     patch.setattr(SimDisk, "__init__", lying)
 
 
-@bug(1)
+@bug(3)
 def forgets_the_vote(patch: Patch) -> None:
     append = DurableLog.append
 
@@ -67,7 +67,7 @@ def forgets_the_vote(patch: Patch) -> None:
     patch.setattr(DurableLog, "append", forgetful)
 
 
-@bug(1)
+@bug(6)
 def sends_before_the_write(patch: Patch) -> None:
     turn = RaftReplica._turn
 
@@ -102,7 +102,7 @@ def keeps_the_members_in_memory_only(patch: Patch) -> None:
     patch.setattr(Ledger, "apply_members", careless)
 
 
-@bug(1)
+@bug(4)
 def lets_go_of_what_is_not_durable_in_the_ledger(patch: Patch) -> None:
     patch.setattr(SimLedger, "checkpoint", lambda self: self.applied_index)
 
@@ -153,7 +153,7 @@ def answers_at_append(patch: Patch) -> None:
     patch.setattr(Proposals, "proposed", early)
 
 
-@bug(1)
+@bug(10)
 def knows_entries_by_index_alone(patch: Patch) -> None:
     def easy(self: Proposals, index: int, term: int, results: list[object]) -> None:
         for _, pieces in self._entries.pop(index, ()):
@@ -162,7 +162,7 @@ def knows_entries_by_index_alone(patch: Patch) -> None:
     patch.setattr(Proposals, "applied", easy)
 
 
-@bug(1)
+@bug(11)
 def takes_the_unknown_for_nothing(patch: Patch) -> None:
     propose = Peers.propose
 
@@ -175,7 +175,7 @@ def takes_the_unknown_for_nothing(patch: Patch) -> None:
     patch.setattr(Peers, "propose", hopeful)
 
 
-@bug(1)
+@bug(3)
 def reads_without_a_barrier(patch: Patch) -> None:
     async def nothing(self: RaftReplica) -> None:
         return
@@ -183,7 +183,7 @@ def reads_without_a_barrier(patch: Patch) -> None:
     patch.setattr(RaftReplica, "read_barrier", nothing)
 
 
-@bug(1)
+@bug(16)
 def believes_that_it_leads(patch: Patch) -> None:
     async def certain(self: RaftReplica) -> int:
         if not self.leader:
@@ -193,7 +193,7 @@ def believes_that_it_leads(patch: Patch) -> None:
     patch.setattr(RaftReplica, "confirm", certain)
 
 
-@bug(1)
+@bug(2)
 def reads_before_it_has_applied(patch: Patch) -> None:
     async def at_once(self: Any, index: int) -> None:
         return
