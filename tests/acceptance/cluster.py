@@ -59,15 +59,15 @@ class Site(Ground):
 
     # -- processes
 
-    def launch(self, name: str, *options: str) -> Node:
+    def launch(self, name: str, *options: str, folder: Path | None = None, log: str = "") -> Node:
         """A process of `grampus server`, not ready yet. What was there of that name is over."""
         if name in self.servers:
             self.servers[name].kill()
         command = [
-            *COMMAND, "server", "start", "--data", str(self.folder_of(name)), "--name", name,
-            "--listen", self.address(name), *options,
+            *COMMAND, "server", "start", "--data", str(folder or self.folder_of(name)),
+            "--name", name, "--listen", self.address(name), *options,
         ]  # fmt: skip
-        node = self.servers[name] = Node(self, command, log=f"{name}.log")
+        node = self.servers[name] = Node(self, command, log=log or f"{name}.log")
         return node
 
     def found(self, name: str = "a") -> Node:

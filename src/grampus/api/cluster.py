@@ -60,9 +60,6 @@ async def get_cluster(ports: ThePorts) -> Response:
 async def change_member(ports: ThePorts, name: Name, action: WhichAction) -> Response:
     try:
         return _json(await ports.cluster.ask(action.value, name))
-    except TimeoutError:
-        late = "the servers have not agreed in time; it may happen yet: see /api/v1/cluster"
-        raise HttpProblem("unknown-outcome", late) from None
     except (NotLeader, NoQuorum) as error:
         raise HttpProblem("no-quorum", str(error)) from error
 

@@ -193,7 +193,7 @@ class Cluster(Protocol):
     async def ask(self, action: str, name: str) -> bytes:
         """`status` `remove` `replace` `transfer`: the cluster afterwards, as JSON.
 
-        Raises NotFound, Refused, NotLeader, NoQuorum, TimeoutError."""
+        Raises NotFound, Refused, NotLeader, NoQuorum, OutcomeUnknown."""
         ...
 
     async def snapshot(self) -> tuple[int, AsyncIterator[bytes]]:

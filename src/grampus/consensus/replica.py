@@ -151,6 +151,7 @@ class RaftReplica:
         self._failure: BaseException | None = None
         self._stopped = False
         self.peers: dict[int, tuple[int, int, int, bool, bool, int]] = {}
+        self._introduced = introduced
         transport.know(self._members if self._members.known else introduced)
 
     @classmethod
@@ -634,7 +635,7 @@ class RaftReplica:
         if role == LEADER:
             log.info("this server leads in term %d", self._hard.term)
         elif leader:
-            member = self._members.find(leader)
+            member = (self._members if self._members.known else self._introduced).find(leader)
             log.info("server %s leads in term %d", member.name if member else leader, self.term)
         self._tell_change()
 

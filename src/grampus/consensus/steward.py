@@ -21,6 +21,7 @@ from grampus.errors import (
     NoQuorum,
     NotFound,
     NotLeader,
+    OutcomeUnknown,
     ProtocolError,
     Refused,
     ServerUnreachable,
@@ -32,6 +33,9 @@ log = logging.getLogger("grampus.cluster")
 
 #: Seconds between two looks at what could be changed, and that a change may take.
 LOOK, WITHIN = 0.5, 15.0
+#: And that a leader may take to say how the cluster is, before another server says what it knows.
+GLANCE = 1.0
+_MAYBE = "it may happen yet: see grampus cluster status"
 _JSON = msgspec.json.Encoder()
 
 
@@ -77,7 +81,7 @@ class Steward:
     async def ask(self, action: str, name: str = "") -> bytes:
         """`status` `remove` `replace` `transfer`: the cluster afterwards, as JSON.
 
-        Raises NotFound, Refused, NotLeader, NoQuorum, TimeoutError."""
+        Raises NotFound, Refused, NotLeader, NoQuorum, OutcomeUnknown."""
         return (await self.relay(ClusterAsk(action, name))).body
 
     async def relay(self, asked: ClusterAsk) -> ClusterTold:
@@ -90,10 +94,13 @@ class Steward:
         if not leader:
             raise NoQuorum("no server leads, so the members cannot change: see cluster status")
         try:
-            told = await self._peers.ask(leader, asked, WITHIN)
-        except ServerUnreachable:
+            within = GLANCE if asked.action == "status" else WITHIN + 1.0
+            told = await self._peers.ask(leader, asked, within)
+        except (ServerUnreachable, Refused) as error:
             if asked.action == "status":
                 return self._told()
+            if isinstance(error, ServerUnreachable):
+                raise OutcomeUnknown(f"{error}; {_MAYBE}") from error
             raise
         if not isinstance(told, ClusterTold):
             raise ProtocolError(f"ClusterAsk was answered by {type(told).__name__}")
@@ -103,6 +110,14 @@ class Steward:
         """On the leader."""
         if not self._replica.leader:
             raise NotLeader("this server leads no longer: ask again")
+        try:
+            return await self._answer(asked)
+        except TimeoutError:
+            raise OutcomeUnknown(
+                f"a majority of the servers has not agreed within {WITHIN:g} s; {_MAYBE}"
+            ) from None
+
+    async def _answer(self, asked: ClusterAsk) -> ClusterTold:
         async with asyncio.timeout(WITHIN):
             match asked.action:
                 case "status":
