@@ -1,5 +1,5 @@
 """Three servers on three machines, as far as the network goes: each in a namespace of its own, on
-one bridge. Cables are pulled while clients use keys. Beyond loopback a cluster has TLS by itself."""
+one bridge. Cables are pulled while clients use keys. Beyond loopback a cluster has TLS."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ip(*arguments: str) -> None:
 
 
 class Lan:
-    """A bridge, and a namespace for each machine, which has one cable to it. Host .1 is this one."""
+    """A bridge, and a namespace for each machine with a cable to it. Host .1 is this machine."""
 
     def __init__(self, machines: str) -> None:
         self._mark = secrets.token_hex(2)
