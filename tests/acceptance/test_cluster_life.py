@@ -148,17 +148,23 @@ def test_a_lost_folder_is_refused_under_its_name_and_replaced(ground: Site) -> N
         assert client.kv.get("/k").value == b"kept"
 
 
-def test_a_removed_server_is_told_so_when_it_comes_back(ground: Site) -> None:
+def test_a_removed_server_ends_and_is_told_so_when_it_comes_back(ground: Site) -> None:
+    """Also the one that leads: it gives the lead away first."""
     ground.grow()
-    gone = ground.others(ground.leader())[0]
-    with ground.client(servers=ground.others(gone)) as client:
-        client.change_member(gone, "remove")
-        assert gone not in [member.name for member in client.cluster().members]
-    ground.kill(gone)
-    back = ground.launch(gone)
-    until(lambda: "removed from the cluster" in back.said())
-    with ground.client(servers=ground.others(gone)) as client:
+    with ground.client() as client:
+        gone = ground.leader()
+        found = client.change_member(gone, "remove")
+        assert gone not in [member.name for member in found.members]
         client.kv.put("/k", b"still here")
+    for _ in range(2):
+        code, said = ground.servers[gone].ended()
+        assert code == 4, said
+        assert "removed from the cluster" in said.splitlines()[-1], said
+        assert "Traceback" not in said
+        ground.launch(gone)
+    with ground.client(servers=ground.others(gone)) as client:
+        assert client.kv.get("/k").value == b"still here"
+        assert client.cluster().can_lose == 0
 
 
 def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path: Path) -> None:

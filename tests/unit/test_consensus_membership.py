@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from grampus.consensus.members import Conf, MemberChange, Members
+from grampus.consensus.hearing import LATELY, Hearing
+from grampus.consensus.members import GIVEN_UP, Conf, MemberChange, Members
 from grampus.consensus.membership import LEARNER, REMOVE, VOTER, Step, can_lose, next_step
 from grampus.consensus.roll import advice, lines, spare
 from grampus.model.member import Member
@@ -124,6 +125,30 @@ def test_a_silent_server_is_named_with_what_to_type() -> None:
         " lost: grampus cluster replace c",
         "One more silent voter, and no write is taken any more.",
     ]
+
+
+def test_two_voters_and_one_who_waits_are_told_to_become_three() -> None:
+    rows = lines(members([1], [2]), 1, close(1, 2), 1000, {})
+    assert advice(rows, 1, "a", 0)[-1].startswith("b has everything, and votes once a third")
+    rows = lines(members([1, 2]), 1, close(1, 2), 1000, {})
+    assert "Let a third server join" in advice(rows, 2, "a", 0)[-1]
+
+
+def test_a_lost_server_is_replaced_not_started_again() -> None:
+    marked = members([1, 2, 3]).after(([1, 2, 3], [], [], [], False), MemberChange(lost=(3,)))
+    rows = lines(marked, 1, close(1, 2, silent=(3,)), 1000, {})
+    assert advice(rows, 3, "a", 0)[0].startswith("c is being replaced: start its successor")
+    assert (marked.void(3), marked.void(1)) == (GIVEN_UP, "")
+
+
+def test_a_peer_is_silent_only_when_it_was_not_active_for_a_while() -> None:
+    hearing = Hearing()
+    active, quiet = {2: (9, 10, 1, False, True, 0)}, {2: (9, 10, 1, False, False, 0)}
+    assert not hearing.look(10.0, quiet)[2][4]
+    assert hearing.look(10.2, active)[2][4]
+    assert hearing.look(10.4, quiet)[2] == active[2]
+    assert hearing.look(10.2 + LATELY, quiet) == quiet
+    assert hearing.look(20.0, {}) == {}
 
 
 def test_without_a_leader_the_way_out_comes_first() -> None:

@@ -88,7 +88,7 @@ def remove(
     """Take a server out of the cluster, for good: its folder is void afterwards."""
     confirm(f"Remove server {name} for good?", yes)
     _change(ctx, name, "remove", server, token_file)
-    note(f"{name} is removed; stop its process, and empty its folder before it is used again")
+    note(f"{name} is removed, and its process ends; empty its folder before it is used again")
 
 
 @app.command()
@@ -101,10 +101,12 @@ def replace(
 ) -> None:
     """Give up a server whose folder is lost; the next one that joins under its name replaces it."""
     confirm(f"Is the folder of server {name} lost for good?", yes)
-    _change(ctx, name, "replace", server, token_file)
+    found = _change(ctx, name, "replace", server, token_file)
+    was = next((m.address for m in found.members if m.name == name), "HOST:PORT")
+    by = next((m.address for m in found.members if m.state == "leads"), "HOST:PORT")
     note(
-        f"now start its successor: grampus server start --data EMPTY_DIR --name {name}"
-        " --listen HOST:PORT --join HOST:PORT"
+        f"now let its successor join: grampus cluster token > FILE, then grampus server start"
+        f" --data EMPTY_DIR --name {name} --listen {was} --join {by} --token-file FILE"
     )
 
 
@@ -113,8 +115,11 @@ def transfer(
     ctx: typer.Context, name: Name, server: Server = None, token_file: TokenFile = None
 ) -> None:
     """Let another voter lead, for example before its leader's machine is serviced."""
-    _change(ctx, name, "transfer", server, token_file)
-    note(f"{name} is asked to lead; see: grampus cluster status")
+    found = _change(ctx, name, "transfer", server, token_file)
+    if found.leader == name:
+        note(f"{name} leads")
+    else:
+        note(f"{name} is asked to lead; see: grampus cluster status")
 
 
 @app.command()
@@ -205,7 +210,10 @@ def snapshot(
     """Save a copy of the ledger: every run, workflow, key and session, as of one moment."""
     with connect(ctx, server, token_file) as client:
         size = client.save_snapshot(file)
-    note(f"{file}: {size / 2**20:.1f} MiB; go back to it with: grampus cluster restore {file}")
+    note(
+        f"{file}: {size / 2**20:.1f} MiB; go back to it, in an empty folder, with: grampus"
+        f" cluster restore {file} --data DIR --name NAME --listen HOST:PORT"
+    )
 
 
 @app.command()
@@ -236,9 +244,9 @@ def restore(
 
 def _change(
     ctx: typer.Context, name: str, action: str, server: str | None, token_file: str | None
-) -> None:
+) -> ClusterInfo:
     with connect(ctx, server, token_file) as client:
-        client.change_member(name, action)
+        return client.change_member(name, action)
 
 
 def _can_lose(found: ClusterInfo) -> str:
@@ -247,7 +255,7 @@ def _can_lose(found: ClusterInfo) -> str:
     voters = sum(1 for each in found.members if each.role != "learner")
     if found.can_lose < 0:
         return f"the majority of {voters} voters is gone: writes are refused"
-    return f"{found.can_lose} of {voters} voters"
+    return f"{found.can_lose} of {voters} voter{'' if voters == 1 else 's'}"
 
 
 def _members(found: ClusterInfo) -> None:

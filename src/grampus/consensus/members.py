@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from grampus.errors import Refused
 from grampus.model.member import Member
 
 #: As Raft has it: voters, learners, outgoing voters, next learners, auto leave.
@@ -21,6 +22,13 @@ EMPTY: Conf = ([], [], [], [], False)
 REMEMBERED = 1000
 #: Members in all.
 MOST = 16
+#: Why a server is refused for good.
+REMOVED = "this server was removed from the cluster: empty its folder, and let it join anew"
+GIVEN_UP = "this server was given up, and another takes its place: empty its folder"
+
+
+class NoMember(Refused):
+    """This server is no member any more, and its id never comes back: it can only end."""
 
 
 class MemberChange(Struct, frozen=True, array_like=True):
@@ -52,6 +60,12 @@ class Members(Struct, frozen=True, array_like=True):
     @property
     def joint(self) -> bool:
         return bool(self.conf[2])
+
+    def void(self, id: int) -> str:
+        """Why the folder of that id is no server's any more; "" when it may be one's."""
+        if id in self.removed:
+            return REMOVED
+        return GIVEN_UP if id in self.lost else ""
 
     def find(self, id: int) -> Member | None:
         return next((member for member in self.known if member.id == id), None)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from grampus.consensus.hearing import Standing
 from grampus.consensus.members import Members
 
 VOTER, REMOVE, LEARNER = 0, 1, 2
@@ -21,8 +22,8 @@ MOST_VOTERS = 5
 CLOSE = 100
 #: Raft's state of a peer that takes entries as they come, and has shown what it has.
 REPLICATES = 1
-#: Of Raft, per peer: matched, next, state, paused, recently active, pending snapshot.
-Progress = Mapping[int, tuple[int, int, int, bool, bool, int]]
+#: Of each peer, as far as a leader knows.
+Progress = Mapping[int, Standing]
 
 
 class Step(Struct, frozen=True):

@@ -31,8 +31,6 @@ _OTHER_HISTORY = (
     "the cluster was recovered without this server, and has a history of its own since: empty this"
     " server's folder and let it join anew"
 )
-_REMOVED = "this server was removed from the cluster: empty its folder, and let it join anew"
-_LOST = "this server is being replaced by another of its name: empty its folder"
 Encode = Callable[[list[object]], bytes]
 
 
@@ -54,16 +52,18 @@ class PeerDesk:
         me, members = self._me, self._replica.members
         if hello.history != me.history:
             return Goodbye(_OTHER_HISTORY), False, 0
-        if hello.id in members.removed:
-            return Goodbye(_REMOVED), False, 0
-        if hello.id in members.lost:
-            return Goodbye(_LOST), False, 0
+        if why := members.void(hello.id):
+            return Goodbye(why), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         return Welcome(PROTOCOL_VERSION, me.node, me.cluster), True, limit
+
+    def void(self, id: int) -> str:
+        """Why nothing is heard any more from a server that was let in; "" for a member."""
+        return self._replica.members.void(id)
 
     def messages(self, batch: list[Message]) -> None:
         for message in batch:

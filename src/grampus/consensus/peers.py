@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.consensus.members import MOST, Members
+from grampus.consensus.members import GIVEN_UP, MOST, REMOVED, Members, NoMember
 from grampus.consensus.snapshots import PIECE
 from grampus.errors import (
     GrampusError,
@@ -103,7 +103,12 @@ class Peers:
             for id, member in self._met.items()
             if id not in gone and members.find(id) is None
         }
-        there = {m.id: m for m in (*members.known, *self._met.values()) if m.id != self._id}
+        # Whose folder is lost never comes back, and its successor may listen where it did.
+        there = {
+            member.id: member
+            for member in (*members.known, *self._met.values())
+            if member.id != self._id and member.id not in members.lost
+        }
         for id, link in list(self._links.items()):
             if there.get(id) != link.member:
                 link.close()
@@ -260,6 +265,8 @@ class PeerLink:
                 log.info(
                     "the %s connection to server %s is lost: %s", lane, self.member.name, reason
                 )
+            except NoMember:
+                raise  # it ends the server
             except GrampusError as error:
                 if str(error) != self.complaint:
                     self.complaint = str(error)
@@ -298,6 +305,8 @@ class _Deaf:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
+        if answer.reason in (REMOVED, GIVEN_UP):
+            raise NoMember(answer.reason)
         raise Refused(f"it refuses this server: {answer.reason}")
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")

@@ -26,6 +26,7 @@ from grampus.consensus.applier import Applier
 from grampus.consensus.barriers import Barriers
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
+from grampus.consensus.hearing import Hearing, Standing
 from grampus.consensus.introduction import introduced
 from grampus.consensus.log import SEGMENT_SIZE, DurableLog
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
@@ -150,7 +151,8 @@ class RaftReplica:
         self._since = self._loop.time()
         self._failure: BaseException | None = None
         self._stopped = False
-        self.peers: dict[int, tuple[int, int, int, bool, bool, int]] = {}
+        self.peers: dict[int, Standing] = {}
+        self._hearing = Hearing()
         self._introduced = introduced
         transport.know(self._members if self._members.known else introduced)
 
@@ -381,6 +383,13 @@ class RaftReplica:
         while not self.leader:
             self._check()
             await self._changed.wait()
+
+    async def void(self) -> str:
+        """Returns, with the reason, once this server is no member any more."""
+        while not (why := self._members.void(self.id)):
+            self._check()
+            await self._changed.wait()
+        return why
 
     async def succeeded(self) -> None:
         """Returns once some server is known to lead."""
@@ -631,7 +640,7 @@ class RaftReplica:
             gone = NotLeader("this server leads no longer")
             self._proposals.deposed(gone)
             self._barriers.give_up(gone)
-            self.peers = {}
+            self.peers, self._hearing = {}, Hearing()
         if role == LEADER:
             log.info("this server leads in term %d", self._hard.term)
         elif leader:
@@ -664,7 +673,7 @@ class RaftReplica:
         if self._role != LEADER:
             return
         status = self._node.status()
-        self.peers = status["peers"]
+        self.peers = self._hearing.look(self._loop.time(), status["peers"])
         wanted = status["snapshot_wanted_by"] != 0
         now = self._loop.time()
         for peer in self._snapshots.look(wanted, self.peers, self._applied, now):

@@ -95,7 +95,12 @@ def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | 
             " server and run: grampus cluster recover --data DIR"
         )
     for row in rows:
-        if row.state == "silent":
+        if row.role == "lost":
+            told.append(
+                f"{row.name} is being replaced: start its successor in an empty folder with"
+                f" --name {row.name} --join HOST:PORT --token-file FILE"
+            )
+        elif row.state == "silent":
             why = f": {row.complaint}" if row.complaint else ""
             told.append(
                 f"{row.name} does not answer at {row.address}{why}. Start it again; if its folder"
@@ -103,12 +108,15 @@ def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | 
             )
         elif row.state == "behind":
             told.append(f"{row.name} is {row.behind:,} entries behind, and is catching up.")
-        elif row.role == "lost":
-            told.append(
-                f"{row.name} is being replaced: start its successor in an empty folder with"
-                f" --name {row.name} --join HOST:PORT"
-            )
-    if voters == 1:
+    waiting = [row.name for row in rows if row.role == "learner" and row.state == "follows"]
+    if voters == 1 and waiting:
+        told.append(
+            f"{', '.join(waiting)} has everything, and votes once a third server has joined: two"
+            " voters would survive no loss."
+        )
+    elif voters == 2:
+        told.append("Two voters survive no loss. Let a third server join: grampus cluster token")
+    elif voters == 1:
         told.append(
             "One voter survives no loss. Let two more servers join: grampus cluster token, then"
             " grampus server start --join HOST:PORT --token-file FILE"

@@ -191,6 +191,7 @@ class Steward:
         await self._replica.transfer(member.id)
         if member.id != self._replica.id:
             await self._replica.deposed(term)
+            await self._replica.succeeded()
 
     async def _admit(self, member: Member) -> None:
         members = self._replica.members

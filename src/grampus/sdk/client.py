@@ -416,11 +416,11 @@ class Client:
 
     def revoke_token(self, id: str) -> None:
         """It counts no more; who has joined with it stays. Raises NotFound."""
-        self._transport.ask("DELETE", f"{API}/cluster/tokens/{_named(id)}", repeat=False)
+        self._transport.ask("DELETE", f"{API}/cluster/tokens/{_safe(id)}", repeat=False)
 
     def remove_worker(self, name: str) -> None:
         """Takes its key back: it is sent away, and needs a join token again. Raises NotFound."""
-        self._transport.ask("DELETE", f"{API}/workers/{_named(name)}", repeat=False)
+        self._transport.ask("DELETE", f"{API}/workers/{_safe(name)}", repeat=False)
 
     def save_snapshot(self, file: Path) -> int:
         """Writes a copy of the ledger of the server that answers; its size in bytes."""
@@ -429,7 +429,7 @@ class Client:
     def drain_worker(self, name: str, draining: bool = True) -> Worker:
         """It gets no new attempts, or, with `draining=False`, does again. Raises NotFound."""
         verb = "drain" if draining else "undrain"
-        return self._do("POST", f"/workers/{_named(name)}/{verb}", Worker)
+        return self._do("POST", f"/workers/{_safe(name)}/{verb}", Worker)
 
     def _id(self, run: str) -> str:
         """The full id: what `last` means must not change while a stream is open."""

@@ -125,6 +125,11 @@ class _ServerRoom:
         self._leader = leader
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
+        hello = connection.greeting
+        if isinstance(hello, Hello) and (why := self._peers.void(hello.id)):
+            connection.send(Goodbye(why))
+            connection.close(why)
+            return
         self._peers.messages(batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:

@@ -39,6 +39,7 @@ from grampus.cluster.token_commands import UseToken
 from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
 from grampus.consensus.generation import Generation
+from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
@@ -282,6 +283,7 @@ class ServerNode:
                 self._retention.run(),
                 self._keys.run(),
                 self._say_when_ready(api.url, ready, waits),
+                self._until_removed(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
             )
@@ -319,6 +321,13 @@ class ServerNode:
             server_key(me.name), about, [(me.host, me.node_port)], lambda: place.hello(KEYS),
             clock, os.urandom, None if encryption is None else encryption.nodes,
         )  # fmt: skip
+
+    async def _until_removed(self) -> None:
+        """Raises NoMember a moment after this server has seen that it is no member any more, so
+        that whoever asked for it gets the answer."""
+        why = await self._replica.void()
+        await asyncio.sleep(FAREWELL)
+        raise NoMember(why)
 
     async def _say_when_ready(
         self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]
