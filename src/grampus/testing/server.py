@@ -17,7 +17,7 @@ from grampus.answers import decode_answers, encode_answers
 from grampus.consensus.generation import Generation
 from grampus.consensus.introduction import introduce
 from grampus.consensus.log import DurableLog
-from grampus.consensus.members import Members
+from grampus.consensus.members import Members, NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
@@ -183,13 +183,16 @@ class SimServer:
             self.ledger.close()
 
     async def run(self, first: bool) -> None:
-        """Until it is cancelled, or its disk is full. Whatever else ends it is a bug."""
+        """Until it is cancelled, removed, or its disk is full. Whatever else ends it is a bug."""
         disk = self.machine.disk
         disk.was_full = False
         try:
             if first and self.machine.standing() is None:
                 await found(self.machine.folder, self.machine.member, HISTORY, disk=disk)
             await self._listen()
+        except* NoMember:
+            self.loop.world.say(f"{self.name} is told that it was removed, and stops")
+            self.machine.watch.seen["removed"] += 1
         except* StorageFailed:
             if not disk.was_full:
                 raise
