@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.raft, pytest.mark.timeout(240)]
 #: Of one value, in bytes; a transaction has three of them.
 VALUE = 60_000
 #: Transactions whose log is longer than what is kept for those who are behind (64 MiB).
-MANY = 400
+MANY = 600
 
 
 @pytest.fixture
