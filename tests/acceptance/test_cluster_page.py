@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
 #: They go on until they are told to stop.
 STAYS = re.compile(r"grampus (server|worker) start .*--name (\w+)")
 #: They change nothing, or are refused: they may be said again until the answer is as on the page.
-AGAIN = re.compile(r"grampus (--stale )?(cluster (status|members)|kv)")
+AGAIN = re.compile(r"grampus (--stale )?(cluster (status|members|recover|restore)|kv)")
 
 
 class Shell:
@@ -102,9 +101,6 @@ def test_the_page_about_clusters_is_true(shell: Shell) -> None:
             assert AGAIN.match(command), (command, out, wanted)
             assert time.monotonic() < end, (command, out, wanted)
             time.sleep(0.2)
-        if command.startswith("kill "):
-            time.sleep(0.2)
-    assert sys.executable in COMMAND
 
 
 def _said(shell: Shell, command: str) -> str:
