@@ -80,6 +80,17 @@ def test_join_tokens_that_are_no_good_are_refused_with_the_reason(
         assert [m.name for m in client.cluster().members] == ["a", "b"]
 
 
+def test_a_worker_that_was_removed_is_sent_away_and_not_let_in_again(ground: Site) -> None:
+    worker = ground.worker("w1")
+    with ground.client() as client:
+        assert [w.name for w in client.workers() if w.connected] == ["w1"]
+        client.remove_worker("w1")
+        until(lambda: not any(w.connected for w in client.workers()))
+        until(lambda: "it was removed" in worker.said())
+        with pytest.raises(NotFound):
+            client.remove_worker("w1")
+
+
 def test_noise_at_every_port_disturbs_nobody(ground: Site) -> None:
     hello = Hello(PROTOCOL_VERSION, "control", "server", "b", "", "wrong credential", "", 1)
     noises = [

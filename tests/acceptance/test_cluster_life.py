@@ -57,7 +57,7 @@ def test_two_of_three_gone_refuses_writes_at_once_and_heals_by_itself(ground: Si
     ground.grow()
     with ground.client() as client:
         client.apply(flow(ground))
-    left = ground.leader()
+    left, token = ground.leader(), ground.token()
     for name in ground.others(left):
         ground.kill(name)
     with ground.client(servers=left) as client:
@@ -79,9 +79,23 @@ def test_two_of_three_gone_refuses_writes_at_once_and_heals_by_itself(ground: Si
         assert "cluster recover" in said.advice[0]
     with ground.client(servers=left, stale=True) as client:
         assert [workflow.name for workflow in client.workflows()] == ["flow"]
-    ground.launch(ground.others(left)[0])
-    with ground.client() as client:
+    whole, lost = ground.others(left)
+    _an_empty_folder_founds_nothing(ground, lost, left, token)
+    ground.launch(whole)
+    with ground.client(servers=left + whole) as client:
         until(lambda: _put(client))
+        assert [m.name for m in client.cluster().members] == ["a", "b", "c"]
+
+
+def _an_empty_folder_founds_nothing(ground: Site, name: str, left: str, token: str) -> None:
+    """Not by itself, and not with the word of a server that has no majority."""
+    shutil.rmtree(ground.folder_of(name))
+    code, said = ground.launch(name).ended()
+    assert (code, "--init" in said) == (2, True), said
+    joining = ground.launch(name, "--join", ground.address(left), "--token-file", token)
+    code, said = joining.ended()
+    assert code == 3, said
+    assert "majority" in said.splitlines()[-1], said
 
 
 def _put(client: object) -> bool:

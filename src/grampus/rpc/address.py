@@ -67,13 +67,17 @@ def is_own(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def is_everywhere(host: str) -> bool:
+    """Whether who listens there is reached at every address of its machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def names_of(host: str) -> list[str]:
     """By what a server that listens at `host` may be called: for its certificate."""
-    try:
-        anywhere = ipaddress.ip_address(host.strip("[]")).is_unspecified
-    except ValueError:
-        anywhere = False
-    if not anywhere:
+    if not is_everywhere(host):
         return [host]
     numbers = [
         info.address.partition("%")[0]

@@ -49,7 +49,7 @@ from grampus.protocol import (
     Message,
     Welcome,
 )
-from grampus.rpc.address import is_own, names_of
+from grampus.rpc.address import is_everywhere, is_own, names_of
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
@@ -126,6 +126,11 @@ async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now:
     """Raises UsageError when the folder is empty and nothing was said of what to do; FolderError,
     Refused, ServerUnreachable."""
     path = folder.path
+    if is_everywhere(listen.host):
+        raise UsageError(
+            f"a server tells the others where it listens, and {listen.host} is every address: say"
+            " the one at which they reach it"
+        )
     me = Member(raft_id(folder.identity.node), name, listen.host, listen.port, listen.node_port)
     there = standing(path)
     if there is not None:
