@@ -158,7 +158,7 @@ class Node:
             appoint=appoint,
             dismiss=self._roster.dismiss,
             hire=lambda: [ScheduleDriver(proposer, reads, clock)],
-            chores=[retention.run],
+            chores=[retention.run, self._roster.watch],
         )  # fmt: skip
 
     @classmethod

@@ -87,6 +87,16 @@ class Registered(Struct, frozen=True, array_like=True, tag="registered"):
     servers: tuple[str, ...] = ()
 
 
+class Ping(Struct, frozen=True, array_like=True, tag="ping"):
+    """A worker of a cluster asks whether its server still answers: by `Pong`, at once."""
+
+    session: int
+
+
+class Pong(Struct, frozen=True, array_like=True, tag="pong"):
+    """It does, and leads."""
+
+
 class Leave(Struct, frozen=True, array_like=True, tag="leave"):
     """A worker that is stopped, and has nothing left: its session ends. Answered by `Left`."""
 
@@ -447,6 +457,8 @@ Message = (
     | Register
     | Registered
     | Elsewhere
+    | Ping
+    | Pong
     | Leave
     | Left
     | Assign

@@ -19,7 +19,7 @@ from grampus.master.roster import Roster
 from grampus.protocol import HELLO_FRAME, HasBlob, Message, Register
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
-from grampus.worker.link import HELD, Link
+from grampus.worker.link import ANSWERS, HELD, PING_EVERY, Link
 
 SESSION = 7
 
@@ -233,6 +233,24 @@ def test_it_leaves_a_leader_that_is_gone_at_once(blobs: Blobs) -> None:
         town.registered.clear()
         assert await town.settled(2) < 0.5
         assert WorkerGone(SESSION) in town.doors[0].events
+
+    play(blobs, scenario)
+
+
+def test_it_leaves_a_leader_that_stands_still(blobs: Blobs) -> None:
+    async def scenario(town: Town) -> None:
+        town.elect(0)
+        town.link(0, 1)
+        await town.settled(0)
+
+        async def never(connection: Any, message: Message) -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        town.rosters[0].request = never  # type: ignore[method-assign]
+        town.leader = 1
+        town.registered.clear()
+        assert await town.settled(1) < PING_EVERY + ANSWERS + 1
 
     play(blobs, scenario)
 

@@ -10,6 +10,7 @@ asks for its session is told where to go, and an office that ends sends its work
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -38,6 +39,8 @@ from grampus.protocol import (
     Left,
     Load,
     Message,
+    Ping,
+    Pong,
     PutBlob,
     Register,
     Registered,
@@ -52,6 +55,11 @@ from grampus.runs.commands import EndSession, OpenSession, Refusal
 from grampus.runs.proposer import Proposer
 
 log = logging.getLogger("grampus.master")
+
+#: A worker says something every few seconds; one that says nothing for so long is closed, in ms.
+MUTE = 8_000
+#: How often that is looked at, in seconds; and a server stood still if it was so long, in ms.
+LOOK, STALL = 1.0, 2_000
 
 Peer = Connection[Message]
 
@@ -116,6 +124,8 @@ class Roster:
         self._bulk: dict[str, Peer] = {}
         self._names: dict[int, str] = {}
         self._loads: dict[int, Load] = {}
+        #: By control connection: when it was heard last, in ticks.
+        self._heard: dict[Peer, int] = {}
         #: How each contains its attempts, by session.
         self._containments: dict[int, str] = {}
 
@@ -149,6 +159,7 @@ class Roster:
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         reports: list[Report] = []
         session = self._sessions.get(connection)
+        self._hear(connection)
         for message in batch:
             match message:
                 case Reports():
@@ -175,9 +186,12 @@ class Roster:
             self.office.happened([WorkerTroubled(session, load.trouble)])
 
     async def request(self, connection: Peer, message: Message) -> Message:
+        self._hear(connection)
         match message:
             case Register():
                 return await self._register(connection, message)
+            case Ping():
+                return self._ping(connection, message)
             case Leave():
                 return await self._leave(connection, message)
             case HasBlob() | GetBlob() | PutBlob():
@@ -186,6 +200,7 @@ class Roster:
                 raise ProtocolError(f"{type(message).__name__} is no request to a server")
 
     def closed(self, connection: Peer, reason: str) -> None:
+        self._heard.pop(connection, None)
         session = self._sessions.pop(connection, None)
         if session is not None and self._control.get(session) is connection:
             del self._control[session]
@@ -220,6 +235,7 @@ class Roster:
         self._control[answer] = connection
         self._sessions[connection] = answer
         self._names[answer] = message.name
+        self._heard[connection] = self._clock.ticks()
         self._containments[answer] = message.containment
         if old is not None and old is not connection:
             self._sessions.pop(old, None)
@@ -231,6 +247,12 @@ class Roster:
         self.office.happened([WorkerConnected(answer)])
         return Registered(answer, self._directory.servers())
 
+    def _ping(self, connection: Peer, message: Ping) -> Message:
+        """Raises Refused."""
+        if self._sessions.get(connection) != message.session:
+            raise Refused("register first")
+        return Pong()
+
     async def _leave(self, connection: Peer, message: Leave) -> Message:
         """Raises Refused, or what `propose` raises."""
         if self._sessions.get(connection) != message.session:
@@ -240,6 +262,27 @@ class Roster:
         if isinstance(answer, Refusal):
             raise Refused(answer.reason)
         return Left()
+
+    def _hear(self, connection: Peer) -> None:
+        if connection in self._sessions:
+            self._heard[connection] = self._clock.ticks()
+
+    async def watch(self) -> None:
+        """Until cancelled: closes the connections of workers that say nothing. Their machines may
+        be gone, and nothing more must be placed there.
+
+        A server that stood still itself has not listened: then nobody is blamed."""
+        before = self._clock.ticks()
+        while True:
+            await asyncio.sleep(LOOK)
+            now = self._clock.ticks()
+            if now - before > STALL:
+                self._heard = dict.fromkeys(self._heard, now)
+            before = now
+            for connection, heard in list(self._heard.items()):
+                if now - heard > MUTE:
+                    connection.close(f"nothing was heard of it for {MUTE // 1000} s")
+                    self.closed(connection, "it says nothing")
 
     # -- for the office and the API -------------------------------------------------------------
 
@@ -262,6 +305,7 @@ class Roster:
         """Closes every control connection; the workers register elsewhere."""
         leaving, self._control = self._control, {}
         self._sessions.clear()
+        self._heard.clear()
         self._loads.clear()
         self._containments.clear()
         for connection in leaving.values():

@@ -226,6 +226,7 @@ class ServerNode:
             appoint=appoint,
             dismiss=self._roster.dismiss,
             hire=lambda: [ScheduleDriver(proposer, reads, clock), self._steward],
+            chores=[self._roster.watch],
         )  # fmt: skip
 
     def _admission(self) -> Admission:

@@ -26,6 +26,7 @@ from grampus.protocol import (
     Hello,
     Leave,
     Message,
+    Ping,
     Register,
     Registered,
     Welcome,
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("grampus.worker")
 
 REGISTER_TIMEOUT = 10.0
+#: Where there are several servers: how often one is asked whether it is there, and how long it may
+#: take to answer, in seconds.
+PING_EVERY, ANSWERS = 1.0, 1.5
 #: A control connection that ends sooner, in seconds, has failed: else two could chase each other.
 HELD = 1.0
 #: Reasons that are logged between two registrations.
@@ -91,6 +95,8 @@ class Link:
         self._home: Address | None = None
         self._moved = asyncio.Event()
         self._renewing = False
+        #: Of the newest registration.
+        self._session = 0
 
     async def keep_control(self) -> None:
         """Until cancelled."""
@@ -102,7 +108,7 @@ class Link:
                 connection = await self._open_control(address)
                 told.clear()
                 begun = loop.time()
-                reason = await connection.wait_closed()
+                reason = await self._accompany(connection)
                 self._lost(address, loop.time() - begun)
             except GrampusError as error:
                 reason = str(error)
@@ -112,6 +118,24 @@ class Link:
                 told.add(reason)
             if pause := self._servers.pause():
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _accompany(self, connection: Peer) -> str:
+        """Until it ends, or the server does not answer while there are others; the reason."""
+        while self._servers.several and not connection.closed:
+            try:
+                async with asyncio.timeout(PING_EVERY):
+                    return await connection.wait_closed()
+            except TimeoutError:
+                pass
+            try:
+                await connection.request(Ping(self._session), ANSWERS)
+            except GrampusError as error:
+                reason = f"the server does not answer: {error}"
+                connection.close(reason)
+                # A server that stands still may keep its end open for long.
+                self.lost(connection)
+                return reason
+        return await connection.wait_closed()
 
     def _lost(self, address: Address, lasted: float) -> None:
         if self._renewing or lasted >= HELD:
@@ -199,7 +223,7 @@ class Link:
             connection.close("not registered")
             raise
         if not connection.closed:
-            self._control = connection
+            self._control, self._session = connection, answer.session
             self._move(address)
             self._receiver.registered_as(answer.session)
             ears.open()
@@ -220,7 +244,7 @@ class Link:
             ears,
             hello,
             lambda answer: _accept(answer, frame),
-            HELLO_TIMEOUT,
+            ANSWERS if self._servers.several else HELLO_TIMEOUT,
             tasks=self._tasks,
             tls=self._tls,
         )

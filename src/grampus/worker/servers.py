@@ -32,6 +32,11 @@ class Servers:
         self._answered = False
         self._pause = FIRST_PAUSE
 
+    @property
+    def several(self) -> bool:
+        """Whether there is anywhere else to go."""
+        return len(self._known) > 1
+
     def next(self) -> Address:
         if self._leader is not None and self._leader not in self._failed:
             return self._leader

@@ -1,0 +1,136 @@
+"""Workers that are connected and say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from grampus.errors import Refused
+from grampus.master import roster as module
+from grampus.master.core.events import Happening, WorkerConnected, WorkerGone
+from grampus.master.roster import MUTE, Roster
+from grampus.protocol import Hello, Load, Ping, Pong, Register, Registered
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 0
+
+    def now(self) -> int:
+        return self.at
+
+    def ticks(self) -> int:
+        return self.at
+
+
+class Line:
+    """A control connection."""
+
+    def __init__(self, name: str) -> None:
+        self.greeting = Hello(1, "control", "worker", name, "", "")
+        self.reason = ""
+
+    def close(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Office:
+    is_open = True
+
+    def __init__(self) -> None:
+        self.events: list[Happening] = []
+
+    async def opens(self) -> bool:
+        return True
+
+    def happened(self, events: Iterable[Happening]) -> None:
+        self.events.extend(events)
+
+
+class Proposer:
+    async def propose(self, *commands: Any) -> list[object]:
+        return [7 if command.name == "w1" else 8 for command in commands]
+
+
+def a_roster(clock: Clock) -> tuple[Roster, Office, list[Any]]:
+    proposer: Any = Proposer()
+    nobody: Any = None
+    roster = Roster("n1", "c", lambda hello: True, proposer, nobody, nobody, clock)
+    office = roster.office = Office()
+    return roster, office, [Line("w1"), Line("w2")]
+
+
+async def register(roster: Roster, line: Any) -> None:
+    name = line.greeting.node
+    answer = await roster.request(
+        line, Register(name, "i", "m", "b", "default", 1, 1, "cgroup", True)
+    )
+    assert isinstance(answer, Registered)
+
+
+async def look(clock: Clock, ms: int) -> None:
+    """So much time passes, in steps that no server is blamed for."""
+    for _ in range(ms // 500):
+        clock.at += 500
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+def test_a_worker_that_says_nothing_is_taken_for_gone_and_one_that_does_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0)
+
+    async def scenario() -> None:
+        clock = Clock()
+        roster, office, (mute, alive) = a_roster(clock)
+        await register(roster, mute)
+        await register(roster, alive)
+        watching = asyncio.create_task(roster.watch())
+        await asyncio.sleep(0)
+        await look(clock, MUTE - 1000)
+        assert await roster.request(alive, Ping(8)) == Pong()
+        await look(clock, 2000)
+        assert "nothing was heard" in mute.reason
+        assert office.events == [WorkerConnected(7), WorkerConnected(8), WorkerGone(7)]
+        roster.messages(alive, [Load(8, 1, 1)])
+        await look(clock, MUTE - 1000)
+        assert alive.reason == ""
+        # Its connection ends for good a moment later: that is told once.
+        roster.closed(mute, "closed by the other side")
+        assert office.events.count(WorkerGone(7)) == 1
+        watching.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_stood_still_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 0)
+
+    async def scenario() -> None:
+        clock = Clock()
+        roster, _, (line, _) = a_roster(clock)
+        await register(roster, line)
+        watching = asyncio.create_task(roster.watch())
+        await asyncio.sleep(0)
+        clock.at += 60_000
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert line.reason == ""
+        await look(clock, MUTE + 1000)
+        assert "nothing was heard" in line.reason
+        watching.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_only_who_has_registered_is_kept() -> None:
+    async def scenario() -> None:
+        roster, _, (line, _) = a_roster(Clock())
+        with pytest.raises(Refused):
+            await roster.request(line, Ping(7))
+
+    asyncio.run(scenario())
