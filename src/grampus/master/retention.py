@@ -74,8 +74,9 @@ class Retention:
 
     async def _delete(self, now: int) -> int:
         deleted = 0
+        below = await self._reads.first_run_since(now - self._keep, now)
         while True:
-            (runs,) = await self._proposer.propose(Retain(now, now - self._keep, RUNS))
+            (runs,) = await self._proposer.propose(Retain(now, now - self._keep, RUNS, below))
             assert isinstance(runs, list)
             deleted += len(runs)
             if len(runs) < RUNS and not await self._reads.has_ticks_before(now - self._keep):

@@ -137,12 +137,16 @@ def delete_run(change: Change, command: DeleteRun) -> str | Refusal:
     return "deleted"
 
 
+#: No `seq` is as high.
+_NEVER = 2**62
+
+
 def retain(change: Change, command: Retain) -> list[str]:
     runs = [
         run
         for (run,) in change.db.query(
-            "SELECT id FROM run WHERE ended < ? ORDER BY ended, id LIMIT ?",
-            (command.before, command.limit),
+            "SELECT id FROM run WHERE ended < ? AND seq < ? ORDER BY ended, id LIMIT ?",
+            (command.before, _NEVER if command.below is None else command.below, command.limit),
         )
     ]
     for run in runs:

@@ -48,13 +48,18 @@ def renew_schedule(change: Change, at: int, workflow: str, version: int) -> None
     """A version with a schedule is the newest now: it is to be planned. Paused stays paused.
 
     A tick of the version before that was due and not looked at yet is not lost: the new version
-    plans from there."""
+    plans from there. What is told of ticks already stays: whoever applies may be late, or his clock
+    behind."""
     row = _read(change, workflow)
     since = at
     if row is not None and row.since is not None:
         since = min(at, row.since)
     elif row is not None and row.next_tick is not None:
         since = min(at, row.next_tick - 1)
+    told = change.db.value(
+        "SELECT last FROM tick WHERE workflow = ? ORDER BY tick DESC LIMIT 1", (workflow,)
+    )
+    since = since if told is None else max(since, told)
     change.db.execute(
         "INSERT INTO schedule (workflow, version, paused, paused_by, next_tick, since)"
         " VALUES (?, ?, 0, '', NULL, ?) ON CONFLICT (workflow) DO UPDATE SET"
@@ -125,6 +130,7 @@ def pause_schedule(change: Change, command: PauseSchedule) -> str | Refusal:
     if not command.paused and next_tick is not None and next_tick > command.at:
         # Planned anew: should the clock have been wrong, it is no longer.
         next_tick, since = None, command.at
+        _take_back(change, command.workflow, command.at)
     change.db.execute(
         "UPDATE schedule SET paused = ?, paused_by = ?, next_tick = ?, since = ?"
         " WHERE workflow = ?",
@@ -138,6 +144,14 @@ def pause_schedule(change: Change, command: PauseSchedule) -> str | Refusal:
         version=row.version, next_tick=next_tick, paused=command.paused,
     )  # fmt: skip
     return _word(command.paused)
+
+
+def _take_back(change: Change, workflow: str, at: int) -> None:
+    """Ticks later than `at` that were left out are to come; those that made a run are not."""
+    db = change.db
+    db.execute("DELETE FROM tick WHERE workflow = ? AND tick > ? AND run = ''", (workflow, at))
+    db.execute("UPDATE tick SET last = ? WHERE workflow = ? AND last > ? AND run = ''",
+               (at, workflow, at))  # fmt: skip
 
 
 def _word(paused: bool) -> str:

@@ -116,6 +116,9 @@ class Retain(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, t
     at: int
     before: int
     limit: int
+    #: Only runs that were submitted before this one (its `seq`): the first that is known to be
+    #: younger. What a clock that was behind has dated back is not older than its neighbours.
+    below: int | None = None
 
 
 class OpenSession(

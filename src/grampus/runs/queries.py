@@ -273,6 +273,13 @@ class Queries:
         ]
         return max((time for time in times if time is not None), default=None)
 
+    def first_run_since(self, since: int, now: int) -> int | None:
+        """`seq` of the first run that was made from `since` on, and not in the future."""
+        found: int | None = self._db.value(
+            "SELECT seq FROM run WHERE created BETWEEN ? AND ? ORDER BY seq LIMIT 1", (since, now)
+        )
+        return found
+
     def workers(self) -> list[WorkerView]:
         """The newest session of each name."""
         rows = self._db.query(

@@ -113,6 +113,9 @@ class Reads:
     async def has_ticks_before(self, before: int) -> bool:
         return await self._ask(Queries.has_ticks_before, before)
 
+    async def first_run_since(self, since: int, now: int) -> int | None:
+        return await self._ask(Queries.first_run_since, since, now)
+
     async def referenced_blobs(self, hashes: list[str]) -> list[str]:
         return await self._ask(Queries.referenced_blobs, hashes)
 

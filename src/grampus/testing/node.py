@@ -10,22 +10,18 @@ from typing import Any
 
 from grampus.blobs import Blobs
 from grampus.master import driver as master_driver
+from grampus.master import retention as master_retention
 from grampus.master.blob_desk import BlobDesk
-from grampus.master.briefs import Briefs
-from grampus.master.driver import Master
+from grampus.master.core import triggers
 from grampus.master.intake import Intake
-from grampus.master.loading import Loading
-from grampus.master.office import Office
-from grampus.master.timekeeper import Timekeeper
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.rpc import server as rpc_server
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
-from grampus.runs.change import Graphs
 from grampus.runs.proposer import Proposer
-from grampus.runs.queries import Queries
 from grampus.testing.checked import CheckedCore, CheckedScheduler, NoisyLink, NoisyRoster
 from grampus.testing.log import Disk, SimLog
+from grampus.testing.office import make_office
 from grampus.testing.warden import Machine, SimWardenClient
 from grampus.testing.wire import Port
 from grampus.testing.world import ProcessLoop, World
@@ -36,6 +32,8 @@ from grampus.worker.driver import Worker
 
 SLOTS = 3
 NODE_PORT = 8471
+#: How often retention looks, in seconds, and how many ticks are made up for: a day has many.
+RETAIN_EVERY, CATCH_UP = 3.0, 4
 
 
 class _NoLoad:
@@ -80,6 +78,8 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
         (worker_link, "random", world.rng),
         (rpc_server, "_listen", lambda _, port: Port(port)),
         (master_driver, "Scheduler", CheckedScheduler),
+        (master_retention, "EVERY", RETAIN_EVERY),
+        (triggers, "CATCH_UP", CATCH_UP),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in swaps]
     try:
@@ -94,27 +94,19 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
 class SimServer:
     """Log, master, intake and node port in one process."""
 
-    def __init__(self, loop: ProcessLoop, disk: Disk, folder: Path) -> None:
+    def __init__(self, loop: ProcessLoop, disk: Disk, folder: Path, boot: str) -> None:
         self.loop = loop
         world = loop.world
         self._log = SimLog(loop, disk)
         self.proposer = Proposer(self._log)
-        graphs, db = Graphs(), disk.ledger.database
         blobs = Blobs(folder / "blobs")
-        queries, loading = Queries(db, graphs), Loading(db, graphs)
         self._intake = Intake(self.proposer, world)
-        clock = Timekeeper(world)
         roster = self._roster = NoisyRoster(
             world, "n1", "sim", lambda hello: hello.credential == "secret", self.proposer,
             self._intake, BlobDesk(blobs), world,
         )  # fmt: skip
-
-        def appoint() -> Master:
-            clock.begin(queries.newest_time())
-            return Master(self.proposer, loading, Briefs(queries, blobs.put), roster, clock)
-
-        self._office = self._roster.office = Office(
-            "n1", self._log, self.proposer, world, appoint=appoint, dismiss=roster.dismiss
+        self._office = self._roster.office = make_office(
+            world, self._log, self.proposer, roster, disk.ledger.database, folder, boot
         )
         self.in_office = self._office.held
         self._stop = asyncio.Event()

@@ -30,8 +30,14 @@ from grampus.testing.world import ProcessLoop, World
 FAULTS, PATIENCE = 40.0, 900.0
 FAULT_KINDS = (
     "break", "node", "server", "worker", "warden", "both", "reboot", "stop", "leave", "hold",
-    "overload", "depose",
+    "overload", "depose", "clock", "clock-at-start", "away",
 )  # fmt: skip
+_DAY = 86_400_000
+#: By how much the clock is set wrong, in ms. What is less than a day ahead after a boot is nothing
+#: that anybody could know.
+WRONG = (-10 * _DAY, -60_000, 0, 60_000, 240_000, 3 * _DAY, 365 * _DAY)
+#: How long a machine is away, in ms: longer than runs are kept.
+AWAY = 5 * _DAY
 
 
 class Outcome(Struct):
@@ -48,11 +54,12 @@ class Outcome(Struct):
 class Simulation:
     def __init__(self, seed: int, folder: Path) -> None:
         self.world = World(seed)
-        self.watch = Watch()
+        self.watch = Watch(self.world)
         self.folder = folder
         self.machine = Machine(self.world, self.watch, folder / "worker")
         self.disk = Disk(self.world, self.watch)
         self.user = User(self.world, self._answering, self.watch.live)
+        self.watch.unwanted = self.user.deleted
         #: Server and worker are one process, as in `grampus up`.
         self._one = self.world.rng.random() < 0.6
         self._server: SimServer | None = None
@@ -85,7 +92,7 @@ class Simulation:
             return
         self.world.say("server starts")
         loop = self.world.process("server")
-        self._server = SimServer(loop, self.disk, self.folder)
+        self._server = SimServer(loop, self.disk, self.folder, self.machine.boot_id())
         loop.begin(self._server.run())
 
     def _start_worker(self) -> None:
@@ -126,8 +133,11 @@ class Simulation:
 
     def _plan(self) -> None:
         rng, world = self.world.rng, self.world
+        self.user.schedules = rng.random() < 0.5
         kinds = ["apply", "submit", "submit", "submit", "cancel", "delete", "pause-workflow"]
         known = APPLY[APPLY_VERSION]
+        if self.user.schedules:
+            kinds += ["pause-schedule", "apply"]
         if PauseRun in known:
             kinds += ["pause", "resume"]
         if RetryRun in known:
@@ -172,6 +182,15 @@ class Simulation:
                 self.machine.reboot()
                 self._kill(True, True, power=True)
                 self._tear(self.folder / "worker" / "journal.db")
+            case "clock":
+                self._set_clock(rng.choice(WRONG))
+            case "clock-at-start":
+                self._kill(True, True)
+                self._set_clock(rng.choice(WRONG))
+            case "away":
+                self.fault("reboot")
+                world.leap(AWAY)
+                self._set_clock(rng.choice((0, world.off)))
             case "stop":
                 self._stop(leave=False)
             case "leave":
@@ -185,6 +204,13 @@ class Simulation:
             case "hold":
                 if world.loops:
                     rng.choice(world.loops).held_until = world.time + rng.choice([0.1, 2.0, 15.0])
+
+    def _set_clock(self, off: int) -> None:
+        """What is right may be kept so, and the kernel says it."""
+        world = self.world
+        world.say(f"the clock is {off} ms off")
+        world.off = off
+        world.kept_right = off == 0 and world.rng.random() < 0.5
 
     def _kill_warden(self) -> None:
         for warden in self.machine.wardens:
@@ -223,6 +249,7 @@ class Simulation:
 
     def _mend(self) -> None:
         self.world.noise = 0.0
+        self._set_clock(0)
         for loop in self.world.loops:
             loop.held_until = 0.0
         self.user.let_all_end()
@@ -241,6 +268,8 @@ class Simulation:
             return f"no answer to {', '.join(self.user.asking.values())}"
         if self.watch.running:
             return f"processes of {sorted(self.watch.running)} live"
+        if self.disk.ledger.applied_index < len(self.disk.entries):
+            return "an entry of the log is not applied"
         return at_rest(self.disk.ledger)
 
     def _check(self) -> None:
@@ -248,9 +277,11 @@ class Simulation:
         left = self._restless()
         assert not left, f"after {PATIENCE:g} s without faults: {left}"
         check_end(ledger)
+        self.watch.ticks.check_end(ledger)
         states = dict(ledger.database.query("SELECT id, state FROM run ORDER BY seq"))
         for run in self.user.submitted:
-            gone = run in self.watch.deleted and run in self.user.deleted
+            # Whether it may be deleted was looked at when it was.
+            gone = run in self.watch.deleted
             assert run in states or gone, f"{run} was answered and is lost"
         for run in self.user.cancelled:
             assert states.get(run, "CANCELLED") == "CANCELLED", (

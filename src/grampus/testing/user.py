@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from msgspec.structs import replace
+
 from grampus.errors import GrampusError
 from grampus.model.run import RunState
-from grampus.model.workflow import Retry, Shell, Task, Workflow
+from grampus.model.workflow import Retry, Schedule, Shell, Task, Workflow
 from grampus.runs.commands import (
     ApplyWorkflow,
     CancelRun,
@@ -17,6 +19,7 @@ from grampus.runs.commands import (
     DeclareLost,
     DeleteRun,
     PauseRun,
+    PauseSchedule,
     PauseWorkflow,
     Refusal,
     ResumeRun,
@@ -28,7 +31,16 @@ from grampus.testing.node import SimServer
 from grampus.testing.world import World
 
 
-def workflow(world: World, name: str) -> Workflow:
+def schedule(world: World) -> Schedule:
+    rng = world.rng
+    return Schedule(
+        every=rng.choice([1_500, 4_000, 11_000]),
+        missed=rng.choice(["latest", "all", "none"]),
+        overlap=rng.choice(["allow", "skip", "queue", "cancel_old"]),
+    )
+
+
+def workflow(world: World, name: str, scheduled: bool) -> Workflow:
     rng = world.rng
     tasks = []
     for i in range(rng.randint(1, 6)):
@@ -52,6 +64,7 @@ def workflow(world: World, name: str) -> Workflow:
         on_failure=rng.choice(["stop", "continue"]),
         max_active_runs=rng.choice([None, 1, 2]),
         overlap=rng.choice(["allow", "queue", "cancel_old"]),
+        schedule=schedule(world) if scheduled else None,
     )
 
 
@@ -75,6 +88,9 @@ class User:
         self.deleted: set[str] = set()
         self._versions: dict[str, int] = {}
         self._paused: set[str] = set()
+        #: Some of the workflows that are applied have one.
+        self.schedules = False
+        self._ending = False
         #: Questions without an answer.
         self.asking: dict[int, str] = {}
         self._asked = 0
@@ -104,23 +120,36 @@ class User:
             if live:
                 (run, task), attempt = rng.choice(live)
                 self._ask(DeclareLost(self._world.now(), run, task, "ann", attempt), _nothing)
+        elif kind == "pause-schedule":
+            name = rng.choice(sorted(self._versions))
+            self._ask(PauseSchedule(self._world.now(), name, rng.random() < 0.5, "ann"), _nothing)
         elif kind == "retry":
             self._ask(RetryRun(self._world.now(), run, "", "ann"), _nothing)
 
     def let_all_end(self) -> None:
-        """Nothing stays paused."""
+        """Nothing stays paused, and nothing starts by itself."""
+        self._ending = True
+        for name in sorted(self._versions):
+            self._pause_schedule(name)
         for name in sorted(self._versions):
             self._ask(PauseWorkflow(self._world.now(), name, False), _nothing)
         self._paused.clear()
         for run in sorted(self.submitted):
             self._ask(ResumeRun(self._world.now(), run, "ann"), _nothing)
 
+    def _pause_schedule(self, name: str) -> None:
+        if self.schedules:
+            self._ask(PauseSchedule(self._world.now(), name, True, "ann"), _nothing)
+
     def _apply(self, name: str) -> None:
-        definition = workflow(self._world, name)
+        scheduled = self.schedules and self._world.rng.random() < 0.7
+        definition = workflow(self._world, name, scheduled)
 
         def answered(answer: object) -> None:
             assert isinstance(answer, (tuple, list))
             self._versions[name] = max(answer[0], self._versions.get(name, 0))
+            if self._ending:
+                self._pause_schedule(name)
 
         self._ask(
             ApplyWorkflow(self._world.now(), name, pack_definition(definition.content())), answered
@@ -160,7 +189,8 @@ class User:
     def _try(self, number: int, command: Command, answered: Callable[[object], None]) -> None:
         if number not in self.asking:
             return
-        # No answer came: the server is gone, or slow. What is repeated is the same command.
+        # No answer came: the server is gone, or slow. What is repeated is the same request, and
+        # the server notes when it came.
         self._world.after(5.0, lambda: self._try(number, command, answered))
         server = self._server()
         if server is None:
@@ -168,7 +198,7 @@ class User:
 
         async def ask() -> None:
             try:
-                (answer,) = await server.proposer.propose(command)
+                (answer,) = await server.proposer.propose(replace(command, at=self._world.now()))
             except GrampusError:
                 return
             if self.asking.pop(number, None) is not None:

@@ -8,9 +8,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from grampus.ledger import Ledger
+from grampus.master.core.steadiness import BOUND
 from grampus.model.run import FINAL_RUN, FINAL_TASK, AttemptState
 from grampus.runs import events as facts
+from grampus.testing.tick_watch import TickWatch
+from grampus.testing.world import World
 
+#: How long finished runs are kept, in ms: longer than a machine may be off and be believed.
+KEEP = 2 * 86_400_000
 Task = tuple[str, str]
 
 
@@ -31,7 +36,15 @@ class Execution(NamedTuple):
 class Watch:
     """Raises AssertionError with what is broken."""
 
-    def __init__(self) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.ticks = TickWatch(world)
+        #: Runs of which somebody asked that they be deleted.
+        self.unwanted: set[str] = set()
+        #: When they ended, in true time.
+        self._ended: dict[str, int] = {}
+        #: They ended by a clock that was behind: how old they are can be seen by others only.
+        self._dated_back: set[str] = set()
         self.revision = 0
         #: Attempts of the ledger that are not final.
         self.live: dict[Task, int] = {}
@@ -63,6 +76,11 @@ class Watch:
             self.revision = fact.revision
             self.seen[type(fact).__name__] += 1
             self._fact(fact)
+            if isinstance(fact, facts.TickDone):
+                self.ticks.done(ledger, fact)
+                self.seen[f"tick {fact.outcome}"] += 1
+            elif isinstance(fact, facts.SchedulePlanned):
+                self.ticks.planned(fact)
 
     def _fact(self, fact: facts.Event) -> None:
         run = fact.run
@@ -95,10 +113,18 @@ class Watch:
                 self._final.discard(run)
             case facts.RunDeleted():
                 assert run in self._final, f"{run} is deleted before its end"
+                age = self._world.right_now() - self._ended[run]
+                dated_back = run in self._dated_back
+                assert run in self.unwanted or dated_back or age > KEEP - BOUND, (
+                    f"{run} is deleted, although it ended {age} ms ago"
+                )
                 self.deleted.add(run)
             case facts.RunFinished():
                 assert run not in self._final, f"{run} has ended twice"
                 self._final.add(run)
+                self._ended[run] = self._world.right_now()
+                if self._world.off < -BOUND:
+                    self._dated_back.add(run)
                 self._paused.discard(run)
                 left = [task for (other, task) in self.live if other == run]
                 assert not left, f"{run} is over, but {left} live"

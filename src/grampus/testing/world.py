@@ -34,9 +34,11 @@ class World:
         self.rng = random.Random(seed)
         #: Seconds since the start.
         self.time = 0.0
-        #: By how much wall time is off, in ms, and whether something keeps it right.
+        #: By how much wall time is wrong, in ms, and whether something keeps it right.
         self.off = 0
         self.kept_right = False
+        #: Time that went by in one leap, while the machine was off, in ms.
+        self._leapt = 0
         #: Share of messages that are lost, doubled or late.
         self.noise = 0.0
         #: Pairs of processes, by name, between which nothing passes.
@@ -52,8 +54,15 @@ class World:
         self._order = 0
 
     def now(self) -> int:
-        """Wall milliseconds."""
-        return EPOCH + int(self.time * 1000) + self.off
+        """Wall milliseconds, as the machine shows them."""
+        return self.right_now() + self.off
+
+    def right_now(self) -> int:
+        """Wall milliseconds, as they are."""
+        return EPOCH + int(self.time * 1000) + self._leapt
+
+    def leap(self, ms: int) -> None:
+        self._leapt += ms
 
     def ticks(self) -> int:
         return int(self.time * 1000)
