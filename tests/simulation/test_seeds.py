@@ -38,6 +38,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
         seen += outcome.seen
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["LOST", "CANCELLED", "FAILED", "TIMED_OUT", "SUCCEEDED", "outlived its worker"]
+    wanted += ["tick run", "tick missed", "tick paused", "tick skipped"]
     wanted += ["RunCancelling", "RunDeleted", "RunRetried", "RunPaused", "SessionEnded"]
     assert [what for what in wanted if not seen[what]] == []
 

@@ -11,11 +11,20 @@ import pytest
 from grampus.errors import GrampusError
 from grampus.master import driver
 from grampus.master.core.scheduler import Scheduler
+from grampus.master.core.steadiness import HOLD, Steadiness
+from grampus.master.firing import ScheduleDriver
 from grampus.master.intake import Intake
 from grampus.master.roster import Roster
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import FINAL_ATTEMPT, AttemptState, RunState
 from grampus.protocol import Ack
-from grampus.runs import apply_attempts, apply_control, apply_sessions
+from grampus.runs import (
+    apply_attempts,
+    apply_control,
+    apply_schedules,
+    apply_sessions,
+    apply_workflows,
+)
 from grampus.runs.apply import APPLY, APPLY_VERSION
 from grampus.runs.commands import CancelRun
 from grampus.testing.simulation import run_seed
@@ -73,17 +82,17 @@ def keeps_the_workers_of_an_office_that_is_over(patch: Patch) -> None:
     patch.setattr(Roster, "dismiss", lambda self, reason: None)
 
 
-@bug(9)
+@bug(4)
 def never_syncs(patch: Patch) -> None:
     patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
 
 
-@bug(17)
+@bug(4)
 def does_not_assign_again_what_is_missing(patch: Patch) -> None:
     patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
 
 
-@bug(34)
+@bug(30)
 def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     def declined(self: Scheduler, event: Any) -> None:
         for index, attempt in event.command.tasks:
@@ -94,7 +103,7 @@ def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     patch.setattr(Scheduler, "_declined", declined)
 
 
-@bug(9)
+@bug(4)
 def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -108,6 +117,63 @@ def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
     patch.setattr(
         Scheduler, "_load", lambda self, now, loaded: load(self, now, _replace(loaded, ready=()))
     )
+
+
+# -- time ---------------------------------------------------------------------------------------
+
+
+@bug(22)
+def fires_by_a_clock_in_doubt(patch: Patch) -> None:
+    believes = Timekeeper.believes
+    patch.setattr(
+        Timekeeper, "believes",
+        lambda self, patience=HOLD: believes(self, patience) or patience == HOLD,
+    )  # fmt: skip
+
+
+@bug(29)
+def deletes_by_a_clock_in_doubt(patch: Patch) -> None:
+    believes = Timekeeper.believes
+    patch.setattr(
+        Timekeeper, "believes",
+        lambda self, patience=HOLD: believes(self, patience) or patience != HOLD,
+    )  # fmt: skip
+
+
+@bug(29)
+def believes_any_clock_at_the_start(patch: Patch) -> None:
+    patch.setattr(Steadiness, "compare", lambda self, newest: None)
+
+
+@bug(29)
+def forgets_the_time_with_its_process(patch: Patch) -> None:
+    patch.setattr(Timekeeper, "_save", lambda self: None)
+
+
+@bug(4)
+def fires_whatever_is_asked_for(patch: Patch) -> None:
+    """Without compare-and-set; and what is proposed may be proposed again, as by two masters."""
+    patch.setattr(apply_schedules, "_not_next", lambda *args: "")
+    patch.setattr(apply_schedules, "_is_done", lambda *args: False)
+    _twice(patch)
+
+
+@bug(194)
+def plans_behind_what_is_told(patch: Patch) -> None:
+    renew = apply_schedules.renew_schedule
+
+    def careless(change: Any, at: int, workflow: str, version: int) -> None:
+        renew(change, at, workflow, version)
+        change.db.execute(
+            "UPDATE schedule SET since = min(since, ?) WHERE workflow = ?", (at, workflow)
+        )
+
+    patch.setattr(apply_workflows, "renew_schedule", careless)
+
+
+@bug(4)
+def leaves_missed_ticks_without_a_word(patch: Patch) -> None:
+    patch.setattr(apply_schedules, "_record", lambda *args: None)
 
 
 # -- ledger -------------------------------------------------------------------------------------
@@ -137,12 +203,12 @@ def accepts_a_repeated_final_report_again(patch: Patch) -> None:
     patch.setattr(apply_attempts, "ATTEMPT_RANK", Ranks())
 
 
-@bug(4)
+@bug(5)
 def lets_the_attempts_of_an_ended_session_live(patch: Patch) -> None:
     patch.setattr(apply_sessions, "report_attempt", lambda change, report: "done")
 
 
-@bug(4)
+@bug(9)
 def gives_a_new_warden_the_session_of_the_old_one(patch: Patch) -> None:
     original = apply_sessions.open_session
 
@@ -162,7 +228,7 @@ def throws_dice_in_apply(patch: Patch) -> None:
     patch.setattr(apply_attempts, "retry_delay", lambda *args: delay(*args) + dice.randrange(100))
 
 
-@bug(1)
+@bug(3)
 def cancels_only_what_runs(patch: Patch) -> None:
     """A cancel is answered, and what had not started goes on."""
     handlers = dict(APPLY[APPLY_VERSION])
@@ -194,7 +260,7 @@ def forgets_the_numbers_that_it_has_seen(patch: Patch) -> None:
     patch.setattr(Seen, "__contains__", lambda self, n: False)
 
 
-@bug(18)
+@bug(6)
 def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -205,12 +271,12 @@ def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_kill", careless)
 
 
-@bug(15)
+@bug(1)
 def ignores_next_n_of_a_sync(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_close", lambda self, next_n, live: None)
 
 
-@bug(13)
+@bug(5)
 def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -263,7 +329,7 @@ def repeats_no_report(patch: Patch) -> None:
     patch.setattr(Outbox, "take_due", once)
 
 
-@bug(25)
+@bug(6)
 def loses_its_reports_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.outbox.clear())
 
@@ -281,7 +347,7 @@ def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     _journal(patch, forget)
 
 
-@bug(9)
+@bug(18)
 def launches_before_it_is_written_down(patch: Patch) -> None:
     patch.setattr(Journal, "write", lambda self, entries: None)
 
@@ -298,6 +364,17 @@ def _journal(patch: Patch, lose: Callable[[Memory], None]) -> None:
         return journal
 
     patch.setattr(Journal, "open", staticmethod(forgetful))
+
+
+def _twice(patch: Patch) -> None:
+    """The driver of schedules proposes everything twice."""
+    carry_out = ScheduleDriver._carry_out
+
+    async def again(self: ScheduleDriver, turn: Any) -> None:
+        doubled = [command for command in turn.commands for _ in range(2)]
+        await carry_out(self, _replace(turn, commands=tuple(doubled)))
+
+    patch.setattr(ScheduleDriver, "_carry_out", again)
 
 
 def _handler(patch: Patch, name: str, handler: Callable[[Any, Any], Any]) -> None:

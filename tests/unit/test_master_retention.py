@@ -71,8 +71,8 @@ class Site:
         ((version, _),) = self.do(ApplyWorkflow(1, name, pack_definition(content)))
         return int(version)
 
-    def run(self, run: str, name: str, version: int, ended: int) -> None:
-        submit = SubmitRun(1, run, name, version, b"{}", "request", 0, 0)
+    def run(self, run: str, name: str, version: int, ended: int, at: int = 1) -> None:
+        submit = SubmitRun(at, run, name, version, b"{}", "request", 0, 0)
         self.do(submit, CancelRun(ended, run, "a test"))
 
     def look(self, rules: bool = True) -> int:
@@ -158,3 +158,15 @@ def test_a_server_that_does_not_rule_deletes_no_run_and_sweeps_its_own_blobs_lat
     assert sizes == [3, -1, 5]
     assert site.look() == 1
     assert site.blobs.size(younger) == -1
+
+
+def test_what_a_clock_that_was_behind_has_dated_back_is_not_old(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    version = site.apply("w", site.old_blob(b"w"))
+    site.run("aaaaaaaaaaaa", "w", version, NOW - 2 * KEEP)
+    site.run("bbbbbbbbbbbb", "w", version, NOW - 10, at=NOW - 100)
+    site.run("cccccccccccc", "w", version, 5, at=2)  # In 1970.
+    site.run("dddddddddddd", "w", version, NOW - 5, at=NOW - 50)
+    assert site.look() == 1
+    known = site.ledger.database.query("SELECT id FROM run ORDER BY seq")
+    assert [run[0] for (run,) in known] == ["b", "c", "d"]

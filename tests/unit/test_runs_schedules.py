@@ -200,6 +200,31 @@ def test_resume_plans_anew_what_a_wrong_clock_put_far_ahead() -> None:
     assert book.fire(200) == "run"
 
 
+def test_resume_takes_back_what_was_left_out_later_and_keeps_what_has_a_run() -> None:
+    book = Book("allow")
+    book.fire(100, next_tick=200)
+    # A clock that was far ahead: most of it was missed, and the newest has a run.
+    assert book.skip(200, 8_999_900, "missed") == "missed"
+    book.fire(9_000_000)
+    book.pause(250, True)
+    book.pause(260, False)
+    assert book.ticks() == [
+        (100, 100, 1, "run"), (200, 260, 89_998, "missed"), (9_000_000, 9_000_000, 1, "run")
+    ]  # fmt: skip
+    book.do(book.plan(1, 300))
+    assert book.fire(300, next_tick=9_000_000) == "run"
+    assert book.fire(9_000_000) == "known"
+
+
+def test_a_new_version_does_not_plan_what_is_told_already() -> None:
+    book = Book("allow")
+    book.fire(100, next_tick=200)
+    book.fire(200, next_tick=300)
+    # Whoever applied it asked long ago, or by a clock that was behind.
+    book.apply(120, schedule=Schedule(every=70))
+    assert book.schedule.since == 200
+
+
 def test_overlap_skip_looks_at_manual_runs_too() -> None:
     book = Book("skip")
     book.submit("r1")

@@ -185,7 +185,10 @@ class Simulation:
             case "clock":
                 self._set_clock(rng.choice(WRONG))
             case "clock-at-start":
-                self._kill(True, True)
+                if rng.random() < 0.5:
+                    self.fault("reboot")
+                else:
+                    self._kill(True, True)
                 self._set_clock(rng.choice(WRONG))
             case "away":
                 self.fault("reboot")
