@@ -253,7 +253,7 @@ def test_a_stem_that_leaves_the_folder_is_refused(kind: str, tmp_path: Path) -> 
         for n, stem in enumerate(("../x", "/etc/x", "a//b", "", "a/./b", "a\0b")):
             ground.client.send(Launch(n, ["/bin/echo", "hi"], {}, "/", None, 0, stem))
             end = await ground.ended(n)
-            assert end.cause == "spawn"
+            assert end.cause == "unable"
             assert "cannot name files" in end.error
 
     play(story, tmp_path, kind)
@@ -287,7 +287,7 @@ def test_launches_beyond_the_slots_wait_and_a_used_number_starts_nothing(
         ground.sh(3, "true")
         await ground.ended(3)
         late = [x for x in ground.said if isinstance(x, Ended) and x.n == 1]
-        assert (late[1].cause, late[1].error) == ("spawn", "number 1 was used before")
+        assert (late[1].cause, late[1].error) == ("unable", "number 1 was used before")
         assert not (ground.attempts / "ran").exists()
 
     play(story, tmp_path, kind, slots=1)

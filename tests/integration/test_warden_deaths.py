@@ -246,7 +246,7 @@ def test_attempts_outlive_their_worker_and_the_next_one_hears_all_of_it(
         assert (await ground.ended(3)).cause == "end"
         # Its number stays used, whoever asks.
         ground.sh(1, "exit 0")
-        assert (await ground.ended(1)).cause == "spawn"
+        assert (await ground.ended(1)).cause == "unable"
         ground.sh(5, "exit 6")
         assert (await ground.ended(5)).exit == 6
         assert slot in range(4)

@@ -198,7 +198,7 @@ class Shim:
         try:
             self._files.prepare(launch.spec)
         except OSError as error:
-            self._refuse(launch, f"cannot make its output files: {error}", ours=True)
+            self._refuse(launch, f"cannot make its files: {error}", ours=True)
             return
         try:
             os.chdir(launch.cwd)
