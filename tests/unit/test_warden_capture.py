@@ -132,7 +132,7 @@ def test_zeros_that_were_written_are_read(tmp_path: Path) -> None:
 
 
 def test_where_holes_cannot_be_punched_the_file_stays_bounded_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stream, path = opened(tmp_path / "s", punch=no_holes), tmp_path / "s"
     total = 0
@@ -146,7 +146,7 @@ def test_where_holes_cannot_be_punched_the_file_stays_bounded_and_says_so(
     kept = (tmp_path / "kept").read_bytes()
     assert kept.startswith(pattern(CAP // 2))
     assert kept.endswith(f"\n… {total - CAP // 2} bytes left out …\nthe end".encode())
-    assert capsys.readouterr().err.count("cannot punch holes") == 1
+    assert capfd.readouterr().err.count("cannot punch holes") == 1
 
 
 def test_a_program_may_truncate_its_own_output(tmp_path: Path) -> None:

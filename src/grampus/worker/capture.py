@@ -18,10 +18,11 @@ import ctypes
 import errno
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
+
+from grampus.worker.stderr import say
 
 #: Per stream, in bytes.
 DEFAULT_CAP = 64 << 20
@@ -161,7 +162,7 @@ class Stream:
                 except OSError as error:
                     # Better with a hole in the middle than not at all.
                     _remove(self.path + ".cut")
-                    print(f"{target}: stays uncut: {error}", file=sys.stderr, flush=True)
+                    say(f"{target}: stays uncut: {error}")
             _move(self.path, target)
         finally:
             self._file.close()
@@ -178,7 +179,7 @@ class Stream:
             except OSError as error:
                 self._punch = None
                 line = f"cannot punch holes ({error.strerror}): output beyond the cap is cut off"
-                print(f"{self.path}: {line}", file=sys.stderr, flush=True)
+                say(f"{self.path}: {line}")
             else:
                 self._hole = stop
         if self._punch is None and size > self._head:
@@ -252,7 +253,7 @@ class SlotFiles:
             try:
                 fast |= stream.watch()
             except OSError as error:
-                print(f"{stream.path}: cannot be held to its cap: {error}", file=sys.stderr)
+                say(f"{stream.path}: cannot be held to its cap: {error}")
         return fast
 
     def keep(self, stem: str) -> Kept:

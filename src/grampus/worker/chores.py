@@ -10,6 +10,7 @@ trouble, and gets no other.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -162,6 +163,8 @@ class Chores:
             held.process = prepare(held.invocation, self._place, folder, self._exchange.path)
         except (TaskFailure, TemplateError) as error:
             return PrepareFailed(held.n, AttemptState.FAILED, str(error))
+        if held.process.spec is not None:
+            _insist_on_room(self._place.scratch)
         return True
 
     def inherit(self, held: Held, bundle: str | None) -> None:
@@ -195,6 +198,13 @@ class Chores:
         if held.bundle is not None:
             self._bundles.release(held.bundle)
             held.bundle = None
+
+
+def _insist_on_room(folder: str) -> None:
+    """Raises OSError when the disk is full. The warden, which writes the spec, would find out too,
+    but when it has said already that the attempt runs."""
+    if not os.statvfs(folder).f_bavail:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
 
 
 def _blobs(work: Invocation) -> list[str]:

@@ -19,7 +19,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -49,6 +48,7 @@ from grampus.worker.orders import (
 from grampus.worker.process_tree import children, descendants
 from grampus.worker.shim import STUCK_AFTER, Struggling, ended
 from grampus.worker.slot import Slot
+from grampus.worker.stderr import say
 from grampus.worker.stock import Loop, Stock, WarmSlot
 
 #: Grace when a signal asks for the end.
@@ -524,4 +524,4 @@ def _ticks() -> int:
 
 
 def log(text: str) -> None:
-    print(f"warden {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    say(f"warden {os.getpid()}: {text}")

@@ -28,6 +28,7 @@ from grampus.worker.containment import Containment, PidNamespace
 from grampus.worker.orders import Launch
 from grampus.worker.process_tree import descendants
 from grampus.worker.slot import Slot
+from grampus.worker.stderr import say
 
 #: Prepared processes at a time; the longest unused one makes room.
 KEPT = 4
@@ -401,4 +402,4 @@ def _ticks() -> int:
 
 
 def _log(text: str) -> None:
-    print(f"warden {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    say(f"warden {os.getpid()}: {text}")
