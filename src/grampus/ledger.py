@@ -19,7 +19,7 @@ import msgspec
 from grampus.cluster import apply as cluster_apply
 from grampus.cluster.batch import Batch
 from grampus.cluster.commands import Command as ClusterCommand
-from grampus.cluster.commands import is_put
+from grampus.cluster.commands import is_small
 from grampus.cluster.keyspace import Keyspace, forget_history
 from grampus.database import Database, Migration, migrate
 from grampus.errors import FolderError
@@ -29,8 +29,9 @@ from grampus.runs.change import Change, Graphs
 from grampus.runs.commands import Command as RunsCommand
 from grampus.runs.commands import SubmitRun, is_of_attempts, is_submit
 
-#: A batch of more commands and submitted tasks than this is applied on the writer's thread.
-LIGHT_COMMANDS = 64
+#: A batch of more commands and submitted tasks than this is applied on the writer's thread. So many
+#: small changes of keys count as one.
+LIGHT_COMMANDS, SMALL_CHANGES = 64, 4
 #: The scripts N, by package, lead to apply_version N, and run inside the command that raises it.
 SCRIPTS = ((("grampus.cluster", "schema.sql"), ("grampus.runs", "schema.sql")),)
 #: In this order they are hashed, each by its primary key.
@@ -209,17 +210,22 @@ class Ledger:
         return meta["applied_index"], meta["applied_term"], meta.get("members", b"")
 
     def light(self, commands: Sequence[bytes]) -> bool:
-        """Whether applying these takes a few milliseconds at most: starts, reports, puts, and
-        submits of workflows that are known to be small; not many of them. May be called on any
-        thread."""
-        room = LIGHT_COMMANDS - len(commands)
+        """Whether applying these takes a few milliseconds at most: starts, reports, small changes
+        of keys, and submits of workflows that are known to be small; not many of them. May be
+        called on any thread."""
+        room = LIGHT_COMMANDS * SMALL_CHANGES
         for data in commands:
             if is_submit(data):
                 command = decode_command(data)
                 assert isinstance(command, SubmitRun)
                 graph = self._graphs.peek(command.workflow, command.version)
-                room -= LIGHT_COMMANDS if graph is None else len(graph.tasks)
-            elif not (is_put(data) or is_of_attempts(data)):
+                tasks = LIGHT_COMMANDS if graph is None else len(graph.tasks)
+                room -= SMALL_CHANGES * (1 + tasks)
+            elif is_of_attempts(data):
+                room -= SMALL_CHANGES
+            elif is_small(data):
+                room -= 1
+            else:
                 return False
             if room < 0:
                 return False

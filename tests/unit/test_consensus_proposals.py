@@ -147,9 +147,11 @@ async def test_at_the_end_only_what_is_in_the_log_is_unknown() -> None:
 @looped
 async def test_who_waits_no_longer_is_still_counted_until_its_entry_is_known() -> None:
     proposals = Proposals(Limits())
-    (slow,) = admitted(proposals, [b"a"])
+    slow = proposals.admit([b"a"], deadline=10.5)
     put_in_log(proposals, 5, 1)
-    proposals.expire(slow, OutcomeUnknown("too late"))
+    proposals.expire(10.0)
+    assert outcome(slow) is None
+    proposals.expire(10.5)
     assert proposals.in_flight == 1
     proposals.applied(5, 1, ["A"])
     assert outcome(slow) is OutcomeUnknown

@@ -9,6 +9,7 @@ client has seen. A watch goes on behind the last revision that it has told, wher
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TypeVar
@@ -62,6 +63,8 @@ from grampus.rpc.tls import Tls
 
 #: Seconds for a request with all its tries, and for one try where another may follow.
 WITHIN, TRY = 10.0, 3.0
+#: Seconds after which a server is asked again who the others are, and who leads.
+REFRESH = 10.0
 #: A server that cannot do it says so within that many seconds.
 SURE = 2.5
 #: Seconds for a keep-alive at one server; it is asked who leads so often at most.
@@ -72,6 +75,8 @@ WAIT, PATIENCE = 5_000, 60.0
 PAUSE = 0.1
 
 A = TypeVar("A", bound=Answer)
+
+log = logging.getLogger("grampus.cluster")
 
 
 class ClusterClient:
@@ -95,6 +100,8 @@ class ClusterClient:
         self._sessions: dict[HeldSession, None] = {}
         #: The newest state that was seen; its history is "" before a server has answered.
         self._seen = Seen("", 0)
+        #: When a server was last asked who is there.
+        self._told = 0.0
 
     def close(self) -> None:
         """Sessions are left to their time; close those first that have to end now."""
@@ -204,10 +211,9 @@ class ClusterClient:
                 await self._once(address, body, Done, min(KEEP, deadline - self._now()))
                 return
             except NotLeader as error:
+                self._route.leads(host_and_port(error.leader) if error.leader else None)
                 if not error.leader:
-                    self._route.leader = None
                     raise
-                self._route.leads(host_and_port(error.leader))
             except (ServerUnreachable, Stopped):
                 self._failed(address)
                 raise
@@ -231,9 +237,10 @@ class ClusterClient:
         body, deadline = requests.encode(request), self._now() + within
         #: Seconds that a try needs to be answered for certain, if by an error.
         needs = SURE if once else 0.0
+        for_leader = not _served_anywhere(request)
         tries = Tries(writes=kind not in (Found, Told))
         while True:
-            address = self._route.home
+            address = self._route.best(self._clock.ticks(), for_leader=for_leader)
             if pause := self._route.wait(self._clock.ticks(), address):
                 await asyncio.sleep(min(pause / 1000, max(0, deadline - self._now())))
             left = deadline - self._now()
@@ -246,7 +253,7 @@ class ClusterClient:
                 self._failed(address)
             except (NoQuorum, NotLeader, Lagging) as error:
                 tries.failed(error)
-                self._route.passes_on()
+                self._route.passes_on(address)
             except (ServerUnreachable, Stopped) as error:
                 tries.failed(error)
                 self._failed(address)
@@ -266,6 +273,9 @@ class ClusterClient:
         except (ConnectionLost, RequestTimedOut) as error:
             raise OutcomeUnknown(f"it may have happened, or may yet: {error}") from error
         self._route.worked(address)
+        if self._now() - self._told > REFRESH:
+            self._told = self._now()
+            self._tasks.create_task(self._refresh(line))
         if not isinstance(answer, kind):
             raise ProtocolError(f"{line.peer} answered by {type(answer).__name__}")
         self._have_seen(answer)
@@ -282,13 +292,23 @@ class ClusterClient:
 
     async def _opened(self, line: Peer) -> None:
         """Each server that is talked to is asked who the others are."""
+        self._told = self._now()
         answer = await self._put_to(line, requests.encode(GetServers()), KEEP)
         if not isinstance(answer, ServersAre):
             raise ProtocolError(f"{line.peer} answered by {type(answer).__name__}")
         if answer.history != self._seen.history:
             self._seen = Seen(answer.history, 0)
         self._route.told([host_and_port(each) for each in answer.servers])
-        self._lines.keep_only(self._route.known)
+        if answer.leader:
+            self._route.leads(host_and_port(answer.leader))
+        self._lines.keep_only((*self._route.known, *filter(None, (self._route.leader,))))
+
+    async def _refresh(self, line: Peer) -> None:
+        """Another server may lead by now."""
+        try:
+            await self._opened(line)
+        except GrampusError as error:
+            log.info("who leads is not known: %s", error)
 
     def _have_seen(self, answer: Answer) -> None:
         match answer:
@@ -309,6 +329,17 @@ class ClusterClient:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _served_anywhere(request: Request) -> bool:
+    """Without asking the leader."""
+    match request:
+        case GetChanges():
+            return True
+        case GetKey() | GetRange():
+            return request.view.stale
+        case _:
+            return False
 
 
 class Tries:

@@ -156,6 +156,7 @@ Answer = Written | Deleted | TxnDone | Refusal
 
 _ENCODER = msgspec.msgpack.Encoder()
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
+_TXN = msgspec.msgpack.Decoder(Txn)
 
 
 def encode_command(command: Command) -> bytes:
@@ -171,6 +172,21 @@ def decode_answer(data: bytes) -> Answer:
     return answer
 
 
-def is_put(data: bytes) -> bool:
-    """Whether the encoded command is a Put, by a look at its tag."""
-    return data[1:8] == b"\xa6kv-put"
+#: A transaction of more bytes or operations is not small.
+SMALL_BYTES, SMALL_OPS = 4096, 4
+
+
+def is_small(data: bytes) -> bool:
+    """Whether the encoded command changes and reads a few keys at most: a put, or a transaction
+    such as a compare-and-set."""
+    tag = data[1:8]
+    if tag == b"\xa6kv-put":
+        return True
+    return tag == b"\xa6kv-txn" and len(data) <= SMALL_BYTES and _is_small(_TXN.decode(data))
+
+
+def _is_small(txn: Txn) -> bool:
+    ops = (*txn.then, *txn.orelse)
+    return len(txn.compare) + len(ops) <= SMALL_OPS and not any(
+        isinstance(op, DeleteOp | GetOp) and op.end for op in ops
+    )

@@ -111,4 +111,4 @@ class KeyDesk:
                 await keys.close_session(session)
                 return Done()
             case GetServers():
-                return ServersAre(keys.history, self._directory.servers())
+                return ServersAre(keys.history, self._directory.servers(), self._directory.leader())

@@ -146,6 +146,8 @@ class ServersAre(Struct, frozen=True, array_like=True, tag="servers-are"):
 
     history: str
     servers: tuple[str, ...]
+    #: Of the one that leads; empty when it is not known.
+    leader: str = ""
 
 
 class Failed(Struct, frozen=True, array_like=True, tag="failed"):

@@ -59,6 +59,7 @@ from grampus.errors import (
     SessionUnknown,
     TooLarge,
 )
+from grampus.patience import Patience
 
 #: Seconds: for a server that is behind, for a read barrier, for a write.
 CATCH_UP = 1.0
@@ -92,6 +93,7 @@ class ClusterServer:
         self.feed = Feed(reads)
         self.sessions = SessionDriver(replica, reads, clock)
         self._retention = KeyRetention(replica, reads, clock)
+        self._patience = Patience(WRITE)
         replica.subscribe(self.feed.committed)
         replica.subscribe(self.sessions.committed)
         self.feed.start()
@@ -240,8 +242,7 @@ class ClusterServer:
                 f"a request has at most {COMMAND_LIMIT} bytes, not {len(data)}: make several of it"
             )
         try:
-            async with asyncio.timeout(WRITE):
-                (answer,) = await self._replica.propose([data])
+            (answer,) = await self._patience.wait_for(self._replica.propose([data]))
         except TimeoutError:
             raise OutcomeUnknown(
                 f"no answer for {WRITE:g} s: it may have happened, or may yet; read, then decide"

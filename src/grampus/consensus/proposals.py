@@ -8,6 +8,7 @@ happen, and never will. Leadership lost says nothing yet: most often the next le
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -33,9 +34,9 @@ class Proposals:
         self.in_flight = 0
         self._bytes = 0
 
-    def admit(self, commands: Sequence[bytes]) -> Proposal:
-        """Puts them in the queue; the proposal's future is the answer. Raises Overloaded, and as
-        `check`."""
+    def admit(self, commands: Sequence[bytes], deadline: float = math.inf) -> Proposal:
+        """Puts them in the queue; the proposal's future is the answer, until `deadline` on the
+        loop's clock. Raises Overloaded, and as `check`."""
         self.check(commands)
         limits = self._limits
         count, size = len(commands), sum(map(len, commands))
@@ -44,7 +45,7 @@ class Proposals:
             or self._bytes + size > limits.in_flight_bytes
         ):
             raise Overloaded(f"{self.in_flight} commands ({self._bytes} bytes) wait for the log")
-        proposal = Proposal(self._loop.create_future(), count, size)
+        proposal = Proposal(self._loop.create_future(), count, size, deadline)
         self.in_flight += count
         self._bytes += size
         self._outstanding[proposal] = None
@@ -61,9 +62,9 @@ class Proposals:
                 f" bytes can be proposed at once, not {count} of up to {longest}"
             )
 
-    def admit_change(self) -> Piece:
+    def admit_change(self, deadline: float = math.inf) -> Piece:
         """For a change of members, which is an entry of its own: it is answered with []."""
-        proposal = Proposal(self._loop.create_future(), 0, 0)
+        proposal = Proposal(self._loop.create_future(), 0, 0, deadline)
         self._outstanding[proposal] = None
         return Piece(proposal, (), 0)
 
@@ -166,9 +167,17 @@ class Proposals:
         self._entries.clear()
         self.in_flight = self._bytes = 0
 
-    def expire(self, proposal: Proposal, error: Exception) -> None:
-        """Its caller waits no longer. Its entry stays known, for the count of what is in flight."""
-        self._settle(proposal, error)
+    def expire(self, now: float) -> None:
+        """Who waits too long waits no longer. The entries stay known, for the count of what is in
+        flight."""
+        late = []
+        for proposal in self._outstanding:  # the first have waited the longest
+            if proposal.deadline > now:
+                break
+            late.append(proposal)
+        for proposal in late:
+            unknown = OutcomeUnknown("no majority has confirmed it in time; it may happen yet")
+            self._settle(proposal, unknown)
 
     def _done_with(self, piece: Piece) -> None:
         self.in_flight -= len(piece.commands)

@@ -35,7 +35,7 @@ from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Incoming, Installed, SnapshotDesk
 from grampus.consensus.transport import Transport
-from grampus.consensus.writer import Light, Limits, Proposal
+from grampus.consensus.writer import Light, Limits
 from grampus.errors import (
     GrampusError,
     NoQuorum,
@@ -251,20 +251,9 @@ class RaftReplica:
 
     async def _propose_here(self, commands: Sequence[bytes], deadline: float) -> list[object]:
         self._check()
-        proposal = self._proposals.admit(commands)
+        proposal = self._proposals.admit(commands, deadline)
         self._wake.set()
-        return await self._answer(proposal, deadline)
-
-    async def _answer(self, proposal: Proposal, deadline: float) -> list[object]:
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await proposal.future
-        except TimeoutError:
-            unknown = OutcomeUnknown(
-                f"no majority has confirmed it within {DEADLINE:g} s; it may happen yet"
-            )
-            self._proposals.expire(proposal, unknown)
-            raise unknown from None
+        return await proposal.future
 
     async def read_barrier(self) -> None:
         """See `Replica`. Raises NoQuorum."""
@@ -430,7 +419,7 @@ class RaftReplica:
         back = [id for kind, id in changes if kind != _REMOVE and id in self._members.removed]
         if back:
             raise Refused(f"server {back[0]} was removed: an id never comes back; join anew")
-        piece = self._proposals.admit_change()
+        piece = self._proposals.admit_change(self._loop.time() + DEADLINE)
 
         def propose() -> None:
             try:
@@ -446,7 +435,7 @@ class RaftReplica:
                 self._proposals.proposed(index, term, [[piece]])
 
         self._between_turns(propose)
-        await self._answer(piece.proposal, self._loop.time() + DEADLINE)
+        await piece.proposal.future
 
     async def transfer(self, to: int) -> None:
         """Asks another voter to lead; returns at once. Raises NotLeader, or Refused."""
@@ -512,6 +501,7 @@ class RaftReplica:
             await asyncio.sleep(due - self._loop.time())
             self._ticks += 1
             self._wake.set()
+            self._proposals.expire(self._loop.time())
 
     async def _turns(self) -> None:
         node = self._node

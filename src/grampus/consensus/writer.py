@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import threading
 from collections import deque
@@ -65,10 +66,18 @@ class Limits(Struct, frozen=True):
 class Proposal:
     """One call of `propose`; complete when it has `count` results."""
 
-    __slots__ = ("count", "future", "results", "size")
+    __slots__ = ("count", "deadline", "future", "results", "size")
 
-    def __init__(self, future: asyncio.Future[list[object]], count: int, size: int) -> None:
+    def __init__(
+        self,
+        future: asyncio.Future[list[object]],
+        count: int,
+        size: int,
+        deadline: float = math.inf,
+    ) -> None:
         self.future = future
+        #: On the loop's clock; whoever keeps the proposals looks at it.
+        self.deadline = deadline
         self.count = count
         self.size = size
         self.results: list[object] = []

@@ -26,7 +26,9 @@ class Calls(Generic[M]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._next = 1
-        self._open: dict[int, tuple[asyncio.Future[M], asyncio.TimerHandle]] = {}
+        self._open: dict[int, _Call[M]] = {}
+        #: Nobody's time is over before that. One timer for all: most answers come long before.
+        self._alarm: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -39,13 +41,15 @@ class Calls(Generic[M]):
         self._next += 1
         loop = asyncio.get_running_loop()
         future: asyncio.Future[M] = loop.create_future()
-        self._open[number] = (future, loop.call_later(timeout, _expire, future, peer, timeout))
+        deadline = loop.time() + timeout
+        self._open[number] = _Call(future, deadline, timeout, peer)
+        if self._alarm is None or deadline < self._alarm.when():
+            self._set_alarm(deadline)
         return number, future
 
     def drop(self, number: int) -> None:
         """The asker no longer waits."""
-        future, timer = self._open.pop(number)
-        timer.cancel()
+        future = self._open.pop(number).future
         if future.done() and not future.cancelled():
             future.exception()  # marks it as seen, when the asker was cancelled in the same moment
 
@@ -54,13 +58,44 @@ class Calls(Generic[M]):
         if not 0 < number < self._next:
             raise ProtocolError(f"an answer to request {number}, which was never made")
         if (found := self._open.get(number)) is not None:
-            _settle(found[0], answer)
+            _settle(found.future, answer)
 
     def lose(self, reason: str) -> None:
         """No more answers will come."""
-        for future, timer in self._open.values():
-            timer.cancel()
-            _settle(future, ConnectionLost(reason))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for call in self._open.values():
+            _settle(call.future, ConnectionLost(reason))
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Whose time is over; and when the next one's will be."""
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        left = []
+        for call in self._open.values():
+            if call.deadline > now:
+                left.append(call.deadline)
+            else:
+                _expire(call.future, call.peer, call.timeout)
+        if left:
+            self._set_alarm(min(left))
+
+
+class _Call(Generic[M]):
+    __slots__ = ("deadline", "future", "peer", "timeout")
+
+    def __init__(
+        self, future: asyncio.Future[M], deadline: float, timeout: float, peer: str
+    ) -> None:
+        self.future = future
+        self.deadline = deadline
+        self.timeout = timeout
+        self.peer = peer
 
 
 def _settle(future: asyncio.Future[M], answer: M | BaseException) -> None:

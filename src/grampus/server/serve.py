@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -343,6 +344,9 @@ class ServerNode:
                 waits(str(error))
                 await asyncio.sleep(patience)
                 patience = min(2 * patience, 30.0)
+        # What is there now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
         ready(url)
         me = self._place.me
         if self._replica.members.find(me.id) not in (None, me):
