@@ -14,6 +14,7 @@ pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Put, Written, encode_command
 from grampus.consensus.members import MemberChange
+from grampus.consensus.replica import Kept
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.testing.cluster import SimCluster, simulated
@@ -188,3 +189,28 @@ def test_who_was_away_is_brought_up_to_date_by_a_leader_it_has_never_heard_of(
         world.run(world.time + 5.0, cluster.quiet)
         assert away.replica is not None
         assert away.replica.members.find(newcomer.id) is not None
+
+
+def test_who_has_led_lets_go_of_its_log_again(tmp_path: Path) -> None:
+    """It had made a copy for somebody; nobody asks it for that any more."""
+    kept = Kept(entries=5, segment=2_000)
+    settings = Settings(limits=Limits(checkpoint_entries=10), kept=kept)
+    with three(tmp_path, settings) as cluster:
+        world = cluster.world
+        leader, follower, _ = roles(cluster)
+        assert leader.replica is not None
+        assert follower.replica is not None
+        assert list((leader.machine.folder / "snapshots").glob("*.db")), (
+            "it has brought in the others"
+        )
+        led, term = leader.replica, leader.replica.term
+        leader.loop.begin(led.transfer(follower.replica.id))
+        world.run(world.time + 5.0, lambda: not led.leader)
+        assert led.term > term or not led.leader
+        world.run(world.time + 70.0)
+        outcomes = puts(follower, 300)
+        world.run(world.time + 10.0, lambda: len(outcomes()) == 300)
+        world.run(world.time + 2.0)
+        assert list((leader.machine.folder / "snapshots").glob("*.db")) == []
+        first = led._node.status()["first"]
+        assert led.applied_index - first < 3 * kept.entries + 20

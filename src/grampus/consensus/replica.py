@@ -660,12 +660,14 @@ class RaftReplica:
         """Now and then: how far the peers are, and who needs a snapshot."""
         self._looked = 0
         self._barriers.lost()
+        now = self._loop.time()
         if self._role != LEADER:
+            # Nobody waits for a snapshot of this server: a copy that is left goes in its time.
+            self._snapshots.look(False, {}, self._applied, now)
             return
         status = self._node.status()
         self.peers = self._hearing.look(self._loop.time(), status["peers"])
         wanted = status["snapshot_wanted_by"] != 0
-        now = self._loop.time()
         for peer in self._snapshots.look(wanted, self.peers, self._applied, now):
             self._node.report_snapshot(peer, False)
         made = self._snapshots.fresh()
