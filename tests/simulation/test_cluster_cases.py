@@ -14,7 +14,7 @@ pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Put, Written, encode_command
 from grampus.consensus.members import MemberChange
-from grampus.consensus.replica import Kept
+from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.testing.cluster import SimCluster, simulated
@@ -212,5 +212,5 @@ def test_who_has_led_lets_go_of_its_log_again(tmp_path: Path) -> None:
         world.run(world.time + 10.0, lambda: len(outcomes()) == 300)
         world.run(world.time + 2.0)
         assert list((leader.machine.folder / "snapshots").glob("*.db")) == []
-        first = led._node.status()["first"]
+        first = led._turns.node.status()["first"]
         assert led.applied_index - first < 3 * kept.entries + 20

@@ -22,6 +22,7 @@ from grampus.consensus.peers import Peers
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import HardState
 from grampus.consensus.replica import RaftReplica
+from grampus.consensus.turns import Turns
 from grampus.errors import NotLeader, OutcomeUnknown
 from grampus.ledger import Ledger
 from grampus.testing.cluster import run_seed
@@ -69,26 +70,26 @@ def forgets_the_vote(patch: Patch) -> None:
 
 @bug(6)
 def sends_before_the_write(patch: Patch) -> None:
-    turn = RaftReplica._turn
+    turn = Turns._turn
 
-    async def hasty(self: RaftReplica, ready: Any) -> None:
+    async def hasty(self: Turns, ready: Any) -> None:
         sync, hard, entries, snapshot, messages, persisted, *rest = ready
         await turn(self, (sync, hard, entries, snapshot, [*messages, *persisted], [], *rest))
 
-    patch.setattr(RaftReplica, "_turn", hasty)
+    patch.setattr(Turns, "_turn", hasty)
 
 
 @bug(2090)
 def lets_learners_hear_of_a_term_before_it_is_durable(patch: Patch) -> None:
     """As raft-rs would have it with one voter, who leads as soon as it has voted for itself."""
-    turn = RaftReplica._turn
+    turn = Turns._turn
 
-    async def hasty(self: RaftReplica, ready: Any) -> None:
+    async def hasty(self: Turns, ready: Any) -> None:
         sync, hard, entries, snapshot, messages, persisted, *rest = ready
         self._send(messages)
         await turn(self, (sync, hard, entries, snapshot, [], persisted, *rest))
 
-    patch.setattr(RaftReplica, "_turn", hasty)
+    patch.setattr(Turns, "_turn", hasty)
 
 
 @bug(1)

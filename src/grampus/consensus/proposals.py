@@ -170,12 +170,8 @@ class Proposals:
     def expire(self, now: float) -> None:
         """Who waits too long waits no longer. The entries stay known, for the count of what is in
         flight."""
-        late = []
-        for proposal in self._outstanding:  # the first have waited the longest
-            if proposal.deadline > now:
-                break
-            late.append(proposal)
-        for proposal in late:
+        # Not in the order of their deadlines: some come late, after tries elsewhere.
+        for proposal in [one for one in self._outstanding if one.deadline <= now]:
             unknown = OutcomeUnknown("no majority has confirmed it in time; it may happen yet")
             self._settle(proposal, unknown)
 

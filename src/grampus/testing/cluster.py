@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from grampus.consensus import peers as consensus_peers
 from grampus.consensus.members import Members
-from grampus.consensus.replica import Kept
+from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
 from grampus.model.member import Member
 from grampus.rpc import server as rpc_server

@@ -21,9 +21,10 @@ from grampus.consensus.members import Members, NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
-from grampus.consensus.replica import Kept, RaftReplica
+from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
+from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
 from grampus.database import StorageFailed
 from grampus.errors import NotLeader
