@@ -10,7 +10,7 @@ import pytest
 
 from grampus.errors import ConditionFailed, GrampusError, NoQuorum
 from grampus.model.run import RunState
-from tests.acceptance.cluster import Site, site
+from tests.acceptance.cluster import Site, free_ports, site
 from tests.acceptance.node import Ground, until
 
 pytestmark = pytest.mark.raft
@@ -113,6 +113,7 @@ def test_all_of_them_killed_and_started_again_have_everything(ground: Site) -> N
             client.kv.put(f"/n/{number}", str(number).encode())
     for name in list(ground.servers):
         ground.kill(name)
+    (ground.ports["c"],) = free_ports(1)  # it listens elsewhere from now on
     for name in list(ground.servers):
         ground.launch(name)
     for name in ground.servers:
@@ -120,6 +121,9 @@ def test_all_of_them_killed_and_started_again_have_everything(ground: Site) -> N
         with ground.client(servers=name) as client:
             found = {key.key: key.value for key in client.kv.range("/n/")}
             assert found == {f"/n/{n}": str(n).encode() for n in range(50)}
+    ground.settled(3)
+    with ground.client(servers="a") as client:
+        until(lambda: [m.address for m in client.cluster().members][2] == ground.address("c"))
 
 
 def test_a_stopped_leader_that_goes_on_loses_nothing_and_misleads_nobody(ground: Site) -> None:

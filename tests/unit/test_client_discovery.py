@@ -80,6 +80,14 @@ def test_a_token_is_not_shown_to_whoever_took_the_port_of_a_dead_node(tmp_path: 
     assert nodes(tmp_path) == []
 
 
+def test_a_process_that_has_got_the_number_of_a_dead_node_is_not_that_node(tmp_path: Path) -> None:
+    path = publish(tmp_path, URL, "secret", os.getpid())
+    assert [node.token for node in nodes(tmp_path)] == ["secret"]
+    born = str(nodes(tmp_path)[0].born)
+    path.write_text(path.read_text().replace(born, str(int(born) - 1)))
+    assert nodes(tmp_path) == []
+
+
 def test_a_file_that_others_may_read_is_not_believed(tmp_path: Path) -> None:
     publish(tmp_path, URL, "secret", os.getpid()).chmod(0o644)
     assert nodes(tmp_path) == []

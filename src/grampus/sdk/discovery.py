@@ -33,6 +33,8 @@ class NodeFile(Struct, frozen=True):
     pid: int
     #: File with the authority of its certificate, where it has one.
     ca: str = ""
+    #: When its process began, in clock ticks after the boot: another one may get its number.
+    born: int = 0
 
     def __repr__(self) -> str:
         return f"NodeFile(url={self.url!r}, pid={self.pid})"
@@ -55,7 +57,8 @@ def publish(state: Path, url: str, token: str, pid: int, ca: Path | None = None)
 
     Raises FolderError."""
     try:
-        return _publish(state, NodeFile(canonical(url), token, pid, str(ca or "")), _port(url))
+        node = NodeFile(canonical(url), token, pid, str(ca or ""), _born(pid))
+        return _publish(state, node, _port(url))
     except OSError as error:
         raise FolderError(
             f"the state folder {state} cannot be used: {error.strerror} ({error.filename}): "
@@ -148,7 +151,7 @@ def _is_own(host: str) -> bool:
 def nodes(state: Path) -> list[NodeFile]:
     """Nodes of this user whose process is there, by port."""
     files = sorted((state / "nodes").glob("*.json"))
-    return [n for n in map(_read, files) if n is not None and _alive(n.pid)]
+    return [n for n in map(_read, files) if n is not None and _alive(n)]
 
 
 def read_token(path: Path) -> str:
@@ -197,10 +200,19 @@ def _read(path: Path) -> NodeFile | None:
         return None
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process of this user has that id."""
+def _alive(node: NodeFile) -> bool:
+    """Whether the very process of this user is there that published it."""
     try:
-        os.kill(pid, 0)
+        os.kill(node.pid, 0)
     except (OSError, OverflowError):
         return False
-    return pid > 0
+    return node.pid > 0 and node.born in (0, _born(node.pid))
+
+
+def _born(pid: int) -> int:
+    """0 when it cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+        return int(stat.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

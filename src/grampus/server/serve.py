@@ -62,7 +62,7 @@ from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
-from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
 from grampus.rpc.codec import Codec
@@ -286,6 +286,7 @@ class ServerNode:
                 self._keys.run(),
                 self._say_when_ready(api.url, ready, waits),
                 self._until_removed(),
+                self._tell_where(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
             )
@@ -334,7 +335,6 @@ class ServerNode:
     async def _say_when_ready(
         self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]
     ) -> None:
-        """And tells the cluster when this server listens elsewhere than it did."""
         patience = 1.0
         while True:
             try:
@@ -348,11 +348,19 @@ class ServerNode:
         gc.collect()
         gc.freeze()
         ready(url)
-        me = self._place.me
-        if self._replica.members.find(me.id) not in (None, me):
-            leader = self._replica.members.find(self._replica.leader_id)
-            if leader is not None:
-                await admission(self._place, [(leader.host, leader.node_port)])
+
+    async def _tell_where(self) -> None:
+        """To the others, when this server listens elsewhere than it did: until then they do not
+        reach it, and a majority may be missing."""
+        place, replica, me = self._place, self._replica, self._place.me
+        while replica.members.find(me.id) not in (None, me):
+            others = [m for m in replica.members.known if m.id != me.id]
+            with contextlib.suppress(GrampusError):
+                if replica.leader:
+                    await self._steward.relay(ClusterAsk("admit", member=me))
+                else:
+                    await admission(place, [(m.host, m.node_port) for m in others])
+            await asyncio.sleep(1.0)
 
     async def _give_lead_away(self) -> None:
         """So that nobody has to wait for an election when this server stops."""
