@@ -152,10 +152,14 @@ def test_a_peer_is_silent_only_when_it_was_not_active_for_a_while() -> None:
 
 
 def test_without_a_leader_the_way_out_comes_first() -> None:
-    rows = lines(members([1, 2, 3]), 0, {}, 1000, {})
-    first = advice(rows, 3, None, None)[0]
+    rows = lines(members([1, 2, 3]), 0, {}, 1000, {3: "connection refused"}, 1)
+    assert [row.state for row in rows] == ["waits", "unknown", "silent"]
+    first, second = advice(rows, 3, None, -1)
     assert first.startswith("No server leads: writes are refused until 2 of 3 voters")
     assert "grampus cluster recover" in first
+    assert second.endswith(
+        "c does not answer at 127.0.0.1:8003: connection refused. Start it again."
+    )
 
 
 def test_learner_is_a_role_of_its_own() -> None:

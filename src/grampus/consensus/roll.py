@@ -19,7 +19,7 @@ class Line(Struct, frozen=True):
     address: str
     #: `voter`, `learner` or `lost` (to be replaced).
     role: str
-    #: `leads`, `follows`, `behind`, `silent` or `unknown`.
+    #: `leads`, `follows`, `behind`, `silent`, `waits` (for a leader) or `unknown`.
     state: str
     #: Entries that it lacks, as far as the leader knows.
     behind: int | None
@@ -51,9 +51,14 @@ BEHIND = 1000
 
 
 def lines(
-    members: Members, leader: int, progress: Progress, last: int, complaints: dict[int, str]
+    members: Members,
+    leader: int,
+    progress: Progress,
+    last: int,
+    complaints: dict[int, str],
+    me: int = 0,
 ) -> tuple[Line, ...]:
-    """In the order of their names. `progress` is empty unless this server leads."""
+    """In the order of their names, as server `me` sees it. `progress` is empty unless it leads."""
     rows = []
     for member in sorted(members.known, key=lambda m: (m.name, m.id)):
         role = "voter" if member.id in members.voters else "learner"
@@ -62,8 +67,10 @@ def lines(
         behind = None if peer is None else max(0, last - peer[0])
         if member.id == leader:
             state, behind = "leads", 0
+        elif peer is None and member.id == me:
+            state = "follows" if leader else "waits"
         elif peer is None:
-            state = "unknown"
+            state = "silent" if complaints.get(member.id) else "unknown"
         elif not peer[4]:
             state = "silent"
         else:
@@ -102,10 +109,8 @@ def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | 
             )
         elif row.state == "silent":
             why = f": {row.complaint}" if row.complaint else ""
-            told.append(
-                f"{row.name} does not answer at {row.address}{why}. Start it again; if its folder"
-                f" is lost: grampus cluster replace {row.name}"
-            )
+            lost = f"; if its folder is lost: grampus cluster replace {row.name}" if leader else "."
+            told.append(f"{row.name} does not answer at {row.address}{why}. Start it again{lost}")
         elif row.state == "behind":
             told.append(f"{row.name} is {row.behind:,} entries behind, and is catching up.")
     waiting = [row.name for row in rows if row.role == "learner" and row.state == "follows"]

@@ -229,8 +229,12 @@ class Steward:
         leader = members.find(replica.leader_id)
         complaints = {m.id: peers.complaint(m.id) for m in members.known if m.id != replica.id}
         progress = replica.peers if replica.leader else {}
-        rows = lines(members, replica.leader_id, progress, replica.last_index, complaints)
-        left = spare(members, replica.id, progress) if replica.leader else None
+        rows = lines(
+            members, replica.leader_id, progress, replica.last_index, complaints, replica.id
+        )
+        left = None if replica.leader_id else -1
+        if replica.leader:
+            left = spare(members, replica.id, progress)
         name = None if leader is None else leader.name
         return Roll(
             cluster=self._cluster,
