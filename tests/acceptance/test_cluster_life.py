@@ -204,9 +204,14 @@ def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path:
 
 
 def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> None:
+    """A task that runs does not notice that the whole cluster was gone."""
     ground.grow()
+    ground.worker("w1")
     with ground.client() as client:
         client.kv.put("/k", b"old")
+        client.apply(flow(ground, 8.0))
+        run = client.start("flow").id
+        until(lambda: client.tasks(run)[1].state == "RUNNING")
     left = ground.leader()
     rest = ground.others(left)
     for name in ground.servers:
@@ -223,6 +228,8 @@ def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> 
         until(lambda node=node: "history of its own" in node.said())
     with ground.client(servers=left) as client:
         assert client.kv.get("/k").value == b"new"
+        assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
+        assert [task.attempts[-1].attempt for task in client.tasks(run)] == [1, 1]
 
 
 def test_a_snapshot_is_the_beginning_of_another_cluster(ground: Site, tmp_path: Path) -> None:
