@@ -66,7 +66,7 @@ def acknowledges_before_the_commit(patch: Patch) -> None:
     patch.setattr(Intake, "put", early)
 
 
-@bug(34)
+@bug(30)
 def takes_no_answer_for_a_yes(patch: Patch) -> None:
     async def ask(proposer: Any, commands: Any, pause: float) -> list[Any]:
         try:
@@ -77,17 +77,17 @@ def takes_no_answer_for_a_yes(patch: Patch) -> None:
     patch.setattr(driver, "ask", ask)
 
 
-@bug(18)
+@bug(9)
 def keeps_the_workers_of_an_office_that_is_over(patch: Patch) -> None:
     patch.setattr(Roster, "dismiss", lambda self, reason: None)
 
 
-@bug(4)
+@bug(6)
 def never_syncs(patch: Patch) -> None:
     patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
 
 
-@bug(4)
+@bug(6)
 def does_not_assign_again_what_is_missing(patch: Patch) -> None:
     patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
 
@@ -103,7 +103,7 @@ def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     patch.setattr(Scheduler, "_declined", declined)
 
 
-@bug(4)
+@bug(6)
 def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -111,7 +111,7 @@ def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     )
 
 
-@bug(4)
+@bug(15)
 def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -122,7 +122,7 @@ def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
 # -- time ---------------------------------------------------------------------------------------
 
 
-@bug(22)
+@bug(29)
 def fires_by_a_clock_in_doubt(patch: Patch) -> None:
     believes = Timekeeper.believes
     patch.setattr(
@@ -140,12 +140,12 @@ def deletes_by_a_clock_in_doubt(patch: Patch) -> None:
     )  # fmt: skip
 
 
-@bug(29)
+@bug(96)
 def believes_any_clock_at_the_start(patch: Patch) -> None:
     patch.setattr(Steadiness, "compare", lambda self, newest: None)
 
 
-@bug(29)
+@bug(66)
 def forgets_the_time_with_its_process(patch: Patch) -> None:
     patch.setattr(Timekeeper, "_save", lambda self: None)
 
@@ -158,7 +158,7 @@ def fires_whatever_is_asked_for(patch: Patch) -> None:
     _twice(patch)
 
 
-@bug(194)
+@bug(66)
 def plans_behind_what_is_told(patch: Patch) -> None:
     renew = apply_schedules.renew_schedule
 
@@ -179,7 +179,7 @@ def leaves_missed_ticks_without_a_word(patch: Patch) -> None:
 # -- ledger -------------------------------------------------------------------------------------
 
 
-@bug(4)
+@bug(10)
 def pauses_in_name_only(patch: Patch) -> None:
     def pause(change: Any, command: Any) -> Any:
         answer = apply_control.pause_run(change, command)
@@ -203,7 +203,7 @@ def accepts_a_repeated_final_report_again(patch: Patch) -> None:
     patch.setattr(apply_attempts, "ATTEMPT_RANK", Ranks())
 
 
-@bug(5)
+@bug(4)
 def lets_the_attempts_of_an_ended_session_live(patch: Patch) -> None:
     patch.setattr(apply_sessions, "report_attempt", lambda change, report: "done")
 
@@ -236,7 +236,7 @@ def cancels_only_what_runs(patch: Patch) -> None:
     patch.setitem(APPLY, APPLY_VERSION, handlers)
 
 
-@bug(4)
+@bug(3)
 def runs_a_cancelled_run_again(patch: Patch) -> None:
     patch.setattr(apply_control, "_may_run_again", lambda *args: None)
 
@@ -276,7 +276,7 @@ def ignores_next_n_of_a_sync(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_close", lambda self, next_n, live: None)
 
 
-@bug(5)
+@bug(9)
 def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     kill = WorkerCore._kill
 
@@ -289,7 +289,7 @@ def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     patch.setattr(WorkerCore, "_kill", hasty)
 
 
-@bug(104)
+@bug(23)
 def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
     lost = WorkerCore._warden_lost
 
@@ -334,12 +334,12 @@ def loses_its_reports_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.outbox.clear())
 
 
-@bug(4)
+@bug(7)
 def loses_its_attempts_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.launched.clear())
 
 
-@bug(4)
+@bug(6)
 def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     def forget(memory: Memory) -> None:
         memory.seen = Seen()
