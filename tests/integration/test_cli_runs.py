@@ -182,7 +182,7 @@ def test_waiting_for_a_run_that_fails_tells_its_last_words(node: Node, grampus: 
     view = json.loads(out)
     assert (view["state"], view["counts"]["FAILED"]) == ("FAILED", 1)
     assert re.search(r"load +RETRYING +attempt 2: ValueError: no rows", err)
-    assert "load FAILED (attempt 2 of 2)" in err
+    assert "load FAILED (try 2 of 2)" in err
     assert "    Traceback (most recent call last):\n" in err
     assert f"grampus run logs {view['id']} load" in err
 
@@ -416,7 +416,7 @@ def test_on_a_terminal_the_run_is_a_live_picture_that_ends(node: Node, client: C
     assert "1/3 done" in text
     assert "✗ load" in text
     assert "3/3 done, 1 failed" in text
-    assert "load FAILED (attempt 2 of 2)" in text
+    assert "load FAILED (try 2 of 2)" in text
     # The cursor is given back.
     assert seen.decode().rindex("\x1b[?25h") > seen.decode().rindex("\x1b[?25l")
 

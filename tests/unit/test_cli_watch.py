@@ -214,3 +214,22 @@ def test_on_a_narrow_terminal_names_give_way_to_states_and_times() -> None:
     watched = Watched(run(), [task("n" * 64, state="RUNNING", started=T0)])
     lines = [text.plain for text in Picture(watched, FixedClock(2)).lines(40, 10)]
     assert re.search(r"^● n+…  RUNNING +[\d.]+s", lines[2])
+
+
+def test_tries_count_in_their_round_and_only_what_is_charged() -> None:
+    watched = Watched(run(), [task("a", max_attempts=3)])
+    (a,) = watched.tasks
+    seen = []
+    for number, state in enumerate(("LOST", "FAILED", "CANCELLED", "FAILED", "FAILED"), start=1):
+        watched.move(event("attempt.started", number, task="a", attempt=number, worker="w"))
+        seen.append(a.tries)
+        watched.move(event("attempt.finished", number, task="a", attempt=number, state=state))
+    assert (seen, a.tries) == ([1, 1, 2, 2, 3], 3)
+    # The next round begins anew, although the attempts are counted on.
+    watched.move(event("task.reset", 6, task="a"))
+    watched.move(event("attempt.started", 7, task="a", attempt=6, worker="w"))
+    assert (a.tries, a.attempt) == (1, 6)
+    # What is known from the beginning goes on from there.
+    (b,) = Watched(run(), [task("b", 0, "RUNNING", max_attempts=3, tries=2)]).tasks
+    b.move(event("attempt.finished", 8, task="b", attempt=9, state="FAILED"))
+    assert b.tries == 2

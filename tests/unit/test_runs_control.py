@@ -98,11 +98,20 @@ def test_failures_and_losses_count_anew_in_a_round() -> None:
     book = Book(Task("a", Shell("x"), retry=Retry(1), max_lost=0))
     book.submit("r1")
     play(book, (0, 1, FAILED), (0, 2, FAILED))
+
+    def tries() -> tuple[int, int]:
+        (task,) = book.queries.tasks("r1")
+        return task.tries, task.max_attempts
+
+    assert tries() == (2, 2)
     book.do(RetryRun(200, "r1", "", "ann"))
+    assert tries() == (0, 2)
     play(book, (0, 3, FAILED))
     assert book.task("r1") == "RETRYING"
+    assert tries() == (1, 2)
     play(book, (0, 4, AttemptState.LOST))
     assert book.state("r1") == "FAILED"
+    assert tries() == (1, 2)
 
 
 def test_a_task_named_in_a_retry_does_not_leave_others_behind() -> None:

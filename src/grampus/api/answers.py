@@ -85,6 +85,7 @@ def task_answer(view: TaskView) -> TaskAnswer:
         started=time_text(view.started),
         ended=time_text(view.ended),
         max_attempts=view.max_attempts,
+        tries=view.tries,
         attempts=[attempt_answer(a) for a in view.attempts],
         output=view.output,
     )

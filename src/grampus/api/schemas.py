@@ -250,8 +250,12 @@ class TaskAnswer(Answer):
     due: Time | None = Field(description="When it may start: first start or next try.")
     started: Time | None
     ended: Time | None
-    max_attempts: int
-    attempts: list[AttemptAnswer]
+    max_attempts: int = Field(description="Tries that each round of the run may have.")
+    tries: int = Field(
+        description="Tries of this round that count: those that failed, and the one that is on or "
+        "went well. Attempts that were lost or given back do not count."
+    )
+    attempts: list[AttemptAnswer] = Field(description="Of all rounds.")
     output: bool = Field(description="There is a result to fetch.")
 
 

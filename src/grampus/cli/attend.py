@@ -99,7 +99,7 @@ def _watch(client: Client, watched: Watched) -> None:
 
 def _failure(client: Client, run: Run, task: TaskRun) -> None:
     last = task.attempts[-1] if task.attempts else None
-    tries = f" (attempt {last.attempt} of {task.max_attempts})" if last else ""
+    tries = f" (try {task.tries} of {task.max_attempts})" if task.tries else ""
     state = paint(task.state, task.state, sys.stderr)
     why = next(iter(task.reason.splitlines()), "")
     note(f"\n{task.name} {state}{tries}: {clean(why)}")

@@ -139,8 +139,8 @@ class Picture:
         text.append(f"{task.state:<15}", style)
         if task.started is not None:
             text.append(f" {span((task.ended or now) - task.started):>6}")
-        if task.attempt > 1 or task.state == TaskState.RETRYING:
-            text.append(f"  attempt {task.attempt} of {task.max_attempts}")
+        if task.tries > 1 or task.state == TaskState.RETRYING:
+            text.append(f"  try {task.tries} of {task.max_attempts}")
         if task.state == TaskState.RETRYING and task.due is not None:
             text.append(f", next in {span(task.due - now)}")
         if task.state == TaskState.RUNNING:

@@ -394,8 +394,8 @@ def _print(run: Run, tasks: list[TaskRun]) -> None:
     for task in tasks:
         begun, last = ms_of(task.started), task.attempts[-1] if task.attempts else None
         took = "" if begun is None else span((ms_of(task.ended) or now) - begun)
-        tries = f"{len(task.attempts)}/{task.max_attempts}"
+        tries = f"{task.tries}/{task.max_attempts}"
         where = last.worker if last else ""
         why = task.reason or (last.error if last else "")
         rows.append((task.name, task.kind, str(task.state), tries, took, where, why))
-    table(("TASK", "KIND", "STATE", "ATTEMPTS", "TOOK", "WORKER", "REASON"), rows)
+    table(("TASK", "KIND", "STATE", "TRIES", "TOOK", "WORKER", "REASON"), rows)

@@ -31,6 +31,10 @@ class WatchedTask:
         self.state = task.state
         self.reason = task.reason
         self.max_attempts = task.max_attempts
+        #: As in `TaskRun`.
+        self.tries = task.tries
+        on = task.state in (TaskState.RUNNING, TaskState.SUCCEEDED)
+        self._failed = task.tries - 1 if on else task.tries
         self.due = ms_of(task.due)
         self.ended = ms_of(task.ended)
         last = task.attempts[-1] if task.attempts else None
@@ -64,6 +68,7 @@ class WatchedTask:
             case "task.reset":
                 self.mark, self.state, self.reason = (self.attempt, ENDED), TaskState.WAITING, ""
                 self.started = self.ended = None
+                self.tries = self._failed = 0
                 return ""
             case _:
                 return None
@@ -90,9 +95,14 @@ class WatchedTask:
                 )
                 self.started = self.started or at
                 self.error = ""
+                self.tries = self._failed + 1
                 return self._on() if event.type == "attempt.running" else ""
             case "attempt.finished":
                 ok = event.state == AttemptState.SUCCEEDED
+                if event.state in (AttemptState.FAILED, AttemptState.TIMED_OUT):
+                    self._failed += 1
+                if not ok:
+                    self.tries = self._failed
                 self.error = "" if ok else event.error or _ending(event)
                 return ""
         self.state, self.reason, self.ended = TaskState(event.state), event.reason, at
@@ -168,7 +178,14 @@ class Watched:
 def _before(task: TaskRun) -> TaskRun:
     """The task as it was when its run began."""
     return msgspec.structs.replace(
-        task, state=TaskState.WAITING, reason="", due=None, started=None, ended=None, attempts=()
+        task,
+        state=TaskState.WAITING,
+        reason="",
+        due=None,
+        started=None,
+        ended=None,
+        attempts=(),
+        tries=0,
     )
 
 

@@ -156,7 +156,7 @@ class Queries:
             )
         }
         rows = self._db.query(
-            "SELECT idx, state, reason, due, started, ended FROM task_run"
+            "SELECT idx, state, reason, due, started, ended, failures FROM task_run"
             f" WHERE run = ?{only('idx')} ORDER BY idx",
             (run, *args),
         )
@@ -167,9 +167,10 @@ class Queries:
                 after=graph.tasks[index].after, state=TaskState(state), reason=reason, due=due,
                 started=started, ended=ended,
                 max_attempts=graph.tasks[index].retry.max + 1,
+                tries=failures + (state in (TaskState.RUNNING, TaskState.SUCCEEDED)),
                 attempts=tuple(attempts.get(index, ())), output=index in outputs,
             )
-            for index, state, reason, due, started, ended in rows
+            for index, state, reason, due, started, ended, failures in rows
         ]  # fmt: skip
 
     def output(self, run: str, task: str) -> OutputView | None:

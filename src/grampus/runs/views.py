@@ -70,7 +70,10 @@ class TaskView(Struct, frozen=True, kw_only=True):
     due: int | None
     started: int | None
     ended: int | None
+    #: Tries that a round of the run may have, and those of this round that count: that failed, and
+    #: the one that is on or went well. What was lost or given back is charged to no try.
     max_attempts: int
+    tries: int
     attempts: tuple[AttemptView, ...]
     #: There is a result to fetch.
     output: bool

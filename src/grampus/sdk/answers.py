@@ -166,7 +166,10 @@ class TaskRun(Struct, frozen=True, kw_only=True):
     due: datetime | None = None
     started: datetime | None = None
     ended: datetime | None = None
+    #: Tries that each round of the run may have, and those of this round that count.
     max_attempts: int = 1
+    tries: int = 0
+    #: Of all rounds, those that were lost or given back too.
     attempts: tuple[Attempt, ...] = ()
     #: There is a result to fetch.
     output: bool = False
