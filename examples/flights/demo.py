@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import queue
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parents[1]
 GRAMPUS = Path(sys.executable).parent / "grampus"
 
+PR_SET_PDEATHSIG = 1
 #: Seconds until a node has to be ready, and until it has to be gone.
 READY, GONE = 60, 45
 
@@ -89,6 +91,7 @@ def node(out: Path, slots: int, keep: bool) -> Iterator[str]:
             text=True,
             env=environment(),
             start_new_session=True,
+            preexec_fn=None if keep else end_with(os.getpid()),
         )
     done = False
     try:
@@ -99,6 +102,19 @@ def node(out: Path, slots: int, keep: bool) -> Iterator[str]:
             say(f"the node stays: stop it with `kill {process.pid}`")
         else:
             stop(process)
+
+
+def end_with(driver: int) -> Callable[[], None]:
+    """What a child does before it becomes a program: it asks for a SIGTERM at the end of the demo,
+    however that ends. A node then stops in order."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != driver:
+            os._exit(1)  # It has ended already.
+
+    return ask
 
 
 def wait_ready(process: subprocess.Popen[str], log: Path) -> str:
@@ -131,7 +147,12 @@ def run(server: str, out: Path) -> int:
     cancel_runs(server)
     say("running examples/flights/flights.py: 336,776 flights, month by month")
     started = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment())
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+        preexec_fn=end_with(os.getpid()),
+    )
     try:
         code = process.wait()
     except KeyboardInterrupt as interrupt:

@@ -168,3 +168,28 @@ def test_an_interrupted_demo_leaves_nothing_running(stage, number):
     assert not stage.node_runs()
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
+
+
+def lives(pid: int) -> bool:
+    """A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_killed_demo_leaves_nothing_running(stage):
+    """Nobody is left who could end them: they have asked to be told."""
+    process = stage.start(SOUND, 'echo $$ > "$SEEN.run"; exec sleep 60')
+    mark = stage.folder / "seen.run"
+    deadline = time.monotonic() + 30
+    while not (mark.exists() and mark.read_text().strip()):
+        assert time.monotonic() < deadline, "the run did not start"
+        time.sleep(0.02)
+    process.kill()
+    process.wait(30)
+    # The pipes are held by whoever is left.
+    process.communicate(timeout=30)
+    while lives(stage.pid()) or lives(int(mark.read_text())):
+        assert time.monotonic() < deadline, "they are left"
+        time.sleep(0.02)
