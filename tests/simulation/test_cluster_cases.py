@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Put, Written, encode_command
 from grampus.consensus.members import MemberChange
-from grampus.consensus.turns import Kept
+from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.testing.cluster import SimCluster, simulated
@@ -22,10 +23,10 @@ from grampus.testing.server import Settings, SimServer
 
 
 @contextlib.contextmanager
-def three(tmp_path: Path, settings: Settings | None = None) -> Iterator[SimCluster]:
-    """A cluster of three that has come together; its end is checked by who uses it."""
+def three(tmp_path: Path, settings: Settings | None = None, size: int = 3) -> Iterator[SimCluster]:
+    """A cluster of three, or so, that has come together; its end is checked by who uses it."""
     cluster = SimCluster(1, tmp_path)
-    cluster.size, cluster.settings = 3, settings or Settings()
+    cluster.size, cluster.settings = size, settings or Settings()
     logging.disable(logging.CRITICAL)
     with simulated(cluster.world):
         try:
@@ -214,3 +215,43 @@ def test_who_has_led_lets_go_of_its_log_again(tmp_path: Path) -> None:
         assert list((leader.machine.folder / "snapshots").glob("*.db")) == []
         first = led._turns.node.status()["first"]
         assert led.applied_index - first < 3 * kept.entries + 20
+
+
+def lose_power_when_it_begins_to_lead(tmp_path: Path) -> None:
+    """A sole voter with a learner, at each change of its disk in a start."""
+    with three(tmp_path, size=1) as cluster:
+        world, id = cluster.world, 1
+        leader = cluster.leader()
+        assert leader is not None
+        assert leader.replica is not None
+        newcomer = cluster.newcomer()
+        change = leader.replica.change_members([(2, newcomer.id)], MemberChange((newcomer,)))
+        leader.loop.begin(change)
+        world.run(world.time + 3.0)
+        for fuse in range(8):
+            cluster.kill(id)
+            world.run(world.time + 10.0, lambda: id in cluster.servers)
+            world.run(world.time + 1.0, lambda: cluster.servers[id].replica is not None)
+            cluster.machines[id].disk.fuse = fuse
+            world.run(world.time + 12.0)
+            cluster.machines[id].disk.fuse = None
+            world.run(world.time + 10.0, lambda: cluster.leader() is not None)
+            assert cluster.leader() is cluster.servers[id]
+
+
+def test_a_sole_voter_tells_its_learner_of_no_term_that_it_may_forget(tmp_path: Path) -> None:
+    lose_power_when_it_begins_to_lead(tmp_path)
+
+
+def test_that_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turns._turn
+
+    async def hasty(self: Turns, ready: Any) -> None:
+        sync, hard, entries, snapshot, messages, persisted, *rest = ready
+        self._send(messages)
+        await turn(self, (sync, hard, entries, snapshot, [], persisted, *rest))
+
+    monkeypatch.setattr(Turns, "_turn", hasty)
+    with pytest.raises(ExceptionGroup) as raised:
+        lose_power_when_it_begins_to_lead(tmp_path)
+    assert raised.group_contains(AssertionError, match="spoke in term")

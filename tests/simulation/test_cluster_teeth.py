@@ -79,19 +79,6 @@ def sends_before_the_write(patch: Patch) -> None:
     patch.setattr(Turns, "_turn", hasty)
 
 
-@bug(2090)
-def lets_learners_hear_of_a_term_before_it_is_durable(patch: Patch) -> None:
-    """As raft-rs would have it with one voter, who leads as soon as it has voted for itself."""
-    turn = Turns._turn
-
-    async def hasty(self: Turns, ready: Any) -> None:
-        sync, hard, entries, snapshot, messages, persisted, *rest = ready
-        self._send(messages)
-        await turn(self, (sync, hard, entries, snapshot, [], persisted, *rest))
-
-    patch.setattr(Turns, "_turn", hasty)
-
-
 @bug(1)
 def keeps_the_members_in_memory_only(patch: Patch) -> None:
     def careless(self: Ledger, index: int, term: int, members: bytes) -> None:

@@ -167,3 +167,12 @@ async def test_a_change_of_members_is_known_by_its_term_too() -> None:
     proposals.applied(5, 1, [])
     proposals.applied(6, 2, [])
     assert [outcome(piece.proposal) for piece in pieces] == [[], NotLeader]
+
+
+@looped
+async def test_who_came_late_after_tries_elsewhere_does_not_wait_for_those_before() -> None:
+    proposals = Proposals(Limits())
+    patient = proposals.admit([b"a"], 20.0)
+    hurried = proposals.admit([b"b"], 10.0)
+    proposals.expire(10.0)
+    assert (outcome(patient), outcome(hurried)) == (None, OutcomeUnknown)
