@@ -26,6 +26,7 @@ from grampus.consensus.hearing import Standing
 from grampus.consensus.introduction import introduced
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
+from grampus.consensus.pace import Pace
 from grampus.consensus.port import Listener, Replicated, Stopped
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.snapshots import Incoming, Installed
@@ -87,7 +88,8 @@ class RaftReplica:
         members = Members.decode(machine.members)
         self._turns = Turns(
             id, members, introduced, machine.applied_index, durable, self._log_thread, machine,
-            transport, incoming, self._proposals, self._barriers, kept, seed, self,
+            transport, incoming, self._proposals, self._barriers, kept, Pace(limits.quick),
+            seed, self,
         )  # fmt: skip
         self._listeners: list[Listener] = []
         self._changed = asyncio.Event()

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from time import perf_counter
 from typing import Any, Protocol
 
 from grampus_raft import ProposalDropped, RaftError, RaftFatal, RaftNode
@@ -22,6 +23,7 @@ from grampus.consensus.barriers import Barriers
 from grampus.consensus.hearing import Hearing, Standing
 from grampus.consensus.log import SEGMENT_SIZE, DurableLog
 from grampus.consensus.members import Conf, Members
+from grampus.consensus.pace import Pace
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Copied, Incoming, Installed, SnapshotDesk
@@ -38,6 +40,8 @@ LEADER, SNAPSHOT = 2, 7
 INBOX = 64 * 1024 * 1024
 #: Bytes committed and not applied here; beyond, nothing more is heard until there are fewer.
 BACKLOG = 256 * 1024 * 1024
+#: Bytes that may be written and synced on the event loop, where the disk is quick.
+AT_ONCE = 128 * 1024
 #: Ticks between two looks at the peers.
 LOOK = 4
 
@@ -88,6 +92,7 @@ class Turns:
         proposals: Proposals,
         barriers: Barriers,
         kept: Kept,
+        pace: Pace,
         seed: int | None,
         told: Told,
     ) -> None:
@@ -117,6 +122,7 @@ class Turns:
         self._proposals = proposals
         self._barriers = barriers
         self._kept = kept
+        self._pace = pace
         self._told = told
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -245,14 +251,11 @@ class Turns:
         if snapshot is not None:
             await self._install(snapshot)
         if must_sync:
-            await self._loop.run_in_executor(
-                self._log_thread,
-                self._durable.append,
+            await self._append(
                 [
                     Entry(index, term, data, kind, context)
                     for index, term, kind, data, context in entries
-                ],
-                self.hard,
+                ]
             )
         self._send(persisted)
         commit, more, then = self.node.advance()
@@ -265,6 +268,19 @@ class Turns:
             self._told.committed([*committed, *then])
         if self._needless:
             await self._let_go()
+
+    async def _append(self, entries: list[Entry]) -> None:
+        if self._pace.quick and sum(len(entry.payload) for entry in entries) <= AT_ONCE:
+            took = self._append_now(entries)
+        else:
+            took = await self._loop.run_in_executor(self._log_thread, self._append_now, entries)
+        self._pace.took(took)
+
+    def _append_now(self, entries: list[Entry]) -> float:
+        """How many seconds it took."""
+        begun = perf_counter()
+        self._durable.append(entries, self.hard)
+        return perf_counter() - begun
 
     async def _let_go(self) -> None:
         """Of old entries, in memory and on disk."""

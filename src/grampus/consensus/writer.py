@@ -28,6 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from grampus.consensus.log import DurableLog
+from grampus.consensus.pace import QUICK
 from grampus.consensus.port import StateMachine
 from grampus.consensus.record import Entry, HardState
 
@@ -59,6 +60,8 @@ class Limits(Struct, frozen=True):
     checkpoint_idle: float = 1.0
     checkpoint_entries: int = 2000
     checkpoint_bytes: int = 8 * 1024 * 1024
+    #: Of a replica of several: a sync that takes less on average is waited for on the event loop.
+    quick: float = QUICK
     #: How long `close` waits for what was accepted.
     close: float = 30.0
 

@@ -76,6 +76,7 @@ def chosen(world: World) -> Settings:
             checkpoint_entries=rng.choice([5, 20, 50]),
             checkpoint_idle=rng.choice([0.1, 0.5]),
             entry_commands=rng.choice([3, 500]),
+            quick=0.0,  # the time that it takes is not simulated
         ),
         Kept(
             entries=rng.choice([3, 20, 100]),
