@@ -50,7 +50,7 @@ from grampus.consensus.steward import Steward
 from grampus.consensus.writer import SWITCH_INTERVAL
 from grampus.database import Database
 from grampus.ending import explained
-from grampus.errors import GrampusError, NoQuorum
+from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
 from grampus.ledger import Ledger
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
@@ -381,8 +381,8 @@ class ServerNode:
             await work
         except Exception as failure:
             error, ended = failure, self._replica.failure
-            # Whoever asks a replica that has ended hears Stopped, maybe before its own word comes.
-            if isinstance(error, Stopped) and isinstance(ended, Exception):
+            # Whoever asks a replica that has ended hears of it, maybe before its own word comes.
+            if isinstance(error, Stopped | OutcomeUnknown) and isinstance(ended, Exception):
                 error = ended
             if self._failure is None:
                 self._failure = error
