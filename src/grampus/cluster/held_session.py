@@ -135,6 +135,7 @@ class HeldSession:
     async def _keep(self) -> None:
         """Until it is over."""
         holder, clock = self._holder, self._clock
+        silent = False
         while holder.lives(now := clock.ticks()):
             if now < holder.due:
                 await asyncio.sleep((min(holder.due, holder.deadline) - now) / 1000)
@@ -147,9 +148,12 @@ class HeldSession:
             except SessionUnknown:
                 return self._lost("a server says so")
             except (GrampusError, TimeoutError) as error:
-                log.info("session %d is not confirmed: %s", self._id, error)
+                if not silent:
+                    log.info("session %d is not confirmed: %s", self._id, error)
+                silent = True
                 holder.unanswered(clock.ticks())
             else:
+                silent = False
                 holder.confirmed(now, clock.ticks())
         self._lost("no server has confirmed it in time")
 
