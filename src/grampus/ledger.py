@@ -9,6 +9,7 @@ Calls come one at a time, from the replica's writer thread or, for what is `ligh
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -29,9 +30,13 @@ from grampus.runs.change import Change, Graphs
 from grampus.runs.commands import Command as RunsCommand
 from grampus.runs.commands import SubmitRun, is_of_attempts, is_submit
 
+log = logging.getLogger("grampus.ledger")
+
 #: A batch of more commands and submitted tasks than this is applied on the writer's thread. So many
 #: small changes of keys count as one.
 LIGHT_COMMANDS, SMALL_CHANGES = 64, 4
+#: Bytes of the WAL beyond which a reader that does not end is told of.
+WAL_ALARM = 256 * 1024 * 1024
 #: The scripts N, by package, lead to apply_version N, and run inside the command that raises it.
 SCRIPTS = ((("grampus.cluster", "schema.sql"), ("grampus.runs", "schema.sql")),)
 #: In this order they are hashed, each by its primary key.
@@ -85,6 +90,7 @@ class Ledger:
         self._path = ":memory:" if path is None else str(path)
         self._db = Database.open(self._path)
         self._graphs = Graphs()
+        self._told_wal = False
         if self._db.value("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'") == 0:
             self._create()
         meta = dict(self._db.query("SELECT key, value FROM meta ORDER BY key"))
@@ -235,7 +241,15 @@ class Ledger:
         """Makes what was applied durable; the index that is, or None when readers were in the
         way."""
         applied = self._applied
-        return applied if self._db.checkpoint() else None
+        done = self._db.checkpoint()
+        if not done and self._db.wal_size() > WAL_ALARM and not self._told_wal:
+            log.error(
+                "ALARM: the WAL of the ledger grows, it has %d MiB: somebody reads the ledger and"
+                " does not end; look who has ledger.db open (fuser, lsof)",
+                self._db.wal_size() >> 20,
+            )
+        self._told_wal = not done and (self._told_wal or self._db.wal_size() > WAL_ALARM)
+        return applied if done else None
 
     def checksum(self) -> str:
         """Equal for ledgers with equal content. Reads everything: for tests and for suspicion."""

@@ -9,6 +9,7 @@ Errors of the SQL's author are apsw's own; what the disk did wrong is `StorageFa
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import apsw
 
 from grampus.database.failure import StorageFailed
+from grampus.errors import Overloaded
 
 Value = None | int | float | str | bytes
 
@@ -28,6 +30,8 @@ _READER_CACHE = 8 * 1024
 #: The WAL file is cut back to this many bytes when it starts again from its beginning.
 _WAL_LIMIT = 64 * 1024 * 1024
 _MEMORY = ":memory:"
+#: Steps of SQLite's machine between two looks at the time.
+_STEPS = 100_000
 _ADVICE: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.FullError, "the disk is full; free some space, then start again"),
     (apsw.CorruptError, "the file is damaged; restore it from a snapshot or a backup"),
@@ -48,6 +52,8 @@ class Database:
         self._connection = connection
         self._execute = connection.execute
         self._path = path
+        #: Monotonic seconds when a query must have ended; None: no hurry.
+        self._until: float | None = None
 
     @classmethod
     def open(
@@ -94,6 +100,24 @@ class Database:
             raise
         return database
 
+    def hurry(self, seconds: float) -> None:
+        """From now on queries may take so long together; Overloaded ends the one that takes longer.
+
+        Whoever reads for ever keeps the WAL from beginning anew."""
+        if self._until is None:
+            self._connection.set_progress_handler(self._is_late, _STEPS)
+        self._until = time.monotonic() + seconds
+
+    def _is_late(self) -> bool:
+        return self._until is not None and time.monotonic() > self._until
+
+    def wal_size(self) -> int:
+        """Bytes of the WAL file."""
+        try:
+            return Path(self._path + "-wal").stat().st_size
+        except OSError:
+            return 0
+
     def execute(self, sql: str, parameters: Sequence[Value] = ()) -> None:
         """Runs one statement to its end; rows it may return are dropped."""
         try:
@@ -117,6 +141,8 @@ class Database:
         """All rows, as tuples."""
         try:
             return self._execute(sql, parameters).fetchall()
+        except apsw.InterruptError:
+            raise Overloaded("this read takes too long: ask for less, or later") from None
         except _DISK as error:
             raise _failed(self._path, error) from error
 

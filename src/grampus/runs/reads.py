@@ -28,6 +28,8 @@ from grampus.runs.views import (
     WorkflowView,
 )
 
+#: A question may take so long, in seconds.
+LONGEST = 10.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -47,6 +49,8 @@ class Reads:
             db = Database.open(self._path, readonly=True)
             self._opened.append(db)
             queries = self._local.queries = Queries(db, Graphs())
+            self._local.db = db
+        self._local.db.hurry(LONGEST)
         return queries
 
     async def _ask(
