@@ -122,12 +122,19 @@ class LoneCluster:
     """Of `grampus up`."""
 
     def __init__(
-        self, name: str, address: str, identity: Identity, replica: Replica, snapshots: Snapshots
+        self,
+        name: str,
+        address: str,
+        identity: Identity,
+        replica: Replica,
+        apply_version: Callable[[], int],
+        snapshots: Snapshots,
     ) -> None:
         self._name = name
         self._address = address
         self._identity = identity
         self._replica = replica
+        self._apply_version = apply_version
         self.snapshot = snapshots.snapshot
 
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
@@ -155,6 +162,7 @@ class LoneCluster:
             applied=replica.applied_index,
             members=(row,),
             can_lose=0,
+            apply_version=self._apply_version(),
             advice=(
                 "This node is alone. To make its folder the first server of a cluster, stop it, and"
                 " start it with: grampus server start --init",

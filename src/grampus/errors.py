@@ -18,6 +18,8 @@ GrampusError
 │   └── NotLeader         4   another server decides: nothing happened
 ├── NotFound              6
 ├── FolderError           4   a data folder that this process must not use
+├── Outdated              4   this program is older than its cluster
+├── Diverged              4   the ledger of this server is not that of the others
 └── ProtocolError         70  the other side of a connection broke the rules
 
 A refusal inside `apply` is a value (`cluster.refusal.Refusal`), not an exception.
@@ -163,6 +165,18 @@ class FolderError(GrampusError):
 
 class FolderCopied(FolderError):
     """The folder is a copy of a node's, or was restored: the original may still run."""
+
+
+class Outdated(GrampusError):
+    """This program is older than its cluster: install the Grampus of the other servers."""
+
+    exit_code = 4
+
+
+class Diverged(GrampusError):
+    """The ledger of this server is not that of the majority. Its folder is void: replace it."""
+
+    exit_code = 4
 
 
 class ProtocolError(GrampusError):

@@ -8,27 +8,25 @@ Calls come one at a time, from the replica's writer thread or, for what is `ligh
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from importlib.resources import files
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from grampus.cluster import apply as cluster_apply
+from grampus import upkeep, versions
+from grampus.checksum import checksum
 from grampus.cluster.batch import Batch
-from grampus.cluster.commands import Command as ClusterCommand
 from grampus.cluster.commands import is_small
 from grampus.cluster.keyspace import Keyspace, forget_history
-from grampus.database import Database, Migration, migrate
-from grampus.errors import FolderError
-from grampus.runs import apply as runs_apply
-from grampus.runs.apply import APPLY, APPLY_VERSION
+from grampus.database import Database, migrate
+from grampus.errors import Diverged, FolderError, Outdated, Refused
 from grampus.runs.change import Change, Graphs
-from grampus.runs.commands import Command as RunsCommand
 from grampus.runs.commands import SubmitRun, is_of_attempts, is_submit
+from grampus.upkeep import RaiseVersion, TakeSum, TellSum
 
 log = logging.getLogger("grampus.ledger")
 
@@ -37,49 +35,20 @@ log = logging.getLogger("grampus.ledger")
 LIGHT_COMMANDS, SMALL_CHANGES = 64, 4
 #: Bytes of the WAL beyond which a reader that does not end is told of.
 WAL_ALARM = 256 * 1024 * 1024
-#: The scripts N, by package, lead to apply_version N, and run inside the command that raises it.
-SCRIPTS = ((("grampus.cluster", "schema.sql"), ("grampus.runs", "schema.sql")),)
-#: In this order they are hashed, each by its primary key.
-TABLES = {
-    "meta": "key",
-    "kv": "key",
-    "kv_history": "revision, place",
-    "keyspace": "id",
-    "cluster_session": "id",
-    "cluster_result": "session, seq",
-    "join_token": "id",
-    "worker_key": "name",
-    "workflow": "name",
-    "workflow_version": "name, version",
-    "run": "id",
-    "task_run": "run, idx",
-    "attempt": "session, n",
-    "output": "run, task",
-    "session": "id",
-    "event": "run, revision",
-    "schedule": "workflow",
-    "tick": "workflow, tick",
-}
+_UNKNOWN = (
+    "this server is older than its cluster: entry {index} cannot be carried out here ({why});"
+    " install the Grampus of the other servers, and start again: nothing is lost"
+)
 
 
-_DECODER = msgspec.msgpack.Decoder(RunsCommand | ClusterCommand)
+class Auditor(Protocol):
+    """Compares this ledger with those of the other servers. Called where the ledger is applied."""
 
+    def begun(self, index: int, reader: Database) -> None:
+        """A checksum is to be taken of what `reader` sees, which is this one's from now on."""
 
-def decode_command(data: bytes) -> RunsCommand | ClusterCommand:
-    """Raises msgspec.ValidationError: an unreadable command stops the process, it is never
-    skipped."""
-    command: RunsCommand | ClusterCommand = _DECODER.decode(data)
-    return command
-
-
-def migrations() -> list[Migration]:
-    return [
-        Migration(
-            number,
-            "\n".join(files(package).joinpath(name).read_text() for package, name in scripts),
-        )
-        for number, scripts in enumerate(SCRIPTS, start=1)
-    ]
+    def told(self, index: int, server: int, sum: str) -> str:
+        """A server has told its sum. Why this ledger must not be used any more, or ""."""
 
 
 class Ledger:
@@ -91,6 +60,11 @@ class Ledger:
         self._db = Database.open(self._path)
         self._graphs = Graphs()
         self._told_wal = False
+        self._newest = versions.newest()
+        kinds: list[Any] = [*upkeep.TYPES, *versions.command_types()]
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(reduce(or_, kinds))
+        #: Set by a server among others.
+        self.auditor: Auditor | None = None
         if self._db.value("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'") == 0:
             self._create()
         meta = dict(self._db.query("SELECT key, value FROM meta ORDER BY key"))
@@ -98,22 +72,26 @@ class Ledger:
         self._revision: int = meta["revision"]
         self._version: int = meta["apply_version"]
         self._members: bytes = meta.get("members", b"")
-        if self._version > max(APPLY):
+        self._handlers = versions.handlers(min(self._version, self._newest))
+        if self._version > self._newest:
             raise FolderError(
-                f"the ledger in {path} was written by a newer Grampus"
-                f" (apply version {self._version}, this one knows {max(APPLY)}): upgrade"
+                f"the ledger in {path} is at apply version {self._version}, and this Grampus knows"
+                f" {self._newest} at most: it was written by a newer one, and there is no way back;"
+                " install that, or restore a snapshot from before the upgrade"
             )
+        if why := meta.get("diverged"):
+            raise Diverged(why)
 
     def _create(self) -> None:
         with self._db.transaction():
-            migrate(self._db, migrations(), APPLY_VERSION)
+            migrate(self._db, versions.migrations(), versions.FIRST)
             self._db.executemany(
                 "INSERT INTO meta (key, value) VALUES (?, ?)",
                 [
                     ("applied_index", 0),
                     ("applied_term", 0),
                     ("revision", 0),
-                    ("apply_version", APPLY_VERSION),
+                    ("apply_version", versions.FIRST),
                     ("epoch", 0),
                     ("run_seq", 0),
                 ],
@@ -135,16 +113,29 @@ class Ledger:
         if index != self._applied + 1:
             raise RuntimeError(f"entry {index} cannot follow entry {self._applied}")
         batch = Batch(self._db, index, term, self._revision)
-        change, space = Change(batch, self._graphs), Keyspace(batch)
-        keys, runs = cluster_apply.APPLY[self._version], runs_apply.APPLY[self._version]
-        answers: list[object] = []
+        version, answers, sums = self._version, list[object](), list[object]()
         with self._db.transaction():
+            change, space = Change(batch, self._graphs), Keyspace(batch)
             for data in commands:
-                command = decode_command(data)
-                if handler := keys.get(type(command)):
-                    answers.append(handler(space, command))
+                command = self._decode(index, data)
+                kind = type(command)
+                if handle_keys := self._handlers.keys.get(kind):
+                    answers.append(handle_keys(space, command))
+                elif handle_runs := self._handlers.runs.get(kind):
+                    answers.append(handle_runs(change, command))
+                elif isinstance(command, RaiseVersion):
+                    # What came before it in this entry was written under the old version.
+                    change.store_facts()
+                    space.store()
+                    version = self._raise(index, command.to, version)
+                    answers.append(version)
+                    change, space = Change(batch, self._graphs), Keyspace(batch)
+                elif isinstance(command, TakeSum | TellSum):
+                    sums.append(command)
+                    answers.append(index if isinstance(command, TakeSum) else "told")
                 else:
-                    answers.append(runs[type(command)](change, command))
+                    raise Outdated(_UNKNOWN.format(index=index, why=f"{kind.__name__} is not of"
+                                   f" apply version {version}"))  # fmt: skip
             change.store_facts()
             space.store()
             self._db.execute(
@@ -155,7 +146,66 @@ class Ledger:
             )
         self._applied = index
         self._revision = batch.revision
+        self._version = version
+        for command in sums:
+            self._audit(index, command)
         return answers, batch.facts
+
+    def _decode(self, index: int, data: bytes) -> Any:
+        """Raises Outdated: what cannot be read stops the process, it is never skipped."""
+        try:
+            return self._decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            raise Outdated(_UNKNOWN.format(index=index, why=error)) from error
+
+    def _raise(self, index: int, to: int, version: int) -> int:
+        """Within the transaction. An exception ends the process, so nothing is taken back."""
+        if to <= version:
+            return version
+        if to > self._newest:
+            why = f"it raises the ledger to apply version {to}, {self._newest} is known here"
+            raise Outdated(_UNKNOWN.format(index=index, why=why))
+        migrate(self._db, versions.migrations(), to)
+        self._set("apply_version", to)
+        self._handlers = versions.handlers(to)
+        self._graphs.clear()
+        return to
+
+    @property
+    def apply_version(self) -> int:
+        """Which handlers count, and which schema the tables have."""
+        return self._version
+
+    def admit(self, commands: Sequence[bytes]) -> None:
+        """Whether these may be proposed. May be called on any thread. Raises Refused: no command
+        goes into the log before every server can carry it out."""
+        if self._version == self._newest:
+            return
+        for data in commands:
+            kind = type(self._decoder.decode(data))
+            known = versions.handlers(self._version)
+            if kind not in known.keys and kind not in known.runs and kind not in upkeep.TYPES:
+                raise Refused(
+                    f"the cluster is at apply version {self._version}, and this needs a newer one:"
+                    " install the newest Grampus on every server (grampus cluster status says which"
+                    " is behind), and ask again"
+                )
+
+    def _audit(self, index: int, command: object) -> None:
+        """After the commit. Raises Diverged."""
+        if self.auditor is None or self._path == ":memory:":
+            return
+        if isinstance(command, TellSum):
+            if why := self.auditor.told(command.index, command.server, command.sum):
+                with self._db.transaction():
+                    self._set("diverged", why)
+                raise Diverged(why)
+            return
+        # The transaction of the reader begins here, so that it sees the ledger as of this entry.
+        reader = Database.open(self._path, readonly=True)
+        reader.execute("BEGIN")
+        reader.value("SELECT value FROM meta WHERE key = 'applied_index'")
+        self.auditor.begun(index, reader)
 
     @property
     def members(self) -> bytes:
@@ -222,7 +272,7 @@ class Ledger:
         room = LIGHT_COMMANDS * SMALL_CHANGES
         for data in commands:
             if is_submit(data):
-                command = decode_command(data)
+                command = self._decoder.decode(data)
                 assert isinstance(command, SubmitRun)
                 graph = self._graphs.peek(command.workflow, command.version)
                 tasks = LIGHT_COMMANDS if graph is None else len(graph.tasks)
@@ -252,12 +302,8 @@ class Ledger:
         return applied if done else None
 
     def checksum(self) -> str:
-        """Equal for ledgers with equal content. Reads everything: for tests and for suspicion."""
-        digest = hashlib.sha256()
-        for table, order in TABLES.items():
-            for row in self._db.query(f"SELECT * FROM {table} ORDER BY {order}"):
-                digest.update(repr((table, row)).encode())
-        return digest.hexdigest()
+        """Equal for ledgers with equal content. Reads everything: for tests."""
+        return checksum(self._db)
 
     @property
     def database(self) -> Database:

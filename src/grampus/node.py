@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grampus import secret_file
+from grampus import secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.api.app import create_app
 from grampus.api.blob_files import BlobFiles
@@ -53,6 +53,7 @@ from grampus.master.office import Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Alone, Roster
 from grampus.master.timekeeper import Timekeeper
+from grampus.master.upgrade import Upgrade
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import Explain, Logs, NoRelay, Presence
 from grampus.rpc.address import is_own
@@ -128,10 +129,10 @@ class Node:
             config.name, self._cluster, self._admits, self._proposer, self._intake,
             BlobDesk(self._blobs), self._clock,
         )  # fmt: skip
-        self._office = self._roster.office = self._make_office(readers)
+        self._office = self._roster.office = self._make_office(readers, ledger)
         address = str(config.listen)
         self._cluster_face = LoneCluster(
-            config.name, address, folder.identity, replica,
+            config.name, address, folder.identity, replica, lambda: ledger.apply_version,
             Snapshots(config.data / "snapshots", ledger.snapshot),
         )  # fmt: skip
         self._status = NodeStatus(replica, self._office, self._roster)
@@ -139,9 +140,10 @@ class Node:
         self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
         self._relay = NoRelay()
         replica.subscribe(self._wake)
+        replica.admit = ledger.admit
         self._worker: Worker | None = None
 
-    def _make_office(self, readers: Database) -> Office:
+    def _make_office(self, readers: Database, ledger: Ledger) -> Office:
         """Its master and its clerks are made when this node leads, which a lone one always does."""
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
         graphs = Graphs()
@@ -157,7 +159,10 @@ class Node:
             config.name, self._replica, proposer, clock,
             appoint=appoint,
             dismiss=self._roster.dismiss,
-            hire=lambda: [ScheduleDriver(proposer, reads, clock)],
+            hire=lambda: [
+                ScheduleDriver(proposer, reads, clock),
+                Upgrade(self._replica, clock, lambda: ledger.apply_version, versions.newest),
+            ],
             chores=[retention.run, self._roster.watch],
         )  # fmt: skip
 

@@ -15,7 +15,8 @@ from msgspec import Struct
 from grampus.model.member import Member
 from grampus.model.run import AttemptState, Value
 
-#: Raised with every change; a side speaks to its own version and the one before.
+#: Raised with every release that changes messages. Whoever is one ahead or one behind is let in:
+#: the newer of the two says nothing that the older does not know.
 PROTOCOL_VERSION = 1
 #: Largest frame on a control connection and on a bulk connection, in bytes.
 CONTROL_FRAME = 512 * 1024
@@ -25,6 +26,16 @@ KEYS_FRAME = 2 * 1024 * 1024
 #: A Hello is at most this long and comes within this time.
 HELLO_FRAME = 1024
 HELLO_TIMEOUT = 5.0
+
+
+def not_spoken(version: int) -> str:
+    """Why one who says Hello in that version is not let in; "" when he is."""
+    if abs(version - PROTOCOL_VERSION) <= 1:
+        return ""
+    return (
+        f"protocol {version} is not spoken here, {PROTOCOL_VERSION} is, and the one before and"
+        " after: install a Grampus that is nearer to this one"
+    )
 
 
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
@@ -45,6 +56,8 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     id: int = 0
     #: Of a server: where it is answered, also by one whose ledger does not name it yet.
     listens: Member | None = None
+    #: Of a server, and of one who wants to become it: the newest apply version that it knows.
+    apply: int = 0
 
     def __repr__(self) -> str:
         return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"
@@ -54,6 +67,8 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
     version: int
     node: str
     cluster: str
+    #: Of a server, to a server: the newest apply version that it knows.
+    apply: int = 0
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):

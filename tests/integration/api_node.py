@@ -176,7 +176,7 @@ class Node:
 
 def alone(log: SoloLog, snapshots: Snapshots) -> LoneCluster:
     identity = Identity("c1", "h1", "n1", "machine", "place")
-    return LoneCluster("n1", "127.0.0.1:8470", identity, log, snapshots)
+    return LoneCluster("n1", "127.0.0.1:8470", identity, log, lambda: 1, snapshots)
 
 
 @asynccontextmanager

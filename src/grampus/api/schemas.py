@@ -470,6 +470,9 @@ class MemberAnswer(Answer):
     state: Literal["leads", "follows", "behind", "silent", "unknown"]
     behind: int | None = Field(description="Entries that it lacks; null when not known.")
     complaint: str = Field(description="Why it is not reached, or empty.")
+    apply_version: int = Field(
+        description="The newest apply version that it knows; 0 when it does not answer."
+    )
 
 
 class ClusterAnswer(Answer):
@@ -486,6 +489,12 @@ class ClusterAnswer(Answer):
         description="Voters that may still be lost; -1 when the majority is gone; null: not known."
     )
     advice: list[str]
+    apply_version: int = Field(
+        description="Of the ledger: which rules count. Raised when every server knows a newer one."
+    )
+    held_back: list[str] = Field(
+        description="Servers that hold it back, while others know a newer one."
+    )
 
 
 class TokenRequest(BaseModel):

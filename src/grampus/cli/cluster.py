@@ -55,6 +55,10 @@ def status(
         print(f"leader    {found.leader} for {span(found.led)}, term {found.term}")
     print(f"log       {found.commit:,} entries committed, {found.applied:,} applied")
     print(f"can lose  {_can_lose(found)}")
+    if found.held_back:
+        print(f"version   {found.apply_version}, held back by {', '.join(found.held_back)}")
+    else:
+        print(f"version   {found.apply_version}")
     print()
     _members(found)
     for number, text in enumerate(found.advice):

@@ -19,7 +19,6 @@ from grampus.cluster.token_commands import UseToken
 from grampus.cluster.tokens import TokenRow
 from grampus.errors import InvalidInput, Problem, ProtocolError, Refused
 from grampus.protocol import (
-    PROTOCOL_VERSION,
     AuthorityIs,
     GetAuthority,
     Hello,
@@ -28,6 +27,7 @@ from grampus.protocol import (
     Message,
     Renew,
     Renewed,
+    not_spoken,
 )
 from grampus.rpc.certificates import request_key
 from grampus.rpc.connection import Connection
@@ -120,11 +120,8 @@ class JoinDesk:
         return joined
 
     def _check(self, join: Join) -> None:
-        if join.version != PROTOCOL_VERSION:
-            raise Refused(
-                f"protocol {join.version} is not spoken here, {PROTOCOL_VERSION} is: install the"
-                " Grampus of this cluster"
-            )
+        if why := not_spoken(join.version):
+            raise Refused(why)
         uri = f"grampus:{self._cluster}/{join.role}/{join.name}"
         if join.role not in ROLES or read_subject(uri, "") is None:
             raise InvalidInput([Problem("no node can have this role and name")])

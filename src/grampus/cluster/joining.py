@@ -54,6 +54,8 @@ class Newcomer(Struct, frozen=True):
     address: str = ""
     #: By what else a server is called.
     hosts: tuple[str, ...] = ()
+    #: Of a server: the newest apply version that it knows.
+    apply: int = 0
 
 
 async def join(
@@ -153,7 +155,7 @@ async def _ask(
     tasks: asyncio.TaskGroup,
 ) -> Message:
     """One question over a connection of its own."""
-    hello = Hello(PROTOCOL_VERSION, "control", JOIN, newcomer.name, "", "")
+    hello = Hello(PROTOCOL_VERSION, "control", JOIN, newcomer.name, "", "", apply=newcomer.apply)
     connection, _ = await connect(
         host, port, Codec[Message](Message), _Deaf(), hello, _accept, HELLO_TIMEOUT,
         tasks=tasks, hello_limit=HELLO_FRAME, tls=tls,

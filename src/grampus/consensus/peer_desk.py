@@ -38,13 +38,34 @@ class PeerDesk:
     """For connections whose Hello was that of a server; who it is has been looked at."""
 
     def __init__(
-        self, replica: RaftReplica, encode: Encode, me: Hello, steward: Steward | None = None
+        self,
+        replica: RaftReplica,
+        encode: Encode,
+        me: Hello,
+        steward: Steward | None = None,
+        *,
+        apply_version: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`me` is what this server says to its peers: they must agree on the history."""
+        """`me` is what this server says to its peers: they must agree on the history.
+        `apply_version` is that of the ledger."""
         self._replica = replica
         self._encode = encode
         self._me = me
         self._steward = steward
+        self._apply_version = apply_version
+
+    def too_old(self, hello: Hello) -> str:
+        """Why a server, or one who wants to become it, is too old for this cluster, or "".
+
+        A member is let in all the same: it takes part until it meets what it does not know, and
+        says so itself. What it acknowledges before that counts."""
+        version = self._apply_version()
+        if not 0 < hello.apply < version or self._replica.members.find(hello.id) is not None:
+            return ""
+        return (
+            f"this cluster is at apply version {version}, and {hello.node} knows {hello.apply} at"
+            " most: install the Grampus of the other servers first"
+        )
 
     def greet(self, hello: Hello) -> tuple[Message, bool, int]:
         """For a Hello of a server that has been admitted: version, cluster and credential are
@@ -56,10 +77,12 @@ class PeerDesk:
             return Goodbye(why), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
+        if why := self.too_old(hello):
+            return Goodbye(why), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
-        return Welcome(PROTOCOL_VERSION, me.node, me.cluster), True, limit
+        return Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply), True, limit
 
     def void(self, id: int) -> str:
         """Why nothing is heard any more from a server that was let in; "" for a member."""

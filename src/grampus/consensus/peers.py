@@ -181,6 +181,12 @@ class Peers:
         link = self._links.get(id)
         return link is not None and link.control is not None and not link.control.closed
 
+    def knows(self, id: int) -> int:
+        """The newest apply version of a server that is connected; 0 when it is not, or has not
+        said."""
+        link = self._links.get(id)
+        return link.apply if link is not None and self.connected(id) else 0
+
     def complaint(self, id: int) -> str:
         """Why the newest try to connect failed, or ""."""
         link = self._links.get(id)
@@ -207,6 +213,8 @@ class PeerLink:
         self.control: Peer | None = None
         self.bulk: Peer | None = None
         self.complaint = ""
+        #: What it has said of itself: see `knows`.
+        self.apply = 0
         self._hello = hello
         self._group = group
         self._codec: Codec[Message] = Codec(Message)
@@ -276,7 +284,7 @@ class PeerLink:
 
     async def _open(self, lane: str) -> Peer:
         frame = CONTROL_FRAME if lane == "control" else BULK_FRAME
-        connection, _ = await connect(
+        connection, answer = await connect(
             self.member.host,
             self.member.node_port,
             self._codec,
@@ -287,6 +295,8 @@ class PeerLink:
             tasks=self._group,
             tls=self._tls,
         )
+        if isinstance(answer, Welcome) and lane == "control":
+            self.apply = answer.apply
         return connection
 
 

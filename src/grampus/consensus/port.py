@@ -64,8 +64,8 @@ class Replica(Protocol):
         """One result each, in order, once they are durable and applied.
 
         Commands of one call keep their order, but a call is no transaction. A caller that is
-        cancelled cancels nothing: its commands are applied. Raises Overloaded, NotLeader, NoQuorum
-        or Stopped (nothing happened), or OutcomeUnknown."""
+        cancelled cancels nothing: its commands are applied. Raises Refused, Overloaded, NotLeader,
+        NoQuorum or Stopped (nothing happened), or OutcomeUnknown."""
         ...
 
     async def read_barrier(self) -> None:

@@ -92,6 +92,8 @@ class RaftReplica:
             seed, self,
         )  # fmt: skip
         self._listeners: list[Listener] = []
+        #: Set by the owner: raises Refused for what not every server could carry out yet.
+        self.admit: Callable[[Sequence[bytes]], None] = lambda commands: None
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self._stopped = False
@@ -144,6 +146,7 @@ class RaftReplica:
         change faster than this can follow: nothing happened then."""
         if not commands:
             return []
+        self.admit(commands)
         self._proposals.check(commands)
         deadline = self._loop.time() + DEADLINE
         while True:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from grampus.consensus.members import Members
 from grampus.consensus.membership import Progress, can_lose
+from grampus.consensus.upgrade import Known
 
 
 class Line(Struct, frozen=True):
@@ -25,6 +26,8 @@ class Line(Struct, frozen=True):
     behind: int | None
     #: Why it cannot be reached from the server that was asked, or "".
     complaint: str
+    #: The newest apply version that it knows; 0 when it does not answer.
+    apply_version: int = 0
 
 
 class Roll(Struct, frozen=True):
@@ -44,6 +47,10 @@ class Roll(Struct, frozen=True):
     can_lose: int | None
     #: What to do, most urgent first.
     advice: tuple[str, ...]
+    #: Of the ledger.
+    apply_version: int = 0
+    #: Names of the members that hold it back, while others know a newer one.
+    held_back: tuple[str, ...] = ()
 
 
 #: Entries behind which a member is called behind.
@@ -57,6 +64,7 @@ def lines(
     last: int,
     complaints: dict[int, str],
     me: int = 0,
+    known: Known | None = None,
 ) -> tuple[Line, ...]:
     """In the order of their names, as server `me` sees it. `progress` is empty unless it leads."""
     rows = []
@@ -77,7 +85,16 @@ def lines(
             state = "behind" if (behind or 0) > BEHIND else "follows"
         complaint = complaints.get(member.id, "")
         rows.append(
-            Line(member.name, f"{member.id:x}", member.address, role, state, behind, complaint)
+            Line(
+                member.name,
+                f"{member.id:x}",
+                member.address,
+                role,
+                state,
+                behind,
+                complaint,
+                (known or {}).get(member.id, 0),
+            )
         )
     return tuple(rows)
 
@@ -128,4 +145,27 @@ def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | 
         )
     elif left == 0 and leader is not None:
         told.append("One more silent voter, and no write is taken any more.")
+    return told
+
+
+def advice_on_version(
+    rows: tuple[Line, ...], version: int, held_back: tuple[str, ...]
+) -> list[str]:
+    """Sentences for a person, while an upgrade is under way."""
+    told = []
+    best = max((row.apply_version for row in rows), default=0)
+    stays = f"until then the cluster stays at apply version {version}"
+    for row in rows:
+        if row.name not in held_back or row.apply_version >= best or row.role == "lost":
+            continue
+        if row.apply_version:
+            told.append(
+                f"{row.name} runs an older Grampus (apply version {row.apply_version}, others know"
+                f" {best}). Install the new one there and start it again; {stays}."
+            )
+        else:
+            told.append(
+                f"{row.name} has not said whether it knows apply version {best}. Start it with the"
+                f" new Grampus; {stays}."
+            )
     return told

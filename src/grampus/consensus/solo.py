@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grampus.consensus.port import Listener, StateMachine, Stopped
@@ -33,6 +33,8 @@ class SoloLog:
         #: Set from the moment that it is closing or has failed.
         self._leads_no_more = asyncio.Event()
         self._listeners: list[Listener] = []
+        #: Set by the owner: raises Refused for what not every server could carry out yet.
+        self.admit: Callable[[Sequence[bytes]], None] = lambda commands: None
         self._term = 0
         self._applied = 0
         self._in_flight = 0
@@ -69,6 +71,7 @@ class SoloLog:
     async def propose(self, commands: Sequence[bytes]) -> list[object]:
         """See `Replica`. A command has at most `entry_bytes`, a call `in_flight_commands`."""
         self._check()
+        self.admit(commands)
         limits = self._limits
         count, size = len(commands), sum(map(len, commands))
         if not count:

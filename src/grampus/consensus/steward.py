@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -15,7 +15,8 @@ from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
-from grampus.consensus.roll import Roll, advice, lines, spare
+from grampus.consensus.roll import Roll, advice, advice_on_version, lines, spare
+from grampus.consensus.upgrade import Known, common_version, held_back
 from grampus.errors import (
     GrampusError,
     NoQuorum,
@@ -43,13 +44,24 @@ class Steward:
     """A Clerk of the office: `run` changes the members by itself, on the leader only."""
 
     def __init__(
-        self, replica: RaftReplica, peers: Peers, me: Member, cluster: str, history: str
+        self,
+        replica: RaftReplica,
+        peers: Peers,
+        me: Member,
+        cluster: str,
+        history: str,
+        *,
+        apply_version: Callable[[], int],
+        newest: int,
     ) -> None:
+        """`apply_version` is that of the ledger, `newest` the newest that this program knows."""
         self._replica = replica
         self._peers = peers
         self._me = me
         self._cluster = cluster
         self._history = history
+        self._apply_version = apply_version
+        self._newest = newest
         self._stopping = False
 
     # -- the clerk ------------------------------------------------------------------------------
@@ -223,6 +235,16 @@ class Steward:
             raise Refused("no other voter answers, so nobody could lead instead: start one first")
         return max(heard, key=lambda id: peers[id][0])
 
+    @property
+    def known(self) -> Known:
+        """Which apply version each member knows, this server included."""
+        ids = [member.id for member in self._replica.members.known]
+        return {id: self._newest if id == self._me.id else self._peers.knows(id) for id in ids}
+
+    def common_version(self) -> int:
+        """The newest apply version that every member knows; 0 when one does not answer."""
+        return common_version(self._replica.members, self.known)
+
     def _roll(self) -> Roll:
         replica, peers = self._replica, self._peers
         members = replica.members
@@ -230,12 +252,21 @@ class Steward:
         complaints = {m.id: peers.complaint(m.id) for m in members.known if m.id != replica.id}
         progress = replica.peers if replica.leader else {}
         rows = lines(
-            members, replica.leader_id, progress, replica.last_index, complaints, replica.id
+            members,
+            replica.leader_id,
+            progress,
+            replica.last_index,
+            complaints,
+            replica.id,
+            self.known,
         )
         left = None if replica.leader_id else -1
         if replica.leader:
             left = spare(members, replica.id, progress)
         name = None if leader is None else leader.name
+        version = self._apply_version()
+        held = held_back(members, self.known, version)
+        todo = advice(rows, len(members.conf[0]), name, left)
         return Roll(
             cluster=self._cluster,
             history=self._history,
@@ -247,5 +278,7 @@ class Steward:
             applied=replica.applied_index,
             members=rows,
             can_lose=left,
-            advice=tuple(advice(rows, len(members.conf[0]), name, left)),
+            advice=(*todo, *advice_on_version(rows, version, held)),
+            apply_version=version,
+            held_back=held,
         )

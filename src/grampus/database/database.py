@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,15 @@ class Database:
             return self._execute(sql, parameters).fetchall()
         except apsw.InterruptError:
             raise Overloaded("this read takes too long: ask for less, or later") from None
+        except _DISK as error:
+            raise _failed(self._path, error) from error
+
+    def batches(self, sql: str, size: int) -> Iterator[list[Any]]:
+        """All rows, at most `size` at a time. Inside a transaction, or they may be of several."""
+        try:
+            cursor = self._execute(sql)
+            while rows := list(islice(cursor, size)):
+                yield rows
         except _DISK as error:
             raise _failed(self._path, error) from error
 

@@ -48,6 +48,7 @@ from grampus.protocol import (
     Reports,
     Synced,
     Welcome,
+    not_spoken,
 )
 from grampus.rpc.connection import Connection
 from grampus.rpc.subject import Subject
@@ -137,8 +138,7 @@ class Roster:
         """Version, credential and cluster are looked at before anything else is."""
         if not isinstance(hello, Hello):
             return Goodbye("say Hello first"), False, 0
-        if hello.version != PROTOCOL_VERSION:
-            why = f"protocol {hello.version} is not spoken here, {PROTOCOL_VERSION} is"
+        if why := not_spoken(hello.version):
             return Goodbye(why), False, 0
         if hello.role != "worker" or hello.lane not in ("control", "bulk"):
             return Goodbye("only workers connect here, by control or bulk"), False, 0

@@ -1,7 +1,7 @@
 """What the ledger can be asked to change. A command carries its own time and ids: apply adds none.
 
 Stored and applied as the bytes that were proposed; unknown fields and unknown tags are errors. A
-new field goes at the end, with a default, and is used only from a new `apply_version` on.
+command that was released never changes: one more field is a new command, of a new `apply_version`.
 `at` is wall milliseconds, given by the proposer.
 """
 

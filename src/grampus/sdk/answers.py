@@ -302,6 +302,8 @@ class ClusterMember(Struct, frozen=True, kw_only=True):
     #: Entries that it lacks; None when not known.
     behind: int | None = None
     complaint: str = ""
+    #: The newest that it knows; 0 when it does not answer.
+    apply_version: int = 0
 
 
 class ClusterInfo(Struct, frozen=True, kw_only=True):
@@ -319,6 +321,10 @@ class ClusterInfo(Struct, frozen=True, kw_only=True):
     #: Voters that may still be lost; -1: the majority is gone; None: not known.
     can_lose: int | None
     advice: list[str]
+    #: Of the ledger.
+    apply_version: int = 0
+    #: Servers that hold it back, while others know a newer one.
+    held_back: list[str] = []
 
 
 class JoinToken(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from grampus import versions
 from grampus.cluster.credentials import Credentials, read_credentials, write_credentials
 from grampus.cluster.join_token import JoinToken
 from grampus.cluster.joining import Newcomer, join
@@ -89,7 +90,7 @@ class Place(Struct, frozen=True):
     def hello(self, lane: str) -> Hello:
         return Hello(
             PROTOCOL_VERSION, lane, SERVER, self.me.name, self.cluster, self.secret, self.history,
-            self.me.id, self.me,
+            self.me.id, self.me, versions.newest(),
         )  # fmt: skip
 
     def tls(self) -> Tls | None:
@@ -180,7 +181,12 @@ async def _join(folder: DataFolder, me: Member, plan: Plan) -> Place:
             f"this cluster is of one machine: its join tokens are for 127.0.0.1, not {me.host}"
         )
     newcomer = Newcomer(
-        path, SERVER, me.name, f"{me.host}:{me.node_port}", tuple(names_of(me.host))
+        path,
+        SERVER,
+        me.name,
+        f"{me.host}:{me.node_port}",
+        tuple(names_of(me.host)),
+        versions.newest(),
     )
     servers = [(at.host, at.node_port) for at in plan.join]
     joined = await join(servers, plan.token, newcomer, os.urandom(32))

@@ -29,6 +29,7 @@ from grampus.protocol import (
     ReadLog,
     Renew,
     Welcome,
+    not_spoken,
 )
 from grampus.relay import LeaderDesk
 from grampus.rpc.connection import Connection
@@ -75,8 +76,7 @@ class Reception:
     ) -> tuple[Message, bool, int]:
         if not isinstance(hello, Hello):
             return Goodbye("say Hello first"), False, 0
-        if hello.version != PROTOCOL_VERSION:
-            why = f"protocol {hello.version} is not spoken here, {PROTOCOL_VERSION} is"
+        if why := not_spoken(hello.version):
             return Goodbye(why), False, 0
         if hello.lane not in ("control", "bulk", KEYS):
             return Goodbye("a connection is for control, bulk or keys"), False, 0
@@ -85,6 +85,8 @@ class Reception:
         if hello.role == JOIN:
             if self._joins.full:
                 return Goodbye("too many are joining: try again in a moment"), False, 0
+            if why := self._peers.too_old(hello):
+                return Goodbye(why), False, 0
             return self._welcome, True, JOIN_FRAME
         if hello.lane == KEYS:
             return self._welcome, True, KEYS_FRAME

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from grampus import secret_file
+from grampus import secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.answers import decode_answers, encode_answers
 from grampus.api.app import create_app
@@ -58,10 +58,11 @@ from grampus.master.driver import Master
 from grampus.master.firing import ScheduleDriver
 from grampus.master.intake import Intake
 from grampus.master.loading import Loading
-from grampus.master.office import Office
+from grampus.master.office import Clerk, Office
 from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
+from grampus.master.upgrade import Upgrade
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
@@ -75,6 +76,7 @@ from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.server.arrival import Place, Plan, admission, arrive, open_folder
+from grampus.server.audit import Audit, AuditRounds
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
@@ -161,7 +163,16 @@ class ServerNode:
         blobs = Blobs(config.data / "blobs")
         self._blobs = BlobSpread(blobs, replica, peers)
         desk = BlobDesk(blobs)
-        self._steward = Steward(replica, peers, place.me, place.cluster, place.history)
+        self._ledger = ledger
+        replica.admit = ledger.admit
+        self._steward = Steward(
+            replica, peers, place.me, place.cluster, place.history,
+            apply_version=lambda: ledger.apply_version, newest=versions.newest(),
+        )  # fmt: skip
+        self._audit = Audit(
+            replica, place.me.id, place.me.name, lambda: replica.members.voters, clock
+        )
+        ledger.auditor = self._audit
         self._roster = Roster(
             config.name, place.cluster, lambda hello: True, self._proposer, self._intake, desk,
             clock, MemberDirectory(replica),
@@ -176,7 +187,11 @@ class ServerNode:
         self._relay = PeerRelay(replica, peers)
         self._reception = Reception(
             config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
-            PeerDesk(replica, encode_answers, place.hello("control"), self._steward), desk,
+            PeerDesk(
+                replica, encode_answers, place.hello("control"), self._steward,
+                apply_version=lambda: ledger.apply_version,
+            ),
+            desk,
             LeaderDesk(self._status, self._logs, self._explainer),
             KeyDesk(keys, MemberDirectory(replica)),
         )  # fmt: skip
@@ -226,9 +241,15 @@ class ServerNode:
             config.name, self._replica, proposer, clock,
             appoint=appoint,
             dismiss=self._roster.dismiss,
-            hire=lambda: [ScheduleDriver(proposer, reads, clock), self._steward],
+            hire=lambda: [ScheduleDriver(proposer, reads, clock), self._steward, *self._upkeep()],
             chores=[self._roster.watch],
         )  # fmt: skip
+
+    def _upkeep(self) -> list[Clerk]:
+        replica, ledger, clock = self._replica, self._ledger, self._clock
+        common = self._steward.common_version
+        upgrade = Upgrade(replica, clock, lambda: ledger.apply_version, common)
+        return [upgrade, AuditRounds(replica, clock)]
 
     def _admission(self) -> Admission:
         place = self._place
@@ -284,6 +305,7 @@ class ServerNode:
                 self._office.run(),
                 self._retention.run(),
                 self._keys.run(),
+                self._audit.run(),
                 self._say_when_ready(api.url, ready, waits),
                 self._until_removed(),
                 self._tell_where(),
