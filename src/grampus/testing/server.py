@@ -40,6 +40,7 @@ from grampus.testing.checked import disturb
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.disk import SimDisk
 from grampus.testing.world import ProcessLoop, World, current
+from grampus.versions import FIRST
 
 CLUSTER, HISTORY = "sim", "h1"
 #: Ledgers are compared at every so many entries.
@@ -229,7 +230,10 @@ class SimServer:
                     light=ledger.light, disk=self.machine.disk, seed=world.rng.getrandbits(32),
                 )  # fmt: skip
                 watch.booted(member.id, replica.term, replica.vote)
-                steward = Steward(replica, peers, member, CLUSTER, HISTORY)
+                steward = Steward(
+                    replica, peers, member, CLUSTER, HISTORY,
+                    apply_version=lambda: ledger.apply_version, newest=FIRST,
+                )  # fmt: skip
                 self._desk = PeerDesk(replica, encode_answers, self._hello("control"), steward)
                 self.replica, self.steward = replica, steward
                 office = group.create_task(self._office(replica, steward, group))
