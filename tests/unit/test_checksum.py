@@ -1,0 +1,157 @@
+"""The checksum of a ledger, and what servers make of what they tell each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grampus import checksum as module
+from grampus.checksum import ROUNDS, Tally, checksum
+from grampus.clock import SystemClock
+from grampus.cluster.commands import Put, encode_command
+from grampus.database import Database
+from grampus.errors import Diverged
+from grampus.ledger import Ledger
+from grampus.server.audit import Audit
+from grampus.upkeep import TakeSum, TellSum
+from grampus.upkeep import encode_command as encode_upkeep
+
+VOTERS = (1, 2, 3)
+TAKE = encode_upkeep(TakeSum(1))
+
+
+def puts(count: int) -> list[bytes]:
+    return [encode_command(Put(1, b"/k/%d" % n, b"%d" % n)) for n in range(count)]
+
+
+def test_it_is_a_function_of_the_rows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.apply(1, 1, puts(100))
+    first = ledger.checksum()
+    ledger.snapshot(tmp_path / "copy.db")
+    for size in (1, 7, 15, 16, 500):
+        monkeypatch.setattr(module, "BATCH", size)
+        copy = Database.open(tmp_path / "copy.db", readonly=True)
+        assert checksum(copy) == first
+        copy.close()
+    for sql in (
+        "UPDATE kv SET value = x'00' WHERE key = '/k/7'",
+        "UPDATE kv SET value = x'00' WHERE key = x'2f6b2f37'",
+        "DELETE FROM kv_history WHERE revision = 50",
+        "UPDATE meta SET value = value + 1 WHERE key = 'epoch'",
+        "CREATE TABLE other (id INTEGER PRIMARY KEY)",
+    ):
+        before = ledger.checksum()
+        ledger.database.execute(sql)
+        assert (ledger.checksum() != before) == ("'/k/7'" not in sql), sql
+    ledger.close()
+
+
+def test_most_of_the_voters_are_right() -> None:
+    tally = Tally()
+    tally.told(5, 1, "x")
+    assert tally.agreed(5, VOTERS) is None
+    tally.told(5, 1, "x")
+    tally.told(5, 9, "x")  # no voter
+    assert tally.agreed(5, VOTERS) is None
+    tally.told(5, 2, "y")
+    assert (tally.agreed(5, VOTERS), tally.split(5, VOTERS)) == (None, False)
+    tally.told(5, 3, "y")
+    assert (tally.agreed(5, VOTERS), tally.split(5, VOTERS)) == ("y", False)
+    assert tally.agreed(5, (1, 2)) is None
+    assert tally.split(5, (1, 2))
+    for index in range(10, 10 + ROUNDS):
+        tally.told(index, 1, "x")
+    assert tally.agreed(5, VOTERS) is None
+
+
+class Log:
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def propose(self, commands: Sequence[bytes]) -> list[object]:
+        for command in commands:
+            self.told.put_nowait(command)
+        return ["told"]
+
+
+class Server:
+    """A ledger with its auditor. What it tells comes to `log`."""
+
+    def __init__(self, path: Path, id: int, log: Log) -> None:
+        replica: Any = log
+        self.path = path
+        self.ledger = Ledger(path)
+        self.audit = Audit(replica, id, f"s{id}", lambda: VOTERS, SystemClock())
+        self.ledger.auditor = self.audit
+
+
+def test_a_ledger_that_differs_is_given_up_for_good_and_the_others_go_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = Log()
+        servers = [Server(tmp_path / f"{id}.db", id, log) for id in VOTERS]
+        for server in servers:
+            server.ledger.apply(1, 1, puts(50))
+        bad = servers[0]  # whoever leads
+        bad.ledger.database.execute("DELETE FROM kv WHERE key = ?", (b"/k/7",))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            parts = [group.create_task(server.audit.run()) for server in servers]
+            for server in servers:
+                server.ledger.apply(2, 1, [TAKE, *puts(50)])
+                server.ledger.apply(3, 1, puts(20))  # beside the readers
+            told = [await log.told.get() for _ in VOTERS]
+            for at, command in enumerate(told, 4):
+                for server in servers:
+                    if at < 6 or server is not bad:
+                        server.ledger.apply(at, 1, [command])
+            with pytest.raises(Diverged, match="grampus cluster replace s1 on another server"):
+                bad.ledger.apply(6, 1, [told[-1]])
+            for server in servers:
+                assert server.ledger.checkpoint() is not None  # no reader is left
+                server.ledger.close()
+            with pytest.raises(Diverged, match="is not that of the majority at entry 2"):
+                Ledger(bad.path)
+            for part in parts:
+                part.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_who_takes_no_part_in_a_round_is_not_judged_by_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = Server(tmp_path / "1.db", 1, Log())
+        server.ledger.auditor = None  # as on one node
+        server.ledger.apply(1, 1, [TAKE])
+        server.ledger.auditor = server.audit
+        for at, id in ((2, 2), (3, 3)):
+            told = encode_upkeep(TellSum(1, 1, id, "other"))
+            assert server.ledger.apply(at, 1, [told]) == (["told"], [])
+        server.ledger.close()
+
+    asyncio.run(scenario())
+
+
+def test_no_majority_for_any_is_an_alarm_and_stops_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        log = Log()
+        server = Server(tmp_path / "1.db", 1, log)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            part = group.create_task(server.audit.run())
+            server.ledger.apply(1, 1, [TAKE, TAKE])  # the second finds it at work
+            server.ledger.apply(2, 1, [await log.told.get()])
+            for at, id in ((3, 2), (4, 3)):
+                server.ledger.apply(at, 1, [encode_upkeep(TellSum(1, 1, id, f"of {id}"))])
+            assert log.told.empty()
+            part.cancel()
+        server.ledger.close()
+
+    asyncio.run(scenario())
+    assert "ALARM: the ledgers of the servers differ at entry 1" in caplog.text
