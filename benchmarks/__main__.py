@@ -7,6 +7,7 @@ import importlib
 
 NAMES = (
     *("workflows", "many", "overload", "big_ledger", "warm", "cost", "spawn", "rpc", "log", "kv"),
+    "checksum",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,36 @@ def test_a_ledger_that_differs_is_given_up_for_good_and_the_others_go_on(tmp_pat
                 Ledger(bad.path)
             for part in parts:
                 part.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_stops_in_a_round_lets_go_of_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 1)
+    monkeypatch.setattr("grampus.server.audit.WORK", 0.0)
+
+    async def scenario() -> None:
+        log, begun, loop = Log(), asyncio.Event(), asyncio.get_running_loop()
+
+        def slowly(reader: Database, rest: Callable[[], None]) -> str:
+            loop.call_soon_threadsafe(begun.set)
+            return checksum(reader, rest)
+
+        monkeypatch.setattr("grampus.server.audit.checksum", slowly)
+        server = Server(tmp_path / "1.db", 1, log)
+        for index in range(1, 20):
+            server.ledger.apply(index, 1, puts(400))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            part = group.create_task(server.audit.run())
+            server.ledger.apply(20, 1, [TAKE])
+            await begun.wait()
+            part.cancel()
+        assert log.told.empty()
+        server.ledger.apply(21, 1, [TAKE])
+        assert server.ledger.checkpoint() is not None
+        server.ledger.close()
 
     asyncio.run(scenario())
 

@@ -65,7 +65,7 @@ class Audit:
             reader.close()
             return
         self._busy = True
-        self._loop.call_soon_threadsafe(self._rounds.put_nowait, (index, reader))
+        self._loop.call_soon_threadsafe(self._take, index, reader)
 
     def told(self, index: int, server: int, sum: str) -> str:
         self._tally.told(index, server, sum)
@@ -87,6 +87,12 @@ class Audit:
 
     # -- on the event loop
 
+    def _take(self, index: int, reader: Database) -> None:
+        if self._ending:
+            reader.close()
+        else:
+            self._rounds.put_nowait((index, reader))
+
     async def run(self) -> None:
         """Until cancelled. Raises StorageFailed when the ledger cannot be read."""
         try:
@@ -106,6 +112,7 @@ class Audit:
         except asyncio.CancelledError:
             self._ending = True
             await asyncio.wait([computing])  # it ends at its next rest
+            computing.exception()
             raise
         finally:
             self._busy = False
@@ -139,9 +146,12 @@ class Audit:
 class AuditRounds:
     """A Clerk of the office: begins the rounds."""
 
-    def __init__(self, replica: Replica, clock: Clock) -> None:
+    def __init__(
+        self, replica: Replica, clock: Clock, voters: Callable[[], Collection[int]]
+    ) -> None:
         self._replica = replica
         self._clock = clock
+        self._voters = voters
         self._stopping = False
 
     def committed(self, index: int, facts: Sequence[object]) -> None:
@@ -156,6 +166,8 @@ class AuditRounds:
             await asyncio.sleep(EVERY)
             if self._stopping:
                 return
+            if len(self._voters()) < 2:
+                continue  # there is nobody to compare with
             try:
                 await self._replica.propose([encode_command(TakeSum(self._clock.now()))])
             except Stopped:

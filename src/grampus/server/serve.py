@@ -249,7 +249,7 @@ class ServerNode:
         replica, ledger, clock = self._replica, self._ledger, self._clock
         common = self._steward.common_version
         upgrade = Upgrade(replica, clock, lambda: ledger.apply_version, common)
-        return [upgrade, AuditRounds(replica, clock)]
+        return [upgrade, AuditRounds(replica, clock, lambda: replica.members.voters)]
 
     def _admission(self) -> Admission:
         place = self._place
