@@ -181,9 +181,9 @@ class Ledger:
         goes into the log before every server can carry it out."""
         if self._version == self._newest:
             return
+        known = versions.handlers(self._version)
         for data in commands:
             kind = type(self._decoder.decode(data))
-            known = versions.handlers(self._version)
             if kind not in known.keys and kind not in known.runs and kind not in upkeep.TYPES:
                 raise Refused(
                     f"the cluster is at apply version {self._version}, and this needs a newer one:"

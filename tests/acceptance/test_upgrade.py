@@ -5,6 +5,7 @@ The next version is `next_grampus`. And what servers do whose ledgers are not th
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -56,6 +57,18 @@ class Upgraded(Site):
 
     def ledger(self, name: str) -> Path:
         return Generation.current(self.folder_of(name)).ledger / LEDGER
+
+    def keep_aside(self, name: str) -> None:
+        """Ledger and log as they are now."""
+        current = Generation.current(self.folder_of(name))
+        for part in (current.ledger, current.log):
+            shutil.copytree(part, self.folder / "aside" / part.relative_to(current.folder))
+
+    def put_back(self, name: str) -> None:
+        current = Generation.current(self.folder_of(name))
+        for part in (current.ledger, current.log):
+            shutil.rmtree(part)
+            shutil.copytree(self.folder / "aside" / part.relative_to(current.folder), part)
 
     def state(self, name: str) -> tuple[int, str]:
         """(applied index, checksum) of a server's ledger, of one moment, while it runs."""
@@ -122,21 +135,15 @@ def test_a_cluster_is_upgraded_server_by_server_with_writes_going_on(ground: Upg
     ground.three(COMMAND)
     writers = Writers(ground, 3)
     with writers.at_work():
-        for name, left in (("a", ["b", "c"]), ("b", ["c"]), ("c", [])):
+        for name, old in (("a", ["b", "c"]), ("b", ["c"]), ("c", [])):
             ground.servers[name].stop()
+            if not old:
+                ground.keep_aside(name)
             ground.begin(name, NEXT).ready()
             ground.settled(3)
-            with ground.client(servers=name) as client:
-                said = client.cluster()
-                assert list(said.held_back) == left
-                assert said.apply_version == (1 if left else until(lambda: raised(ground)))
-                for old in left:
-                    assert any(f"{old} runs an older Grampus" in text for text in said.advice)
-                if left:
-                    with pytest.raises(Refused, match="at apply version 1, and this needs a newer"):
-                        client.kv.put("/mark/early", b"")
-                    with pytest.raises(NotFound):
-                        client.kv.get("/mark/early")
+            if old:
+                the_next_version_waits(ground, name, old)
+        assert until(lambda: raised(ground)) == 2
         with ground.client() as client:
             client.kv.put("/mark/late", b"")
     assert writers.longest < ELECTION
@@ -149,25 +156,59 @@ def test_a_cluster_is_upgraded_server_by_server_with_writes_going_on(ground: Upg
     assert db.value("SELECT count(*) FROM mark") == 1
     assert db.value("SELECT puts FROM kv WHERE key = ?", (b"/w/0",)) > 0
     db.close()
+    who_is_too_old_stops(ground)
 
-    # There is no way back, and nobody comes in who is too old.
-    ground.servers["b"].stop()
-    code, why = ground.begin("b", COMMAND).ended()
-    assert code == 4
-    assert "apply version 2, and this Grampus knows 1 at most" in why
-    assert "Traceback" not in why
-    ground.begin("b", NEXT).ready()
-    by = ("--join", ground.address("a"), "--token-file", ground.token())
-    code, why = ground.begin("d", COMMAND, *by).ended()
-    assert code == 4
-    assert "this cluster is at apply version 2, and d knows 1 at most: install" in why
-    ground.begin("d", NEXT, *by).ready()  # its token was not spent
+
+def the_next_version_waits(ground: Upgraded, name: str, old: list[str]) -> None:
+    """On a server that has been upgraded, while others have not."""
+    with ground.client(servers=name) as client:
+        said = client.cluster()
+        assert said.apply_version == 1
+        assert said.held_back == old
+        for each in old:
+            assert any(f"{each} runs an older Grampus" in text for text in said.advice)
+        with pytest.raises(Refused, match="at apply version 1, and this needs a newer"):
+            client.kv.put("/mark/early", b"")
+        with pytest.raises(NotFound):
+            client.kv.get("/mark/early")
 
 
 def raised(ground: Upgraded) -> int:
-    with ground.client() as client:
+    with ground.client(servers="abc") as client:
         version = client.cluster().apply_version
         return version if version > 1 else 0
+
+
+def who_is_too_old_stops(ground: Upgraded) -> None:
+    """After the raise. And goes on with the next version."""
+    # Started with the old version again: there is no way back.
+    ground.servers["b"].stop()
+    code, why = ground.begin("b", COMMAND).ended()
+    assert (code, "Traceback" in why) == (4, False)
+    assert "apply version 2, and this Grampus knows 1 at most" in why
+    ground.begin("b", NEXT).ready()
+
+    # Has missed the raise: meets it in the log.
+    ground.servers["c"].stop()
+    ground.put_back("c")
+    # A new leader does not count on what c has forgotten.
+    before = ground.leader("ab")
+    with ground.client(servers="ab") as client:
+        client.change_member("b" if before == "a" else "a", "transfer")
+    until(lambda: ground.leader("ab") != before)
+    code, why = ground.begin("c", COMMAND).ended()
+    assert (code, "Traceback" in why) == (4, False)
+    assert "this server is older than its cluster: entry" in why
+    assert "raises the ledger to apply version 2, 1 is known here" in why
+    ground.begin("c", NEXT).ready()
+    until(lambda: ground.equal("abc"))
+
+    # Wants to join: is not let in, and its token is not spent.
+    by = ("--join", ground.address("a"), "--token-file", ground.token())
+    code, why = ground.begin("d", COMMAND, *by).ended()
+    assert (code, "Traceback" in why) == (4, False)
+    assert "this cluster is at apply version 2, and d knows 1 at most: install" in why
+    ground.begin("d", NEXT, *by).ready()
 
 
 def test_a_server_whose_ledger_is_not_that_of_the_others_stops_for_good(ground: Upgraded) -> None:

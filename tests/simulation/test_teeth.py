@@ -25,9 +25,10 @@ from grampus.runs import (
     apply_sessions,
     apply_workflows,
 )
-from grampus.runs.apply import APPLY, APPLY_VERSION
+from grampus.runs.apply import APPLY
 from grampus.runs.commands import CancelRun
 from grampus.testing.simulation import run_seed
+from grampus.versions import FIRST
 from grampus.worker.core.attempt import WITH_WARDEN
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.memory import Memory
@@ -231,9 +232,9 @@ def throws_dice_in_apply(patch: Patch) -> None:
 @bug(3)
 def cancels_only_what_runs(patch: Patch) -> None:
     """A cancel is answered, and what had not started goes on."""
-    handlers = dict(APPLY[APPLY_VERSION])
+    handlers = dict(APPLY[FIRST])
     handlers[CancelRun] = lambda change, command: RunState.CANCELLING
-    patch.setitem(APPLY, APPLY_VERSION, handlers)
+    patch.setitem(APPLY, FIRST, handlers)
 
 
 @bug(3)
@@ -379,10 +380,9 @@ def _twice(patch: Patch) -> None:
 
 def _handler(patch: Patch, name: str, handler: Callable[[Any, Any], Any]) -> None:
     handlers = {
-        kind: handler if known.__name__ == name else known
-        for kind, known in APPLY[APPLY_VERSION].items()
+        kind: handler if known.__name__ == name else known for kind, known in APPLY[FIRST].items()
     }
-    patch.setitem(APPLY, APPLY_VERSION, handlers)
+    patch.setitem(APPLY, FIRST, handlers)
 
 
 def _replace(loaded: Any, **fields: Any) -> Any:

@@ -44,8 +44,6 @@ from grampus.runs.commands import (
     TakeOffice,
 )
 
-APPLY_VERSION = 1
-
 Handler = Callable[[Change, Any], object]
 
 _VERSION_1: dict[type[Any], Handler] = {

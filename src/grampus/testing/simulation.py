@@ -17,7 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from grampus.runs.apply import APPLY, APPLY_VERSION
+from grampus.runs.apply import APPLY
 from grampus.runs.commands import DeclareLost, PauseRun, RetryRun
 from grampus.testing.log import Disk
 from grampus.testing.node import SimServer, SimWorker, simulated
@@ -25,6 +25,7 @@ from grampus.testing.user import User
 from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import ProcessLoop, World
+from grampus.versions import FIRST
 
 #: Virtual seconds of faults, and after which everything must be over.
 FAULTS, PATIENCE = 40.0, 900.0
@@ -135,7 +136,7 @@ class Simulation:
         rng, world = self.world.rng, self.world
         self.user.schedules = rng.random() < 0.5
         kinds = ["apply", "submit", "submit", "submit", "cancel", "delete", "pause-workflow"]
-        known = APPLY[APPLY_VERSION]
+        known = APPLY[FIRST]
         if self.user.schedules:
             kinds += ["pause-schedule", "apply"]
         if PauseRun in known:
