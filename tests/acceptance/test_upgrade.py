@@ -26,7 +26,7 @@ from tests.acceptance.node import COMMAND, Node, until
 pytestmark = pytest.mark.raft
 NEXT = [sys.executable, "-m", "next_grampus"]
 #: Seconds that an election may take on a machine with much else to do.
-ELECTION = 8.0
+ELECTION = 4.0
 
 
 class Upgraded(Site):

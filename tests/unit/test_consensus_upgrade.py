@@ -72,7 +72,7 @@ def test_the_roll_says_who_is_to_be_upgraded() -> None:
 
 
 def hello(id: int, apply: int, role: str = "server") -> Hello:
-    return Hello(PROTOCOL_VERSION, "control", role, "x", "c1", "", "h1", id, apply)
+    return Hello(PROTOCOL_VERSION, "control", role, "x", "c1", "", "h1", id, apply=apply)
 
 
 def test_who_is_too_old_is_not_let_in_unless_he_is_a_member() -> None:
