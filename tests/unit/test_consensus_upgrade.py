@@ -61,7 +61,7 @@ def test_in_a_joint_configuration_both_sides_count() -> None:
 
 def test_the_roll_says_who_is_to_be_upgraded() -> None:
     known = {1: 2, 2: 1}
-    rows = lines(members(), 1, {}, 0, {}, known)
+    rows = lines(members(), 1, {}, 0, {}, known=known)
     held = held_back(members(), known, 1)
     assert [row.apply_version for row in rows] == [2, 1, 0, 0]
     told = advice_on_version(rows, 1, held)
