@@ -10,6 +10,7 @@ import base64
 import fcntl
 import os
 import shutil
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ ENTROPY = 30
 _LOG = "log"
 SERVER_PARTS = ("ledger", _LOG, "blobs", "worker")
 WORKER_PARTS = ("blobs", "worker")
+#: FS_IOC_GETVERSION of a 64-bit Linux.
+_GET_GENERATION = 0x80087601
 _IDENTITY = "node.toml"
 _LOCK = "lock"
 #: What a crash while founding may leave, and what a new file system holds.
@@ -258,8 +261,23 @@ def _bind(aside: Path, identity: Identity) -> Identity:
 def _place(folder: Path, file: Path) -> str:
     """Changes when the folder is copied, not when it is moved or the machine starts again.
 
-    Inode numbers only: the number of a device may differ from boot to boot."""
-    return f"{folder.stat().st_ino}-{file.stat().st_ino}"
+    Inode numbers, for the number of a device may differ from boot to boot; and the generation of
+    each inode, where the file system has one: the number of a deleted file is used again."""
+    return f"{_inode(folder)}-{_inode(file)}"
+
+
+def _inode(path: Path) -> str:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        number = os.fstat(fd).st_ino
+        generation = bytearray(8)
+        try:
+            fcntl.ioctl(fd, _GET_GENERATION, generation)
+        except OSError:
+            return str(number)
+        return f"{number}.{int.from_bytes(generation[:4], sys.byteorder)}"
+    finally:
+        os.close(fd)
 
 
 def _sync(path: Path) -> None:
