@@ -331,7 +331,10 @@ class ServerNode:
             await listener.close()
             for task in parts:
                 task.cancel()
-            replica.cancel()
+            if not replica.cancelling():
+                # When a part of the group has failed, it was cancelled already, and a second time
+                # would end it before its threads have let go of the ledger and the log.
+                replica.cancel()
             await asyncio.wait([replica])
 
     async def _present(self) -> None:
