@@ -219,7 +219,13 @@ class PeerLink:
         self._group = group
         self._codec: Codec[Message] = Codec(Message)
         self._gates = (asyncio.Semaphore(ASKED), asyncio.Semaphore(ASKED))
-        self._tasks = [group.create_task(self._keep(lane)) for lane in ("control", "bulk")]
+        self._tasks: list[asyncio.Task[None]] = []
+        for lane in ("control", "bulk"):
+            keeping = self._keep(lane)
+            try:
+                self._tasks.append(group.create_task(keeping))
+            except RuntimeError:  # the group is closing: this server ends, and needs no link
+                keeping.close()
 
     def send(self, messages: Sequence[bytes]) -> bool:
         """Small ones by control; all of them by bulk when one is large, to keep their order."""
