@@ -137,6 +137,11 @@ class OneServer:
         if not self.cut:
             self._desk.messages(batch)
 
+    def take(self, connection: Peer, number: int, message: Message) -> bool:
+        assert isinstance(connection.greeting, Hello)
+        for_keys = connection.greeting.lane == KEYS
+        return for_keys and self._room.take(connection, number, message)
+
     async def request(self, connection: Peer, message: Message) -> Message:
         assert isinstance(connection.greeting, Hello)
         if connection.greeting.lane == KEYS:

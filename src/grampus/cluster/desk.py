@@ -7,11 +7,13 @@ an error. Nothing is kept for anybody: a watch is a question too.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Protocol
 
 from grampus.cluster import requests
 from grampus.cluster.failures import failed
 from grampus.cluster.requests import (
+    Answer,
     CloseSession,
     DeleteKeys,
     Done,
@@ -68,6 +70,38 @@ class KeyDesk:
             raise ProtocolError(f"{type(message).__name__} is no question about keys")
         return KeysTold(requests.encode(await self.answer(message.body)))
 
+    def take(self, connection: Peer, number: int, message: Message) -> bool:
+        """Writes are taken at once, so that all of one turn are proposed together; True if so."""
+        if not isinstance(message, KeysAsk) or not requests.is_write(message.body):
+            return False
+        try:
+            command = self._command(requests.decode_request(message.body))
+        except GrampusError as error:
+            self._tell(connection, number, error)
+        else:
+            self._keys.writes.soon(command, partial(self._tell, connection, number))
+        return True
+
+    def _command(self, request: Request) -> bytes:
+        writes = self._keys.writes
+        match request:
+            case PutKey(key, value, origin, ephemeral):
+                return writes.put(key, value, origin, ephemeral)
+            case DeleteKeys(start, prefix, origin):
+                return writes.delete(start, prefix, origin)
+            case Transact(compare, then, orelse, origin):
+                return writes.txn(compare, then, orelse, origin)
+            case _:
+                raise ProtocolError(f"{type(request).__name__} is no write")
+
+    def _tell(self, connection: Peer, number: int, answer: object) -> None:
+        if isinstance(answer, NotLeader):
+            answer = NotLeader(str(answer), self._directory.leader())
+        if isinstance(answer, GrampusError):
+            answer = failed(answer)
+        assert isinstance(answer, Answer)
+        connection.respond(number, KeysTold(requests.encode(answer)))
+
     def closed(self, connection: Peer, reason: str) -> None:
         return
 
@@ -85,8 +119,6 @@ class KeyDesk:
     async def _answer(self, request: Request) -> requests.Answer:
         keys = self._keys
         match request:
-            case PutKey(key, value, origin, ephemeral):
-                return await keys.put(key, value, origin=origin, ephemeral=ephemeral)
             case GetKey(key, view):
                 got = await keys.get(key, view)
                 return Found(got.revision, () if got.item is None else (got.item,))
@@ -97,11 +129,6 @@ class KeyDesk:
                 seconds = min(max(wait, 0), LONGEST_WAIT) / 1000
                 piece = await keys.changes(prefix, first, seconds, view)
                 return Told(piece.until, piece.facts)
-            case DeleteKeys(start, prefix, origin):
-                delete = keys.delete_prefix if prefix else keys.delete
-                return await delete(start, origin=origin)
-            case Transact(compare, then, orelse, origin):
-                return await keys.txn(compare, then, orelse, origin=origin)
             case KeepAlive(session):
                 await keys.keep_alive(session)
                 return Done()
@@ -112,3 +139,5 @@ class KeyDesk:
                 return Done()
             case GetServers():
                 return ServersAre(keys.history, self._directory.servers(), self._directory.leader())
+            case _:
+                raise ProtocolError(f"{type(request).__name__} was to be taken at once")

@@ -49,6 +49,9 @@ class Lanes:
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         (self._keys if _for_keys(connection) else self._room).messages(connection, batch)
 
+    def take(self, connection: Peer, number: int, message: Message) -> bool:
+        return _for_keys(connection) and self._keys.take(connection, number, message)
+
     async def request(self, connection: Peer, message: Message) -> Message:
         room = self._keys if _for_keys(connection) else self._room
         return await room.request(connection, message)

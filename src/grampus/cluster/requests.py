@@ -168,6 +168,15 @@ _REQUESTS = msgspec.msgpack.Decoder(Request)
 _ANSWERS = msgspec.msgpack.Decoder(Answer)
 
 
+#: How the encoded writes begin, behind the length of their arrays.
+_WRITES = (b"\xa3put", b"\xa3txn", b"\xa6delete")
+
+
+def is_write(data: bytes) -> bool:
+    """Whether the encoded request is answered by a commit, by a look at its tag."""
+    return data.startswith(_WRITES, 1)
+
+
 def encode(body: Request | Answer) -> bytes:
     return _ENCODER.encode(body)
 

@@ -17,54 +17,39 @@ from grampus.clock import Clock
 from grampus.cluster import locks
 from grampus.cluster.commands import (
     Begin,
-    Command,
     Compare,
-    Delete,
     Deleted,
     End,
     Op,
     Origin,
-    Put,
-    Txn,
     TxnDone,
     Written,
-    encode_command,
 )
 from grampus.cluster.events import event_key
 from grampus.cluster.feed import SILENCE, Feed
 from grampus.cluster.limits import (
-    COMMAND_LIMIT,
     check_key,
     check_name,
     check_prefix,
     check_ttl,
-    check_txn,
-    check_value,
     end_of,
 )
 from grampus.cluster.queries import Page, Piece
 from grampus.cluster.reads import KeyReads
-from grampus.cluster.refusal import Refusal
 from grampus.cluster.requests import NOW, Seen, View
 from grampus.cluster.retention import KeyRetention
 from grampus.cluster.sessions import SessionDriver
 from grampus.cluster.values import KeyValue
+from grampus.cluster.writes import Writes, encoded
 from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
-    InvalidInput,
     NoQuorum,
-    OutcomeUnknown,
-    Problem,
     Refused,
-    SessionUnknown,
-    TooLarge,
 )
-from grampus.patience import Patience
 
-#: Seconds: for a server that is behind, for a read barrier, for a write.
+#: Seconds: for a server that is behind, for a read barrier.
 CATCH_UP = 1.0
 BARRIER = 2.0
-WRITE = 10.0
 
 
 class Got(Struct, frozen=True):
@@ -93,7 +78,7 @@ class ClusterServer:
         self.feed = Feed(reads)
         self.sessions = SessionDriver(replica, reads, clock)
         self._retention = KeyRetention(replica, reads, clock)
-        self._patience = Patience(WRITE)
+        self.writes = Writes(replica, clock)
         replica.subscribe(self.feed.committed)
         replica.subscribe(self.sessions.committed)
         self.feed.start()
@@ -101,6 +86,7 @@ class ClusterServer:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.writes.run())
             group.create_task(self.sessions.run())
             group.create_task(self._retention.run())
 
@@ -193,25 +179,19 @@ class ClusterServer:
         self, key: bytes, value: bytes, *, origin: Origin | None = None, ephemeral: bool = False
     ) -> Written:
         """An ephemeral key takes an `origin`, and is gone with its session."""
-        check_key(key)
-        check_value(value)
-        if ephemeral and origin is None:
-            raise InvalidInput([Problem("an ephemeral key takes a session", field="ephemeral")])
-        answer = await self._propose(Put(self._clock.now(), key, value, origin, ephemeral))
+        answer = await self.writes.propose(self.writes.put(key, value, origin, ephemeral))
         assert isinstance(answer, Written)
         return answer
 
     async def delete(self, key: bytes, *, origin: Origin | None = None) -> Deleted:
-        check_key(key)
-        return await self._delete(key, b"", origin)
+        return await self._delete(key, False, origin)
 
     async def delete_prefix(self, prefix: bytes, *, origin: Origin | None = None) -> Deleted:
         """In one revision; Refused for very many."""
-        check_key(prefix, "prefix")
-        return await self._delete(prefix, end_of(prefix), origin)
+        return await self._delete(prefix, True, origin)
 
-    async def _delete(self, start: bytes, end: bytes, origin: Origin | None) -> Deleted:
-        answer = await self._propose(Delete(self._clock.now(), start, end, origin))
+    async def _delete(self, start: bytes, prefix: bool, origin: Origin | None) -> Deleted:
+        answer = await self.writes.propose(self.writes.delete(start, prefix, origin))
         assert isinstance(answer, Deleted)
         return answer
 
@@ -229,26 +209,8 @@ class ClusterServer:
         origin: Origin | None = None,
     ) -> TxnDone:
         """One revision: `then` when all comparisons hold, else `orelse`."""
-        check_txn(compare, then, orelse, 0 if origin is None else origin.session)
-        command = Txn(self._clock.now(), tuple(compare), tuple(then), tuple(orelse), origin)
-        answer = await self._propose(command)
+        answer = await self.writes.propose(self.writes.txn(compare, then, orelse, origin))
         assert isinstance(answer, TxnDone)
-        return answer
-
-    async def _propose(self, command: Command) -> object:
-        data = encode_command(command)
-        if len(data) > COMMAND_LIMIT:
-            raise TooLarge(
-                f"a request has at most {COMMAND_LIMIT} bytes, not {len(data)}: make several of it"
-            )
-        try:
-            (answer,) = await self._patience.wait_for(self._replica.propose([data]))
-        except TimeoutError:
-            raise OutcomeUnknown(
-                f"no answer for {WRITE:g} s: it may have happened, or may yet; read, then decide"
-            ) from None
-        if isinstance(answer, Refusal):
-            raise (SessionUnknown if answer.code == "no-session" else Refused)(answer.reason)
         return answer
 
     # sessions
@@ -260,7 +222,7 @@ class ClusterServer:
         check_name(name, "session")
         check_ttl(ttl)
         instance = instance or self._entropy(16).hex()
-        answer = await self._propose(Begin(self._clock.now(), instance, name, ttl))
+        answer = await self.writes.propose(encoded(Begin(self._clock.now(), instance, name, ttl)))
         assert isinstance(answer, int)
         return answer
 
@@ -270,7 +232,7 @@ class ClusterServer:
 
     async def close_session(self, session: int) -> None:
         """Its keys are gone when this returns. Raises SessionUnknown when it was over before."""
-        await self._propose(End(self._clock.now(), session, "closed"))
+        await self.writes.propose(encoded(End(self._clock.now(), session, "closed")))
 
     # locks
 

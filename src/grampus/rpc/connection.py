@@ -87,6 +87,14 @@ class Handler(Protocol[M]):
         """Called once for every opened connection, never from inside `close`."""
 
 
+class Taker(Protocol[M]):
+    """A Handler that can do without a task for some requests."""
+
+    def take(self, connection: Connection[M], number: int, message: M) -> bool:
+        """True: it is answered by `respond(number, ...)`, once, now or later. An exception closes
+        the connection."""
+
+
 class Owner(Protocol[M]):
     """Who decides which connections may speak: the server's door, or the client that connects."""
 
@@ -126,6 +134,8 @@ class Connection(asyncio.Protocol, Generic[M]):
         self._identify = identify
         self._reader = FrameReader(first_limit)
         self._calls: Calls[M] = Calls(limits.requests)
+        #: Of the handler, if it has one.
+        self._take: Callable[[Connection[M], int, M], bool] | None = getattr(handler, "take", None)
         self._work: Work[M] = Work(limits.work, tasks, self._answer, self._go_on)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -306,7 +316,7 @@ class Connection(asyncio.Protocol, Generic[M]):
             if isinstance(envelope, OneWay):
                 batch.append(envelope.body)
             elif isinstance(envelope, Request):
-                self._work.add(envelope.id, envelope.body)
+                self._asked(envelope.id, envelope.body)
             elif isinstance(envelope, Response):
                 self._calls.answer(envelope.id, envelope.body)
             else:
@@ -314,6 +324,26 @@ class Connection(asyncio.Protocol, Generic[M]):
         if batch:
             self._handler.messages(self, batch)
         self._go_on()
+
+    def _asked(self, number: int, message: M) -> None:
+        if self._take is not None and not self._work.crowded:
+            self._work.begin()
+            if self._take(self, number, message):
+                return
+            self._work.end()
+        self._work.add(number, message)
+
+    def respond(self, number: int, answer: M) -> None:
+        """To a request that was taken. Does nothing once closed."""
+        if self._reason is None:
+            try:
+                payload = self._payload(Response(number, answer))
+            except ProtocolError as error:
+                payload = self._failure(number, error.exit_code, str(error))
+            self._put(payload)
+        self._work.end()
+        if not self._reading:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Start what there is room for; read on if there is still room."""

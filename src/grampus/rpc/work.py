@@ -36,10 +36,24 @@ class Work(Generic[M]):
         self._eased = eased
         self._waiting: deque[tuple[int, M]] = deque()
         self._running: set[asyncio.Task[None]] = set()
+        #: Those that need no task.
+        self._taken = 0
 
     @property
     def full(self) -> bool:
-        return len(self._running) >= self._most
+        return len(self._running) + self._taken >= self._most
+
+    @property
+    def crowded(self) -> bool:
+        """Others wait: who comes now waits behind them."""
+        return bool(self._waiting) or self.full
+
+    def begin(self) -> None:
+        """One that needs no task is worked on, until `end`."""
+        self._taken += 1
+
+    def end(self) -> None:
+        self._taken -= 1
 
     def add(self, number: int, message: M) -> None:
         self._waiting.append((number, message))

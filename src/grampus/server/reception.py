@@ -64,6 +64,7 @@ class Reception:
         self._roster = roster
         self._joins = joins
         self._peers = peers
+        self._keys = keys
         self._rooms: dict[str, _Room] = {
             WORKER: roster,
             JOIN: joins,
@@ -110,6 +111,9 @@ class Reception:
                 connection.close(why)
                 return
         self._rooms[_room(connection)].messages(connection, batch)
+
+    def take(self, connection: Peer, number: int, message: Message) -> bool:
+        return _room(connection) == KEYS and self._keys.take(connection, number, message)
 
     async def request(self, connection: Peer, message: Message) -> Message:
         if isinstance(message, Renew):
