@@ -6,7 +6,15 @@ import pytest
 
 from grampus.consensus.hearing import LATELY, Hearing
 from grampus.consensus.members import GIVEN_UP, Conf, MemberChange, Members
-from grampus.consensus.membership import LEARNER, REMOVE, VOTER, Step, can_lose, next_step
+from grampus.consensus.membership import (
+    LEARNER,
+    REMOVE,
+    VOTER,
+    Step,
+    can_lose,
+    next_step,
+    survives,
+)
 from grampus.consensus.roll import advice, lines, spare
 from grampus.model.member import Member
 
@@ -166,3 +174,13 @@ def test_learner_is_a_role_of_its_own() -> None:
     rows = lines(members([1], [2]), 1, close(1, behind=(2,)), 5000, {})
     assert (rows[1].role, rows[1].state, rows[1].behind) == ("learner", "behind", 4990)
     assert LEARNER == 2
+
+
+@pytest.mark.parametrize(
+    ("without", "answer", "fine"),
+    [(3, (1, 2), True), (2, (1, 2, 3), True), (2, (1, 2), False), (3, (1,), False)],
+)
+def test_nobody_is_removed_whose_vote_is_needed(
+    without: int, answer: tuple[int, ...], fine: bool
+) -> None:
+    assert survives(members([1, 2, 3]), without, answer) is fine

@@ -8,7 +8,7 @@ moment fewer votes count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
@@ -82,6 +82,12 @@ def _caught_up(progress: Progress, id: int, commit: int) -> bool:
         return False
     matched, _, state, _, active, _ = peer
     return active and state == REPLICATES and matched + CLOSE >= commit
+
+
+def survives(members: Members, without: int, answer: Collection[int]) -> bool:
+    """Whether those who `answer` are a majority of the voters that are left then."""
+    left = [id for id in members.conf[0] if id != without]
+    return sum(id in answer for id in left) >= len(left) // 2 + 1
 
 
 def can_lose(members: Members, reachable: int) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from grampus.consensus.members import MemberChange
-from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step
+from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, survives
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
@@ -167,6 +167,13 @@ class Steward:
         members = self._replica.members
         if members.voters == (member.id,):
             raise Refused(f"{member.name} is the only voter: a cluster cannot be without one")
+        replica = self._replica
+        answer = [id for id, peer in replica.peers.items() if id == replica.id or peer[4]]
+        if member.id in members.voters and not survives(members, member.id, answer):
+            raise Refused(
+                f"without {member.name} too few voters would answer for a majority: start the"
+                " silent ones first, or replace them; see grampus cluster status"
+            )
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
 
