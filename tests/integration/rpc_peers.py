@@ -157,10 +157,11 @@ async def line(
     most_strangers: int = 64,
     tls: Tls | None = None,
     caller: Tls | None = None,
+    ear: Ear | None = None,
 ) -> AsyncIterator[Line]:
     """A server on a free port; everything on it is closed at the end."""
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
-        ear = Ear()
+        ear = ear or Ear()
         server = Server(
             CODEC,
             ear,

@@ -290,6 +290,20 @@ def test_more_writes_than_a_session_may_have_open_wait_for_each_other(tmp_path: 
     play(tmp_path, scenario)
 
 
+def test_more_requests_than_a_server_works_on_are_all_answered(tmp_path: Path) -> None:
+    async def scenario(ground: Three) -> None:
+        client = ground.client(await ground.leader())
+        await client.put(b"/k", b"")
+        written = await asyncio.gather(
+            *[client.put(b"/k/%d" % n, b"") for n in range(600)],
+            *[client.txn((), (PutOp(b"/t/%d" % n, b""),)) for n in range(100)],
+            *[client.get(b"/k") for _ in range(100)],
+        )
+        assert len({done.revision for done in written[:700]}) == 700
+
+    play(tmp_path, scenario)
+
+
 def test_registrations_come_back_after_a_lost_session_with_the_newest_values(
     tmp_path: Path,
 ) -> None:
