@@ -14,7 +14,7 @@ NAMES = (
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; all when none is named")
-    parser.add_argument("--peers", help="measure these beside it instead: dask,hyperqueue,luigi")
+    parser.add_argument("--peers", help="measure these instead: celery,dask,hyperqueue,luigi")
     options = parser.parse_args()
     if options.peers:
         importlib.import_module("benchmarks.peers").main(options.peers.split(","))

@@ -1,7 +1,8 @@
 """Other systems on the same work in the same run: each in a venv of its own, from PyPI.
 
 A peer is a file here that runs under its own Python and prints one JSON object:
-`{"chain": milliseconds per task, "fan_out": tasks per second}`, for `sh -c true`, 4 at once.
+`{"chain": milliseconds per task, "fan_out": tasks per second}`, for `sh -c true`, 4 at once, and
+perhaps a `note`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 from benchmarks.workflows import CHAIN, FAN_OUT, ROUNDS, chain, fan_out, run_to_end, spread, timed
 
 #: What pip installs for each.
-PEERS = {"dask": ("distributed",), "hyperqueue": ("hyperqueue",), "luigi": ("luigi",)}
+PEERS = {
+    "celery": ("celery[redis]",),
+    "dask": ("distributed",),
+    "hyperqueue": ("hyperqueue",),
+    "luigi": ("luigi",),
+}
 INSTALL_TIMEOUT = 180.0
 ROUND_TIMEOUT = 120.0
 
@@ -46,14 +53,14 @@ def last_line(error: Exception) -> str:
     return str(lines[-1])
 
 
-def play_round(name: str, python: str, folder: Path) -> dict[str, float]:
+def play_round(name: str, python: str, folder: Path) -> dict[str, Any]:
     script = Path(__file__).with_name(f"{name}.py")
     done = subprocess.run(
         # -P: a file here is named like the package that it measures.
         [python, "-P", str(script), str(CHAIN), str(FAN_OUT)], cwd=folder, check=True,
         timeout=ROUND_TIMEOUT, capture_output=True, text=True,
     )  # fmt: skip
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -67,7 +74,7 @@ def main(names: list[str]) -> None:
         for workflow in (chain(CHAIN), fan_out(FAN_OUT)):
             node.client.apply_loaded(Loaded(workflow, None, Path(__file__)))
         run_to_end(node, "chain")
-        rows: dict[str, list[dict[str, float]]] = {n: [] for n in ("grampus", *pythons)}
+        rows: dict[str, list[dict[str, Any]]] = {n: [] for n in ("grampus", *pythons)}
         for _ in range(min(ROUNDS, 3)):
             rows["grampus"].append(
                 {
@@ -84,7 +91,8 @@ def main(names: list[str]) -> None:
     print(f"{'':10} {'chain, ms per task':>28} {'fan-out, tasks/s':>28}")
     for name, found in rows.items():
         chains, fans = ([row[key] for row in found] for key in ("chain", "fan_out"))
-        print(f"{name:10} {spread(chains):>28} {spread(fans, 0):>28}", flush=True)
+        note = found[0].get("note", "")
+        print(f"{name:10} {spread(chains):>28} {spread(fans, 0):>28}  {note}", flush=True)
 
 
 if __name__ == "__main__":
