@@ -80,6 +80,15 @@ def test_a_token_is_not_shown_to_whoever_took_the_port_of_a_dead_node(tmp_path: 
     assert nodes(tmp_path) == []
 
 
+def test_a_node_that_has_ended_is_gone_also_before_its_parent_takes_note(tmp_path: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        publish(tmp_path, URL, "secret", process.pid)
+        assert len(nodes(tmp_path)) == 1
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert nodes(tmp_path) == []
+
+
 def test_a_process_that_has_got_the_number_of_a_dead_node_is_not_that_node(tmp_path: Path) -> None:
     path = publish(tmp_path, URL, "secret", os.getpid())
     assert [node.token for node in nodes(tmp_path)] == ["secret"]

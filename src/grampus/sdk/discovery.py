@@ -210,9 +210,9 @@ def _alive(node: NodeFile) -> bool:
 
 
 def _born(pid: int) -> int:
-    """0 when it cannot be told."""
+    """0 when it is over, also while nobody has taken note of that."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        return int(stat.rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        return 0 if fields[0] in ("Z", "X") else int(fields[19])
     except (OSError, ValueError, IndexError):
         return 0
