@@ -41,7 +41,7 @@ STUCK = 10.0
 #: Seconds until a copy that could not be made is tried again.
 AGAIN = 10.0
 #: A copy that nobody needs any more is kept so long, in seconds.
-KEEP = 60.0
+KEEP = 20.0
 #: Raft's state of a peer that waits for a snapshot.
 _WAITS = 2
 _ENCODER = msgspec.msgpack.Encoder()
