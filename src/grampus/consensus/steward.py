@@ -37,6 +37,8 @@ LOOK, WITHIN = 0.5, 15.0
 #: And that a leader may take to say how the cluster is, before another server says what it knows.
 GLANCE = 1.0
 _MAYBE = "it may happen yet: see grampus cluster status"
+#: How often a new leader looks for an answer of its peers, and seconds in between.
+HEAR, HEARING = 20, 0.1
 _JSON = msgspec.json.Encoder()
 
 
@@ -167,15 +169,23 @@ class Steward:
         members = self._replica.members
         if members.voters == (member.id,):
             raise Refused(f"{member.name} is the only voter: a cluster cannot be without one")
-        replica = self._replica
-        answer = [id for id, peer in replica.peers.items() if id == replica.id or peer[4]]
-        if member.id in members.voters and not survives(members, member.id, answer):
+        if member.id in members.voters and not await self._survive_without(member.id):
             raise Refused(
                 f"without {member.name} too few voters would answer for a majority: start the"
                 " silent ones first, or replace them; see grampus cluster status"
             )
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
+
+    async def _survive_without(self, id: int) -> bool:
+        """A leader that is new has to hear of its peers first."""
+        replica = self._replica
+        for _ in range(HEAR):
+            answer = [peer for peer, of in replica.peers.items() if peer == replica.id or of[4]]
+            if survives(replica.members, id, answer):
+                return True
+            await asyncio.sleep(HEARING)
+        return False
 
     async def _leave(self, asked: ClusterAsk) -> ClusterTold:
         """This server leads, and is to be removed: the next leader does it."""
