@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from grampus.consensus.hearing import LATELY
 from grampus.consensus.members import MemberChange
 from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, survives
 from grampus.consensus.peers import Peers
@@ -133,6 +134,8 @@ class Steward:
 
     async def _answer(self, asked: ClusterAsk) -> ClusterTold:
         async with asyncio.timeout(WITHIN):
+            if asked.action in ("remove", "replace", "transfer"):
+                await self._listen()
             match asked.action:
                 case "status":
                     pass
@@ -152,6 +155,11 @@ class Steward:
                 case _:
                     raise ProtocolError(f"{asked.action!r} is nothing that a steward does")
         return self._told(asked.action == "admit")
+
+    async def _listen(self) -> None:
+        """A new leader has not heard of everybody yet, and would call them silent."""
+        if (left := LATELY - self._replica.led / 1000) > 0:
+            await asyncio.sleep(left)
 
     def _told(self, admitted: bool = False) -> ClusterTold:
         members = self._replica.members.encode() if admitted else b""
