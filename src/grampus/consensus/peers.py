@@ -82,10 +82,16 @@ class Peers:
         self._decode = decode
         self._group = group
         self._links: dict[int, PeerLink] = {}
+        #: Why this server is no member any more, once a peer has said so.
+        self.void: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._members = Members()
         #: Who has said Hello and is not known: a leader, maybe, that was elected while this server
         #: was away, and can bring it up to date only if it is answered.
         self._met: dict[int, Member] = {}
+
+    def _refused(self, error: NoMember) -> None:
+        if not self.void.done():
+            self.void.set_result(str(error))
 
     def meet(self, member: Member) -> None:
         if member.id == self._id or self._members.find(member.id) or member.id in self._met:
@@ -115,7 +121,9 @@ class Peers:
                 del self._links[id]
         for id, member in there.items():
             if id not in self._links:
-                self._links[id] = PeerLink(member, self._hello, self._group, self._tls)
+                self._links[id] = PeerLink(
+                    member, self._hello, self._group, self._tls, self._refused
+                )
 
     def send(self, to: int, messages: Sequence[bytes]) -> bool:
         link = self._links.get(to)
@@ -207,8 +215,10 @@ class PeerLink:
         hello: Callable[[str], Hello],
         group: asyncio.TaskGroup,
         tls: Tls | None,
+        refused: Callable[[NoMember], None],
     ) -> None:
         self._tls = tls
+        self._refused = refused
         self.member = member
         self.control: Peer | None = None
         self.bulk: Peer | None = None
@@ -279,9 +289,9 @@ class PeerLink:
                 log.info(
                     "the %s connection to server %s is lost: %s", lane, self.member.name, reason
                 )
-            except NoMember:
-                raise  # it ends the server
             except GrampusError as error:
+                if isinstance(error, NoMember):
+                    self._refused(error)
                 if str(error) != self.complaint:
                     self.complaint = str(error)
                     log.info("server %s is not reached: %s", self.member.name, error)

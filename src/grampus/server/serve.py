@@ -14,7 +14,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from grampus import secret_file, versions
@@ -307,7 +307,8 @@ class ServerNode:
                 self._keys.run(),
                 self._audit.run(),
                 self._say_when_ready(api.url, ready, waits),
-                self._until_removed(),
+                self._until(self._replica.void()),
+                self._until(self._peers.void),
                 self._tell_where(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
@@ -350,10 +351,10 @@ class ServerNode:
             clock, os.urandom, None if encryption is None else encryption.nodes,
         )  # fmt: skip
 
-    async def _until_removed(self) -> None:
-        """Raises NoMember a moment after this server has seen that it is no member any more, so
-        that whoever asked for it gets the answer."""
-        why = await self._replica.void()
+    async def _until(self, void: Awaitable[str]) -> None:
+        """Raises NoMember a moment after this server has seen, or was told, that it is no member
+        any more, so that whoever asked for it gets the answer."""
+        why = await void
         await asyncio.sleep(FAREWELL)
         raise NoMember(why)
 

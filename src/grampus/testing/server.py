@@ -237,10 +237,12 @@ class SimServer:
                 self._desk = PeerDesk(replica, encode_answers, self._hello("control"), steward)
                 self.replica, self.steward = replica, steward
                 office = group.create_task(self._office(replica, steward, group))
+                void = group.create_task(self._until(peers.void))
                 try:
                     await replica.run()
                 finally:
                     office.cancel()
+                    void.cancel()
                     self.replica = self._desk = self.steward = None
                     peers.close()
         except BaseExceptionGroup as errors:
@@ -248,6 +250,9 @@ class SimServer:
         finally:
             ledger.close()
             self.ledger = None
+
+    async def _until(self, void: asyncio.Future[str]) -> None:
+        raise NoMember(await void)
 
     async def _office(
         self, replica: RaftReplica, steward: Steward, group: asyncio.TaskGroup
