@@ -52,8 +52,8 @@ def write(client: Client, number: int) -> None:
 def test_a_full_disk_stops_a_server_clearly_and_it_comes_back_by_a_snapshot(ground: Site) -> None:
     ground.grow()
     with ground.client(servers="ab") as client:
-        if ground.leader() == "c":
-            client.change_member("a", "transfer")
+        # Who leads keeps the copies with which others joined, and the log behind them, for a while.
+        client.change_member("b", "transfer")
         number = 0
         while ground.servers["c"].process.poll() is None:
             number += 1
