@@ -37,9 +37,9 @@ log = logging.getLogger("grampus.cluster")
 LOOK, WITHIN = 0.5, 15.0
 #: And that a leader may take to say how the cluster is, before another server says what it knows.
 GLANCE = 1.0
+#: Looks of a new leader at who is there.
+GLANCES = 15
 _MAYBE = "it may happen yet: see grampus cluster status"
-#: How often a new leader looks for an answer of its peers, and seconds in between.
-HEAR, HEARING = 20, 0.1
 _JSON = msgspec.json.Encoder()
 
 
@@ -157,9 +157,16 @@ class Steward:
         return self._told(asked.action == "admit")
 
     async def _listen(self) -> None:
-        """A new leader has not heard of everybody yet, and would call them silent."""
-        if (left := LATELY - self._replica.led / 1000) > 0:
-            await asyncio.sleep(left)
+        """A new leader has not heard of everybody yet, and would call them silent: it waits until
+        it has, or `LATELY` seconds."""
+        replica = self._replica
+        for _ in range(GLANCES):
+            heard = {id for id, peer in replica.peers.items() if peer[4]} | {replica.id}
+            if replica.led >= 1000 * LATELY or heard.issuperset(
+                m.id for m in replica.members.known
+            ):
+                return
+            await asyncio.sleep(LATELY / GLANCES)
 
     def _told(self, admitted: bool = False) -> ClusterTold:
         members = self._replica.members.encode() if admitted else b""
@@ -177,23 +184,15 @@ class Steward:
         members = self._replica.members
         if members.voters == (member.id,):
             raise Refused(f"{member.name} is the only voter: a cluster cannot be without one")
-        if member.id in members.voters and not await self._survive_without(member.id):
+        replica = self._replica
+        answer = [peer for peer, of in replica.peers.items() if peer == replica.id or of[4]]
+        if member.id in members.voters and not survives(members, member.id, answer):
             raise Refused(
                 f"without {member.name} too few voters would answer for a majority: start the"
                 " silent ones first, or replace them; see grampus cluster status"
             )
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
-
-    async def _survive_without(self, id: int) -> bool:
-        """A leader that is new has to hear of its peers first."""
-        replica = self._replica
-        for _ in range(HEAR):
-            answer = [peer for peer, of in replica.peers.items() if peer == replica.id or of[4]]
-            if survives(replica.members, id, answer):
-                return True
-            await asyncio.sleep(HEARING)
-        return False
 
     async def _leave(self, asked: ClusterAsk) -> ClusterTold:
         """This server leads, and is to be removed: the next leader does it."""
