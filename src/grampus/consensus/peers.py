@@ -58,6 +58,8 @@ ASKED = 192
 FRAME = BULK_FRAME - 64 * 1024
 #: Between two tries to connect, in seconds; a random part up to half is taken off.
 FIRST_WAIT, LAST_WAIT = 0.05, 1.0
+#: Seconds for which a connection to a server that is no peer any more stays, for its answers.
+FAREWELL = 2.0
 #: Seconds that one piece of a snapshot may take.
 PIECE_TIMEOUT = 20.0
 
@@ -117,7 +119,8 @@ class Peers:
         }
         for id, link in list(self._links.items()):
             if there.get(id) != link.member:
-                link.close()
+                # A moment later: the one that goes may have been asked to let it go.
+                asyncio.get_running_loop().call_later(FAREWELL, link.close)
                 del self._links[id]
         for id, member in there.items():
             if id not in self._links:

@@ -5,12 +5,14 @@ Rule: version, cluster and credential are looked at before anything else is; the
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from grampus.cluster.admission import JOIN, Admission
 from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JOIN_FRAME, JoinDesk
 from grampus.consensus.peer_desk import PeerDesk
+from grampus.consensus.peers import FAREWELL
 from grampus.errors import ProtocolError, Refused
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.roster import Roster
@@ -133,8 +135,8 @@ class _ServerRoom:
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         hello = connection.greeting
         if isinstance(hello, Hello) and (why := self._peers.void(hello.id)):
-            connection.send(Goodbye(why))
-            connection.close(why)
+            # What it was asked, or asks, is answered first.
+            asyncio.get_running_loop().call_later(FAREWELL, connection.close, why)
             return
         self._peers.messages(batch)
 
