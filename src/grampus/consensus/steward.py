@@ -5,6 +5,7 @@ or `membership` wants changed. On a server that does not lead it asks the leader
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,8 @@ LOOK, WITHIN = 0.5, 15.0
 GLANCE = 1.0
 #: Looks of a new leader at who is there.
 GLANCES = 15
+#: How often another server is asked to lead, and seconds that it has each time.
+TRANSFERS, TRANSFER = 5, 1.5
 _MAYBE = "it may happen yet: see grampus cluster status"
 _JSON = msgspec.json.Encoder()
 
@@ -194,11 +197,23 @@ class Steward:
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
 
+    async def _give_lead(self, term: int, to: int = 0) -> None:
+        """To that voter, or to the one that has most. Raft gives a transfer up when it takes longer
+        than an election, without a word: so it is asked for again."""
+        replica = self._replica
+        for _ in range(TRANSFERS):
+            if not replica.leader or replica.term != term:
+                return
+            await replica.transfer(to or self._best_peer())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TRANSFER):
+                    return await replica.deposed(term)
+        raise Refused("no other server could take the lead over in time: ask again")
+
     async def _leave(self, asked: ClusterAsk) -> ClusterTold:
         """This server leads, and is to be removed: the next leader does it."""
         replica, term = self._replica, self._replica.term
-        await replica.transfer(self._best_peer())
-        await replica.deposed(term)
+        await self._give_lead(term)
         await replica.succeeded()
         if replica.leader:
             raise NotLeader("this server leads again: nobody could take over from it; ask again")
@@ -223,10 +238,8 @@ class Steward:
         peer = self._replica.peers.get(member.id)
         if member.id != self._replica.id and (peer is None or not peer[4]):
             raise Refused(f"{member.name} does not answer, and cannot lead")
-        term = self._replica.term
-        await self._replica.transfer(member.id)
         if member.id != self._replica.id:
-            await self._replica.deposed(term)
+            await self._give_lead(self._replica.term, member.id)
             await self._replica.succeeded()
 
     async def _admit(self, member: Member) -> None:
