@@ -58,8 +58,8 @@ class Writes:
         self._clock = clock
         self._patience = Patience(WRITE)
         self._waiting: list[tuple[bytes, Done]] = []
-        self._wake = asyncio.Event()
-        self._open = False
+        #: Of `run`, while it runs.
+        self._tasks: asyncio.TaskGroup | None = None
 
     # what makes sense, as commands
 
@@ -104,28 +104,30 @@ class Writes:
 
     def soon(self, command: bytes, done: Done) -> None:
         """With all others of this turn. `done` must not raise."""
-        if not self._open:
+        if self._tasks is None:
             done(Stopped("the server stops: ask another one"))
             return
         if not self._waiting:
-            self._wake.set()
+            asyncio.get_running_loop().call_soon(self._set_out)
         self._waiting.append((command, done))
+
+    def _set_out(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for part in _parts(waiting):
+            if self._tasks is not None:
+                self._tasks.create_task(self._together(part))
+            else:
+                for _, done in part:
+                    done(Stopped("the server stops: ask another one"))
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._open = True
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    await self._wake.wait()
-                    self._wake.clear()
-                    waiting, self._waiting = self._waiting, []
-                    for part in _parts(waiting):
-                        group.create_task(self._together(part))
-        finally:
-            self._open = False
-            for _, done in self._waiting:
-                done(Stopped("the server stops: ask another one"))
+        async with asyncio.TaskGroup() as self._tasks:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                # The group takes no more; what has set out is told.
+                self._tasks = None
 
     async def _together(self, part: list[tuple[bytes, Done]]) -> None:
         try:
