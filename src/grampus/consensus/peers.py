@@ -255,6 +255,7 @@ class PeerLink:
             part.append(message)
             room -= len(message) + 8
         connection.send(RaftMessages(part))
+        connection.flush()  # before the sync that follows, which may be waited for on the loop
         return True
 
     async def ask(self, message: Message, within: float, bulk: bool) -> Message:

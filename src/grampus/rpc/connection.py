@@ -181,6 +181,11 @@ class Connection(asyncio.Protocol, Generic[M]):
         """
         self._put(self._payload(OneWay(0, message)))
 
+    def flush(self) -> None:
+        """What was sent leaves now, and not at the end of the loop's turn: for whoever has sent
+        all that he has."""
+        self._flush()
+
     async def request(self, message: M, timeout: float) -> M:  # noqa: ASYNC109, part of the port
         """The answer, within `timeout` seconds.
 
