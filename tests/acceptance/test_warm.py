@@ -176,7 +176,8 @@ def test_a_killed_prepared_process_loses_its_own_attempts_and_charges_max_lost(
         # Without a retry they start again, cold: nothing is prepared for them any more.
         until(lambda: len(house.lines(run)) == 4)
         assert [line[2:] for line in house.lines(run)[2:]] == [["2", "cold"]] * 2
-        assert house.attempts(run) == [[AttemptState.LOST, AttemptState.RUNNING]] * 2
+        # An attempt writes its line before the ledger hears that it runs.
+        until(lambda: house.attempts(run) == [[AttemptState.LOST, AttemptState.RUNNING]] * 2)
         house.go("go")
         for each in (run, other):
             assert client.wait(each, timeout=30).state is RunState.SUCCEEDED
