@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -88,6 +89,42 @@ def test_kill_9_of_a_shim_is_told_when_all_of_its_attempt_is_gone(
         assert all(map(is_alive, other))
 
     play(story, tmp_path, kind, slots=2)
+
+
+#: Lines whose living end hands over to a child and dies at once, without an environment.
+#: All of them hold a lock: the kernel says when the last one is gone.
+HOPPERS = """
+import fcntl, os, sys, time
+held = open(sys.argv[1], "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+os.set_inheritable(held.fileno(), True)
+end = time.monotonic() + 20
+for _ in range(6):
+    if os.fork() == 0:
+        os.setsid()
+        os.environ.clear()
+        while time.monotonic() < end:
+            if os.fork():
+                os._exit(0)
+        os._exit(0)
+print("up", flush=True)
+time.sleep(20)
+"""
+
+
+@each
+def test_who_hands_over_while_its_shim_is_buried_does_not_stay(kind: str, tmp_path: Path) -> None:
+    async def story(ground: Ground) -> None:
+        for n in range(1, 9):
+            path = tmp_path / f"held{n}"
+            ground.launch(n, sys.executable, "-S", "-c", HOPPERS, str(path))
+            await ground.written(ground.live(await ground.slot_of(n)), "up")
+            os.kill(shim_of(ground, await ground.slot_of(n)), signal.SIGKILL)
+            assert (await ground.ended(n)).cause == "lost"
+            with path.open("a") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    play(story, tmp_path, kind)
 
 
 @each

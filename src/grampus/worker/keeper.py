@@ -446,21 +446,19 @@ class Keeper:
             slot.home = None
 
     def _end_strays(self) -> list[int]:
-        """KILL to all that descends from the warden beside the shims. Returns who is left."""
+        """KILL to all that descends from the warden beside the shims. Returns whom it found.
+
+        Only a look that finds nobody says that nobody is left: who is killed in one may have handed
+        over to a child just before. Nobody is missed: a child leaves the list by `waitpid` alone,
+        and hands its own children over before it can be waited for."""
         shims = {slot.pid for slot in self._slots} | self._stock.shims()
-        left: list[int] = []
-        for child in children(os.getpid()):
-            if child not in shims:
-                below = descendants(child)
-                for pid in (child, *below):
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except (ProcessLookupError, PermissionError):
-                        continue  # Gone meanwhile, or of another user: then it stays in the list.
-                if not os.waitpid(child, os.WNOHANG)[0]:
-                    left.append(child)
-                left += below
-        return left
+        found = [child for child in children(os.getpid()) if child not in shims]
+        _kill(found)
+        below = [pid for child in found for pid in descendants(child)]
+        _kill(below)
+        for child in found:
+            os.waitpid(child, os.WNOHANG)
+        return found + below
 
     # From time to time, and at the end
 
@@ -517,6 +515,14 @@ class Keeper:
 
 def _is_stem(stem: str) -> bool:
     return "\0" not in stem and all(part not in ("", ".", "..") for part in stem.split("/"))
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue  # Gone meanwhile, or of another user: then it is found again.
 
 
 def _ticks() -> int:
