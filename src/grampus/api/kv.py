@@ -53,7 +53,7 @@ READS = ("invalid-input", "too-large", "conflict", "no-quorum", "lagging", "stop
 KEY_WRITES = (*WRITES, "invalid-input", "too-large", "conflict", "no-quorum")
 
 
-def key_of(
+async def key_of(
     request: Request,
     key: Annotated[
         str, Path(description="The key, percent-encoded; at most 512 bytes.", examples=["%2Fa"])
@@ -66,7 +66,7 @@ def key_of(
     return key_bytes(key, "path.key")
 
 
-def view_of(
+async def view_of(
     stale: Annotated[
         bool, Query(description="Whatever this server has, without asking the others.")
     ] = False,

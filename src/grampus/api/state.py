@@ -1,4 +1,8 @@
-"""What the routes share: the ports, the bells of the streams, and the metrics, found on the app."""
+"""What the routes share: the ports, the bells of the streams, and the metrics, found on the app.
+
+Rule: every dependency of a route is `async`, even where it awaits nothing: FastAPI gives a plain
+function to a thread, and the way there and back takes longer than all that it does.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,19 @@ class Shared:
     metrics: Metrics
 
 
-def shared_of(request: Request) -> Shared:
+def _shared(request: Request) -> Shared:
     return cast(Shared, request.app.state.shared)
 
 
-def ports_of(request: Request) -> Ports:
-    return shared_of(request).ports
+async def shared_of(request: Request) -> Shared:
+    return _shared(request)
 
 
-def only_known_parameters(request: Request) -> None:
+async def ports_of(request: Request) -> Ports:
+    return _shared(request).ports
+
+
+async def only_known_parameters(request: Request) -> None:
     """A query parameter that the route does not have is an error: it would change the meaning."""
     route = request.scope["route"]
     known = sorted(field.alias for field in route.dependant.query_params)
@@ -57,7 +65,7 @@ async def settled(
 ) -> None:
     """Waits until this server has what others have answered. Raises NoQuorum."""
     if not stale:
-        await ports_of(request).barrier()
+        await _shared(request).ports.barrier()
 
 
 TheShared = Annotated[Shared, Depends(shared_of)]
