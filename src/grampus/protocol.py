@@ -13,6 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from grampus.model.member import Member
+from grampus.model.number import Count, Int64, Time
 from grampus.model.run import AttemptState, Value
 
 #: Raised with every release that changes messages. Whoever is one ahead or one behind is let in:
@@ -87,7 +88,7 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
     machine: str
     boot: str
     group: str
-    slots: int
+    slots: Int64
     pid: int
     containment: str
     #: True when every containment of earlier incarnations in this folder was seen empty.
@@ -187,21 +188,21 @@ class Synced(Struct, frozen=True, array_like=True, tag="synced"):
 class Report(Struct, frozen=True, array_like=True, tag="report"):
     """An attempt's state moved up. Final states repeat until acknowledged."""
 
-    session: int
-    n: int
+    session: Int64
+    n: Int64
     state: AttemptState
     #: When it happened on the worker.
-    at: int
+    at: Time
     #: Exit code; -signal when a signal ended it; None while it runs.
-    exit: int | None = None
+    exit: Int64 | None = None
     #: One or a few lines for people: why it failed.
     error: str = ""
     #: Class names of the exception that ended a Python task, most derived first.
     exception: tuple[str, ...] = ()
     output: Value | None = None
     #: Bytes of stdout and stderr.
-    stdout: int = 0
-    stderr: int = 0
+    stdout: Count = 0
+    stderr: Count = 0
 
 
 class Reports(Struct, frozen=True, array_like=True, tag="reports"):

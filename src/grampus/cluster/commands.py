@@ -15,17 +15,18 @@ from msgspec import Struct
 from grampus.cluster.refusal import Refusal
 from grampus.cluster.token_commands import TokenCommand
 from grampus.cluster.values import KeyValue
+from grampus.model.number import Count
 
 
 class Origin(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Which session asks. A request with a `seq` above 0 is carried out once: asked again, it gets
     the answer that it had. Refused when the session is over, so that no old request comes late."""
 
-    session: int
+    session: Count
     #: Counts the requests of the session from 1 on; 0 is not remembered.
-    seq: int = 0
+    seq: Count = 0
     #: The answers of all requests up to this one were received.
-    acked: int = 0
+    acked: Count = 0
 
 
 class Put(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="kv-put"):

@@ -14,6 +14,7 @@ from msgspec import Struct
 from grampus.cluster.commands import Compare, Deleted, Op, Origin, TxnDone, Written
 from grampus.cluster.values import KeysChanged, KeyValue
 from grampus.errors import ProtocolError
+from grampus.model.number import Count
 
 
 class Seen(Struct, frozen=True, array_like=True):
@@ -44,7 +45,7 @@ class GetRange(Struct, frozen=True, array_like=True, tag="range"):
     """Keys that begin with `prefix`, beyond `after`. Answered by Found."""
 
     prefix: bytes
-    limit: int
+    limit: Count
     after: bytes = b""
     view: View = NOW
 
@@ -97,7 +98,7 @@ class KeepAlive(Struct, frozen=True, array_like=True, tag="keep-alive"):
 
 
 class CloseSession(Struct, frozen=True, array_like=True, tag="close-session"):
-    session: int
+    session: Count
 
 
 class GetServers(Struct, frozen=True, array_like=True, tag="servers"):

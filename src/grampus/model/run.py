@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from grampus.model.number import Count
+
 
 class RunState(StrEnum):
     QUEUED = "QUEUED"
@@ -86,4 +88,4 @@ class Value(Struct, frozen=True, array_like=True):
     #: Content hash of the encoded bytes, when larger.
     blob: str | None
     #: Length of the encoded bytes.
-    size: int
+    size: Count

@@ -1,0 +1,101 @@
+"""What a hostile reader of the metadata center would try, against three servers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from three_servers import OneServer, Three, play
+
+from grampus.cluster.client import ClusterClient
+from grampus.cluster.commands import Origin
+from grampus.cluster.requests import (
+    CloseSession,
+    DeleteKeys,
+    GetRange,
+    PutKey,
+    Request,
+    Transact,
+    encode,
+)
+from grampus.errors import (
+    GrampusError,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    ServerUnreachable,
+)
+
+pytestmark = pytest.mark.raft
+
+
+def test_an_end_that_an_old_leader_has_proposed_is_not_carried_to_the_new_one(
+    tmp_path: Path,
+) -> None:
+    async def scenario(ground: Three) -> None:
+        old = await ground.leader()
+        client = ground.client()
+        session = await client.open_session("s", 10_000)
+        await session.put(b"/mine", b"1", ephemeral=True)
+        old.cut = True
+        # As if it had not heard the holder for long; no other server takes it into its log.
+        ending = asyncio.ensure_future(old.keys.sessions._expire([session.session]))
+        new = await _another(ground, old)
+        await _kept(client, session.session)
+        old.cut = False
+        await ending
+        await client.put(b"/after", b"1")
+        got = await client.get(b"/mine")
+        assert got.item is not None
+        await _kept(client, session.session)
+        assert new.replica.leader
+
+    play(tmp_path, scenario)
+
+
+async def _another(ground: Three, old: OneServer) -> OneServer:
+    """The leader, once it is not the old one."""
+    while True:
+        if (new := await ground.leader()) is not old:
+            return new
+        await asyncio.sleep(0.05)
+
+
+async def _kept(client: ClusterClient, session: int) -> None:
+    """A leader confirms it; SessionUnknown when it is over."""
+    while True:
+        try:
+            return await client.keep_alive(session, 1)
+        except (NotLeader, NoQuorum, ServerUnreachable, OutcomeUnknown):
+            await asyncio.sleep(0.05)
+
+
+HUGE = 2**63
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        PutKey(b"/a", b"", Origin(HUGE)),
+        PutKey(b"/a", b"", Origin(1, HUGE)),
+        DeleteKeys(b"/a", False, Origin(1, 1, HUGE)),
+        Transact((), (), (), Origin(HUGE)),
+        CloseSession(HUGE),
+        GetRange(b"/", -2),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_a_number_that_the_ledger_cannot_hold_never_gets_into_the_log(
+    tmp_path: Path, request_: Request
+) -> None:
+    async def scenario(ground: Three) -> None:
+        client = ground.client()
+        await client.put(b"/a", b"1")
+        line = await client._lines.to(ground.servers[0].address)
+        with pytest.raises(GrampusError, match="cannot be read"):
+            await client._put_to(line, encode(request_), 4)
+        await client.put(b"/a", b"2")
+        assert all(server.replica.failure is None for server in ground.servers)
+
+    play(tmp_path, scenario)

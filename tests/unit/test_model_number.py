@@ -1,0 +1,42 @@
+"""Numbers that a worker tells are looked at where they are read, before any command is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from grampus.errors import ProtocolError
+from grampus.model.run import AttemptState, Value
+from grampus.protocol import Message, Register, Report, Reports
+from grampus.rpc.codec import Codec, OneWay
+
+HUGE = 2**63
+DONE = AttemptState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Report(HUGE, 1, DONE, 1),
+        Report(1, HUGE, DONE, 1),
+        Report(1, 1, DONE, -1),
+        Report(1, 1, DONE, 253_402_300_800_000),
+        Report(1, 1, DONE, 1, HUGE),
+        Report(1, 1, DONE, 1, 0, "", (), Value("json", b"1", None, HUGE)),
+        Report(1, 1, DONE, 1, stdout=HUGE),
+        Report(1, 1, DONE, 1, stderr=-1),
+        Register("w", "i", "m", "b", "default", HUGE, 1, "cgroup", True),
+    ],
+    ids=repr,
+)
+def test_what_no_column_holds_is_no_message(message: Message) -> None:
+    codec: Codec[Message] = Codec(Message)
+    for said in (message, Reports([message]) if isinstance(message, Report) else message):
+        with pytest.raises(ProtocolError, match="no message"):
+            codec.decode(codec.encode(OneWay(0, said)))
+
+
+def test_what_a_column_holds_passes() -> None:
+    codec: Codec[Message] = Codec(Message)
+    value = Value("json", None, "0" * 64, HUGE - 1)
+    said = Report(HUGE - 1, 1, DONE, 0, -9, "", (), value, HUGE - 1, 0)
+    assert codec.decode(codec.encode(OneWay(0, said))) == OneWay(0, said)
