@@ -68,6 +68,10 @@ class Replica(Protocol):
         NoQuorum or Stopped (nothing happened), or OutcomeUnknown."""
         ...
 
+    async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
+        """As `propose`, but in no other leader's log: for what only holds while this one leads."""
+        ...
+
     async def read_barrier(self) -> None:
         """After it, a read of the machine sees whatever was answered before it was called.
 

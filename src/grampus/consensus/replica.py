@@ -188,7 +188,7 @@ class RaftReplica:
                 await self._barriers.until(index)
 
     async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
-        """For another server: as `propose`, but only on the leader. Raises NotLeader."""
+        """As `propose`, but only on the leader, and in its log. Raises NotLeader."""
         if not self.leader:
             raise NotLeader("this server does not lead")
         return await self._propose_here(commands, self._loop.time() + DEADLINE)

@@ -96,6 +96,10 @@ class SoloLog:
             self._writer.put(piece)
         return await proposal.future
 
+    async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
+        """There is no other."""
+        return await self.propose(commands)
+
     def _pieces(self, proposal: Proposal, commands: Sequence[bytes]) -> list[Piece]:
         limits = self._limits
         if len(commands) <= limits.entry_commands and proposal.size <= limits.entry_bytes:

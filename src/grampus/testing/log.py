@@ -98,6 +98,9 @@ class SimLog:
         self._write()
         return await future
 
+    async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
+        return await self.propose(commands)
+
     def _write(self) -> None:
         if self._busy or not self._waiting:
             return
