@@ -10,7 +10,9 @@ own.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from grampus.model.member import Member
 from grampus.model.number import Count, Int64, Time
@@ -185,6 +187,13 @@ class Synced(Struct, frozen=True, array_like=True, tag="synced"):
     missing: list[int]
 
 
+#: Bounds of a report, well above what a worker of ours tells: with an inline output it fits into a
+#: command, so that none is in the way of the others that are proposed with it.
+ERROR_LIMIT = 8_000
+_Name = Annotated[str, Meta(max_length=400)]
+ExceptionNames = Annotated[tuple[_Name, ...], Meta(max_length=64)]
+
+
 class Report(Struct, frozen=True, array_like=True, tag="report"):
     """An attempt's state moved up. Final states repeat until acknowledged."""
 
@@ -196,9 +205,9 @@ class Report(Struct, frozen=True, array_like=True, tag="report"):
     #: Exit code; -signal when a signal ended it; None while it runs.
     exit: Int64 | None = None
     #: One or a few lines for people: why it failed.
-    error: str = ""
+    error: Annotated[str, Meta(max_length=ERROR_LIMIT)] = ""
     #: Class names of the exception that ended a Python task, most derived first.
-    exception: tuple[str, ...] = ()
+    exception: ExceptionNames = ()
     output: Value | None = None
     #: Bytes of stdout and stderr.
     stdout: Count = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from grampus.model.number import Count
 
@@ -84,8 +84,8 @@ class Value(Struct, frozen=True, array_like=True):
     #: `json` is shown everywhere; `pickle` is read by task processes of the same workflow only.
     encoding: Literal["json", "pickle"]
     #: The encoded bytes, when at most INLINE_LIMIT.
-    data: bytes | None
+    data: Annotated[bytes, Meta(max_length=INLINE_LIMIT)] | None
     #: Content hash of the encoded bytes, when larger.
-    blob: str | None
+    blob: Annotated[str, Meta(max_length=64)] | None
     #: Length of the encoded bytes.
     size: Count
