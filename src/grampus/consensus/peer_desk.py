@@ -70,10 +70,8 @@ class PeerDesk:
     def greet(self, hello: Hello) -> tuple[Message, bool, int]:
         """For a Hello of a server that has been admitted: version, cluster and credential are
         right."""
-        me, members = self._me, self._replica.members
-        if hello.history != me.history:
-            return Goodbye(_OTHER_HISTORY), False, 0
-        if why := members.void(hello.id):
+        me = self._me
+        if why := self.stranger(hello):
             return Goodbye(why), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
@@ -83,6 +81,13 @@ class PeerDesk:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         return Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply), True, limit
+
+    def stranger(self, hello: Hello) -> str:
+        """Why a server has no place in this cluster any more, whatever its credential; "" for
+        one that may."""
+        if hello.history != self._me.history:
+            return _OTHER_HISTORY
+        return self._replica.members.void(hello.id)
 
     def void(self, id: int) -> str:
         """Why nothing is heard any more from a server that was let in; "" for a member."""

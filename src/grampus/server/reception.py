@@ -25,7 +25,6 @@ from grampus.protocol import (
     Goodbye,
     HasBlob,
     Hello,
-    Load,
     Message,
     PutBlob,
     ReadLog,
@@ -38,6 +37,8 @@ from grampus.rpc.connection import Connection
 from grampus.rpc.subject import SERVER, WORKER, Subject
 
 Peer = Connection[Message]
+#: Seconds after which it is looked at again whether somebody may speak.
+LOOK = 3.0
 
 
 class _Room(Protocol):
@@ -67,6 +68,8 @@ class Reception:
         self._joins = joins
         self._peers = peers
         self._keys = keys
+        #: When it was last looked at whether he who speaks still may, on the loop's clock.
+        self._looked: dict[Peer, float] = {}
         self._rooms: dict[str, _Room] = {
             WORKER: roster,
             JOIN: joins,
@@ -92,6 +95,8 @@ class Reception:
                 return Goodbye(why), False, 0
             return self._welcome, True, JOIN_FRAME
         if hello.lane == KEYS:
+            if why := self._refuses(hello, subject):
+                return Goodbye(why), False, 0
             return self._welcome, True, KEYS_FRAME
         if hello.role == SERVER:
             return self._peers.greet(hello)
@@ -105,25 +110,46 @@ class Reception:
                 self._joins.opened(connection)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        # Who was removed meanwhile is sent away: a look at each report of load, every 3 s.
-        hello = connection.greeting
-        if isinstance(hello, Hello) and any(isinstance(message, Load) for message in batch):
-            if why := self._admission.refuses(hello, connection.subject):
-                connection.send(Goodbye(why))
-                connection.close(why)
-                return
+        if self._goes(connection):
+            return
         self._rooms[_room(connection)].messages(connection, batch)
 
     def take(self, connection: Peer, number: int, message: Message) -> bool:
-        return _room(connection) == KEYS and self._keys.take(connection, number, message)
+        if _room(connection) != KEYS or self._goes(connection):
+            return False
+        return self._keys.take(connection, number, message)
 
     async def request(self, connection: Peer, message: Message) -> Message:
+        if why := self._goes(connection):
+            raise Refused(why)
         if isinstance(message, Renew):
             return self._joins.renew(connection, message)
         return await self._rooms[_room(connection)].request(connection, message)
 
     def closed(self, connection: Peer, reason: str) -> None:
+        self._looked.pop(connection, None)
         self._rooms[_room(connection)].closed(connection, reason)
+
+    # -- who may go on
+
+    def _refuses(self, hello: Hello, subject: Subject | None) -> str:
+        if why := self._admission.refuses(hello, subject):
+            return why
+        return self._peers.stranger(hello) if hello.role == SERVER else ""
+
+    def _goes(self, connection: Peer) -> str:
+        """Why it is sent away, or "": who was removed meanwhile is not heard on, whatever he says.
+        A look now and then; peers have their own, and who joins has little time."""
+        now, room = asyncio.get_running_loop().time(), _room(connection)
+        if room not in (KEYS, WORKER) or now - self._looked.get(connection, -LOOK) < LOOK:
+            return ""
+        hello = connection.greeting
+        if isinstance(hello, Hello) and (why := self._refuses(hello, connection.subject)):
+            connection.send(Goodbye(why))
+            connection.close(why)
+            return why
+        self._looked[connection] = now
+        return ""
 
 
 class _ServerRoom:
