@@ -134,6 +134,8 @@ class Turns:
         self._chores: list[Callable[[], None]] = []
         #: Entries up to this one are to be let go.
         self._needless = 0
+        #: The log is to say that its end is durable: nothing else may for long.
+        self._unwitnessed = False
 
     def wake(self) -> None:
         """Something waits to be taken in."""
@@ -174,6 +176,9 @@ class Turns:
             while (ready := node.ready()) is not None:
                 await self._turn(ready)
                 self._take_in()
+            if self._unwitnessed:
+                self._unwitnessed = False
+                await self._loop.run_in_executor(self._log_thread, self._durable.mark)
 
     def _take_in(self) -> None:
         """Everything that waits goes into the node, between two turns of it."""
@@ -245,6 +250,8 @@ class Turns:
                 # A sole voter leads at once in its new term, and Raft would let its learners hear
                 # of it before the term is durable: after a crash it could lead in it once more.
                 messages, persisted = [], [*messages, *persisted]
+                # And a vote may be the last that the log hears for long.
+                self._unwitnessed = True
         if soft is not None:
             self._turned(*soft)
         self._send(messages)
@@ -365,6 +372,8 @@ class Turns:
 
         if below >= status["first"]:
             self._needless = below
+        self._unwitnessed = True
+        self._wake.set()
 
 
 def _raft(
