@@ -41,6 +41,13 @@ def not_spoken(version: int) -> str:
     )
 
 
+class Stamp(Struct, frozen=True, array_like=True):
+    """That a server's folder was in use at some time: see `consensus/trail.py`."""
+
+    number: int
+    value: int
+
+
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     """First message of a connection, from whoever connects."""
 
@@ -61,6 +68,10 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     listens: Member | None = None
     #: Of a server, and of one who wants to become it: the newest apply version that it knows.
     apply: int = 0
+    #: Of a server: the newest stamp of its folder, its term, and the last entry of its log.
+    stamp: Stamp | None = None
+    term: int = 0
+    last: int = 0
 
     def __repr__(self) -> str:
         return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"
@@ -72,6 +83,9 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
     cluster: str
     #: Of a server, to a server: the newest apply version that it knows.
     apply: int = 0
+    #: To a server: whether it is to tell its stamps; and the newest one that was seen of it.
+    stamps: bool = False
+    seen: Stamp | None = None
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
@@ -303,6 +317,13 @@ class RaftMessages(Struct, frozen=True, array_like=True, tag="raft"):
     messages: list[bytes]
 
 
+class Stamped(Struct, frozen=True, array_like=True, tag="stamped"):
+    """A server's folder has a new stamp, or the one that it told in its Hello, and knows the one
+    that it was welcomed with."""
+
+    stamp: Stamp
+
+
 class Propose(Struct, frozen=True, array_like=True, tag="propose"):
     """A follower passes commands on to the leader; answered by Proposed."""
 
@@ -502,6 +523,7 @@ Message = (
     | PutBlob
     | BlobPiece
     | RaftMessages
+    | Stamped
     | Propose
     | Proposed
     | ReadIndex

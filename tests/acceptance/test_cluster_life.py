@@ -166,6 +166,45 @@ def test_a_lost_folder_is_refused_under_its_name_and_replaced(ground: Site) -> N
         assert client.kv.get("/k").value == b"kept"
 
 
+def put_back(copy: Path, folder: Path) -> None:
+    """In place, as an image of the disk is: the folder and node.toml keep their inodes."""
+    for part in folder.iterdir():
+        if part.is_dir():
+            shutil.rmtree(part)
+        elif part.name != "node.toml":
+            part.unlink()
+    identity = (copy / "node.toml").read_bytes()
+    assert (folder / "node.toml").read_bytes() == identity
+    shutil.copytree(copy, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node.toml"))
+
+
+def test_a_folder_that_is_put_back_to_an_earlier_time_is_refused_and_replaced(
+    ground: Site,
+) -> None:
+    ground.grow()
+    back = ground.others(ground.leader())[0]
+    ground.kill(back)
+    shutil.copytree(ground.folder_of(back), ground.folder / "image")
+    ground.launch(back).ready()
+    ground.settled(3)
+    with ground.client() as client:
+        client.kv.put("/k", b"kept")
+    ground.kill(back)
+    put_back(ground.folder / "image", ground.folder_of(back))
+    for _ in range(2):
+        code, said = ground.launch(back).ended()
+        assert (code, "Traceback" in said) == (4, False), said
+        assert "folder is older than what the cluster has seen of it" in said
+        assert f"grampus cluster replace {back}" in said
+    with ground.client(servers=ground.others(back)) as client:
+        about = {m.name: m.complaint for m in client.cluster().members}[back]
+        assert about == "its folder is older than what was seen of it"
+        client.change_member(back, "replace")
+        shutil.rmtree(ground.folder_of(back))
+        ground.join(back, ground.leader(among=ground.others(back))).ready()
+    ground.settled(3)
+
+
 def test_a_removed_server_ends_and_is_told_so_when_it_comes_back(ground: Site) -> None:
     """Also the one that leads: it gives the lead away first."""
     ground.grow()

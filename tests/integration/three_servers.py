@@ -135,7 +135,8 @@ class OneServer:
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         if not self.cut:
-            self._desk.messages(batch)
+            assert isinstance(connection.greeting, Hello)
+            self._desk.messages(connection.greeting, batch)
 
     def take(self, connection: Peer, number: int, message: Message) -> bool:
         assert isinstance(connection.greeting, Hello)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange
 from grampus.consensus.record import HEAD, Kind, LogCorrupt, scan
 from grampus.consensus.segment import Segment
+from grampus.consensus.trail import Trail
 from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, OutcomeUnknown
@@ -314,3 +316,82 @@ def test_an_entry_that_rots_is_noticed_after_a_pause(tmp_path: Path) -> None:
         cluster.kill(follower.machine.member.id)
         with pytest.raises(LogCorrupt, match="in data that was durable"):
             rot(follower.machine.folder, Kind.ENTRY)
+
+
+def image(server: SimServer, tmp_path: Path) -> Callable[[SimCluster], None]:
+    """Of its folder as it is now; calling it kills the server and puts the folder back."""
+    folder, copy = server.machine.folder, tmp_path / f"image of {server.name}"
+    shutil.copytree(folder, copy)
+
+    def put_back(cluster: SimCluster) -> None:
+        cluster.kill(server.machine.member.id)
+        shutil.rmtree(folder)
+        shutil.copytree(copy, folder)
+
+    return put_back
+
+
+@pytest.mark.parametrize("while_it", ["is killed", "runs", "runs for less than a minute"])
+def test_a_folder_that_was_put_back_is_refused_however_often_it_starts(
+    tmp_path: Path, while_it: str
+) -> None:
+    with three(tmp_path) as cluster:
+        world = cluster.world
+        _, follower, _ = roles(cluster)
+        id = follower.machine.member.id
+        if while_it == "is killed":
+            cluster.kill(id)
+        put_back = image(follower, tmp_path)
+        world.run(world.time + 1.0 if while_it == "runs for less than a minute" else 70.0)
+        outcomes = puts(cluster.servers[id], 5)
+        world.run(world.time + 3.0, lambda: len(outcomes()) == 5)
+        world.run(world.time + 2.0)
+        put_back(cluster)
+        world.run(world.time + 60.0)
+        assert cluster.watch.seen["put back"] > 3
+        leader = cluster.leader()
+        assert leader is not None
+        assert leader.replica is not None
+        assert leader.steward is not None
+        assert b"its folder is older than what was seen of it" in leader.steward._told().body
+        # It goes on without it, and takes it in again once it is as it was.
+        later = puts(leader, 5, 2)
+        world.run(world.time + 3.0, lambda: len(later()) == 5)
+        assert {type(outcome) for outcome in later()} == {Written}
+
+
+def lose_what_the_put_back_has_forgotten(tmp_path: Path) -> None:
+    """What only the leader and the one that is put back have is written over, or nobody leads."""
+    with three(tmp_path) as cluster:
+        world = cluster.world
+        leader, forgetful, other = roles(cluster)
+        cluster.kill(forgetful.machine.member.id)
+        put_back = image(forgetful, tmp_path)
+        world.run(world.time + 12.0)
+        leader = cluster.leader() or leader
+        world.partition |= {frozenset((other.name, s.name)) for s in (leader, forgetful)}
+        outcomes = puts(leader, 5)
+        world.run(world.time + 3.0, lambda: len(outcomes()) == 5)
+        assert {type(outcome) for outcome in outcomes()} == {Written}
+        put_back(cluster)
+        world.partition = {frozenset((leader.name, s.name)) for s in (other, forgetful)}
+        world.run(world.time + 30.0, lambda: cluster.leader() not in (None, leader))
+        if (successor := cluster.leader()) not in (None, leader):
+            assert successor is not None
+            puts(successor, 9, 2)
+            world.run(world.time + 5.0)
+        assert cluster.watch.seen["put back"]
+
+
+def test_a_folder_that_was_put_back_helps_nobody_to_lead_without_what_it_has_forgotten(
+    tmp_path: Path,
+) -> None:
+    lose_what_the_put_back_has_forgotten(tmp_path)
+
+
+def test_that_it_would_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trail, "looked", lambda self, id, welcome: not self._looked.add(id))
+    monkeypatch.setattr(Trail, "refuses", lambda self, hello, acknowledged: False)
+    with pytest.raises(ExceptionGroup) as raised:
+        lose_what_the_put_back_has_forgotten(tmp_path)
+    assert raised.group_contains(AssertionError, match="applies entry")

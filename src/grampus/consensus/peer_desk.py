@@ -8,6 +8,7 @@ from collections.abc import Callable
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import ROUND, RaftReplica
 from grampus.consensus.steward import Steward
+from grampus.consensus.trail import OLDER, Trail
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError
 from grampus.protocol import (
     BULK_FRAME,
@@ -23,6 +24,7 @@ from grampus.protocol import (
     RaftMessages,
     ReadIndex,
     ReadIndexed,
+    Stamped,
     TookSnapshot,
     Welcome,
 )
@@ -45,6 +47,7 @@ class PeerDesk:
         steward: Steward | None = None,
         *,
         apply_version: Callable[[], int] = lambda: 0,
+        trail: Trail | None = None,
     ) -> None:
         """`me` is what this server says to its peers: they must agree on the history.
         `apply_version` is that of the ledger."""
@@ -53,6 +56,7 @@ class PeerDesk:
         self._me = me
         self._steward = steward
         self._apply_version = apply_version
+        self._trail = trail
 
     def too_old(self, hello: Hello) -> str:
         """Why a server, or one who wants to become it, is too old for this cluster, or "".
@@ -77,10 +81,25 @@ class PeerDesk:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
         if why := self.too_old(hello):
             return Goodbye(why), False, 0
+        if self._was_put_back(hello):
+            return Goodbye(OLDER), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
-        return Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply), True, limit
+        trail = self._trail
+        seen = None if trail is None else trail.seen(hello.id)
+        stamps = trail is not None
+        answer = Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply, stamps, seen)
+        return answer, True, limit
+
+    def _was_put_back(self, hello: Hello) -> bool:
+        replica, acknowledged = self._replica, 0
+        if self._trail is None:
+            return False
+        if hello.id in replica.peers and hello.term <= replica.term:
+            # In a later term another leader may have cut its log.
+            acknowledged = replica.peers[hello.id][0]
+        return self._trail.refuses(hello, acknowledged)
 
     def stranger(self, hello: Hello) -> str:
         """Why a server has no place in this cluster any more, whatever its credential; "" for
@@ -93,11 +112,19 @@ class PeerDesk:
         """Why nothing is heard any more from a server that was let in; "" for a member."""
         return self._replica.members.void(id)
 
-    def messages(self, batch: list[Message]) -> None:
+    def messages(self, hello: Hello, batch: list[Message]) -> None:
+        trail = self._trail
         for message in batch:
-            if not isinstance(message, RaftMessages):
-                raise ProtocolError(f"{type(message).__name__} is not for a peer")
-            self._replica.step(message.messages)
+            match message:
+                case RaftMessages():
+                    if trail is None or trail.hears(hello):
+                        self._replica.step(message.messages)
+                case Stamped() if trail is not None:
+                    trail.told(hello.id, message.stamp)
+                case Goodbye() if trail is not None:
+                    trail.disowned(hello.id)
+                case _:
+                    raise ProtocolError(f"{type(message).__name__} is not for a peer")
 
     async def request(self, message: Message) -> Message:
         match message:

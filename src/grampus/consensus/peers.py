@@ -16,6 +16,7 @@ from pathlib import Path
 
 from grampus.consensus.members import GIVEN_UP, MOST, REMOVED, Members, NoMember
 from grampus.consensus.snapshots import PIECE
+from grampus.consensus.trail import OLDER, Trail
 from grampus.errors import (
     GrampusError,
     NotLeader,
@@ -39,6 +40,8 @@ from grampus.protocol import (
     RaftMessages,
     ReadIndex,
     ReadIndexed,
+    Stamp,
+    Stamped,
     TookSnapshot,
     Welcome,
 )
@@ -77,8 +80,10 @@ class Peers:
         decode: Answers,
         group: asyncio.TaskGroup,
         tls: Tls | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self._tls = tls
+        self._trail = trail
         self._id = id
         self._hello = hello
         self._decode = decode
@@ -125,12 +130,19 @@ class Peers:
         for id, member in there.items():
             if id not in self._links:
                 self._links[id] = PeerLink(
-                    member, self._hello, self._group, self._tls, self._refused
+                    member, self._hello, self._group, self._tls, self._refused, self._trail
                 )
 
     def send(self, to: int, messages: Sequence[bytes]) -> bool:
         link = self._links.get(to)
-        return link is not None and link.send(messages)
+        if link is None or (self._trail is not None and self._trail.lost):
+            return False
+        return link.send(messages)
+
+    def stamp(self, stamp: Stamp) -> None:
+        """Tells all peers."""
+        for link in self._links.values():
+            link.stamp(stamp)
 
     async def ask(self, to: int, message: Message, within: float, *, bulk: bool = False) -> Message:
         """Raises NotLeader or Overloaded when it certainly was not asked; else what `request`
@@ -201,7 +213,8 @@ class Peers:
     def complaint(self, id: int) -> str:
         """Why the newest try to connect failed, or ""."""
         link = self._links.get(id)
-        return "" if link is None else link.complaint
+        older = "" if self._trail is None else self._trail.complaint(id)
+        return older or ("" if link is None else link.complaint)
 
     def close(self) -> None:
         for link in self._links.values():
@@ -219,8 +232,12 @@ class PeerLink:
         group: asyncio.TaskGroup,
         tls: Tls | None,
         refused: Callable[[NoMember], None],
+        trail: Trail | None = None,
     ) -> None:
         self._tls = tls
+        self._trail = trail
+        #: Whether it is to be told the stamps of this server.
+        self._stamps = False
         self._refused = refused
         self.member = member
         self.control: Peer | None = None
@@ -257,6 +274,10 @@ class PeerLink:
         connection.send(RaftMessages(part))
         connection.flush()  # before the sync that follows, which may be waited for on the loop
         return True
+
+    def stamp(self, stamp: Stamp) -> None:
+        if self._stamps and self.control is not None and not self.control.closed:
+            self.control.send(Stamped(stamp))
 
     async def ask(self, message: Message, within: float, bulk: bool) -> Message:
         loop = asyncio.get_running_loop()
@@ -295,6 +316,8 @@ class PeerLink:
                 )
             except GrampusError as error:
                 if isinstance(error, NoMember):
+                    if self._trail is not None and str(error) == OLDER:
+                        self._trail.lost = True
                     self._refused(error)
                 if str(error) != self.complaint:
                     self.complaint = str(error)
@@ -315,9 +338,23 @@ class PeerLink:
             tasks=self._group,
             tls=self._tls,
         )
-        if isinstance(answer, Welcome) and lane == "control":
-            self.apply = answer.apply
+        if isinstance(answer, Welcome):
+            self._look(connection, answer, lane)
         return connection
+
+    def _look(self, connection: Peer, answer: Welcome, lane: str) -> None:
+        """Before anything is said. Raises NoMember when this folder was put back."""
+        trail = self._trail
+        if trail is not None and not trail.looked(self.member.id, answer):
+            connection.send(Goodbye(OLDER))
+            connection.flush()
+            connection.close(OLDER)
+            raise NoMember(OLDER)
+        if lane == "control":
+            self.apply = answer.apply
+            self._stamps = trail is not None and answer.stamps
+            if trail is not None and self._stamps:
+                connection.send(Stamped(trail.newest))
 
 
 class _Deaf:
@@ -335,7 +372,7 @@ class _Deaf:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
-        if answer.reason in (REMOVED, GIVEN_UP):
+        if answer.reason in (REMOVED, GIVEN_UP, OLDER):
             raise NoMember(answer.reason)
         raise Refused(f"it refuses this server: {answer.reason}")
     if not isinstance(answer, Welcome):

@@ -160,11 +160,12 @@ class _ServerRoom:
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         hello = connection.greeting
-        if isinstance(hello, Hello) and (why := self._peers.void(hello.id)):
+        assert isinstance(hello, Hello)
+        if why := self._peers.void(hello.id):
             # What it was asked, or asks, is answered first.
             asyncio.get_running_loop().call_later(FAREWELL, connection.close, why)
             return
-        self._peers.messages(batch)
+        self._peers.messages(hello, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
         if isinstance(message, HasBlob | GetBlob | PutBlob):

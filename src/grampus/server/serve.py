@@ -13,9 +13,13 @@ import contextlib
 import gc
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from grampus import secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
@@ -39,6 +43,7 @@ from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
 from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
+from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
@@ -47,6 +52,7 @@ from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
+from grampus.consensus.trail import OLDER, Trail
 from grampus.consensus.writer import SWITCH_INTERVAL
 from grampus.database import Database
 from grampus.ending import explained
@@ -63,7 +69,7 @@ from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
-from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Message
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Hello, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
 from grampus.rpc.codec import Codec
@@ -104,6 +110,7 @@ async def run_server(
         stack.callback(folder.close)
         place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
         secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
+        trail = Trail.begin(config.data, Disk(), partial(secrets.randbits, 63))
         told, encryption = _Once(ready), None
         if place.encrypted:
             clock, host = SystemClock(), config.listen.host
@@ -111,7 +118,7 @@ async def run_server(
         while True:
             try:
                 async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as opened:
-                    server = await ServerNode.open(config, place, encryption, group, opened)
+                    server = await ServerNode.open(config, place, encryption, trail, group, opened)
                     await server.run(told, waits)
             except* Installed as snapshots:
                 log.info("%s: this server opens anew", snapshots.exceptions[0])
@@ -137,6 +144,7 @@ class ServerNode:
         config: Config,
         place: Place,
         encryption: Encryption | None,
+        trail: Trail,
         group: asyncio.TaskGroup,
         replica: RaftReplica,
         peers: Peers,
@@ -148,6 +156,7 @@ class ServerNode:
         self._config = config
         self._keys = keys
         self._encryption = encryption
+        self._trail = trail
         self._place = place
         self._group = group
         self._replica = replica
@@ -189,7 +198,7 @@ class ServerNode:
             config.name, place.cluster, self._admission(), self._roster, self._join_desk(),
             PeerDesk(
                 replica, encode_answers, place.hello("control"), self._steward,
-                apply_version=lambda: ledger.apply_version,
+                apply_version=lambda: ledger.apply_version, trail=trail,
             ),
             desk,
             LeaderDesk(self._status, self._logs, self._explainer),
@@ -204,6 +213,7 @@ class ServerNode:
         config: Config,
         place: Place,
         encryption: Encryption | None,
+        trail: Trail,
         group: asyncio.TaskGroup,
         stack: contextlib.AsyncExitStack,
     ) -> ServerNode:
@@ -216,7 +226,12 @@ class ServerNode:
         ledger = Ledger(path)
         stack.callback(ledger.close)
         tls = None if encryption is None else encryption.nodes
-        peers = Peers(place.me.id, place.hello, decode_answers, group, tls)
+
+        def hello(lane: str) -> Hello:
+            stands = {"stamp": trail.newest, "term": replica.term, "last": replica.last_index}
+            return msgspec.structs.replace(place.hello(lane), **stands)
+
+        peers = Peers(place.me.id, hello, decode_answers, group, tls, trail)
         stack.callback(peers.close)
         replica = await RaftReplica.open(place.me.id, generation, ledger, peers, light=ledger.light)
         reads = Reads(path)
@@ -226,7 +241,9 @@ class ServerNode:
         key_reads = KeyReads(path)
         stack.callback(key_reads.close)
         keys = ClusterServer(replica, key_reads, SystemClock(), place.history, os.urandom)
-        return cls(config, place, encryption, group, replica, peers, ledger, reads, readers, keys)
+        return cls(
+            config, place, encryption, trail, group, replica, peers, ledger, reads, readers, keys
+        )
 
     def _make_office(self, blobs: Blobs) -> Office:
         config, proposer, reads, clock = self._config, self._proposer, self._reads, self._clock
@@ -309,6 +326,7 @@ class ServerNode:
                 self._say_when_ready(api.url, ready, waits),
                 self._until(self._replica.void()),
                 self._until(self._peers.void),
+                self._trail.run(self._peers.stamp),
                 self._tell_where(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
@@ -356,6 +374,11 @@ class ServerNode:
         any more, so that whoever asked for it gets the answer."""
         why = await void
         await asyncio.sleep(FAREWELL)
+        if why == OLDER:
+            why += (
+                f"; say on another server: grampus cluster replace {self._place.me.name}, empty"
+                " this folder, and let it join anew"
+            )
         raise NoMember(why)
 
     async def _say_when_ready(

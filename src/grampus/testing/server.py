@@ -24,6 +24,7 @@ from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
+from grampus.consensus.trail import OLDER, Trail
 from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
 from grampus.database import StorageFailed
@@ -169,6 +170,7 @@ class SimServer:
         self.task: asyncio.Task[None] | None = None
         self.steward: Steward | None = None
         self._desk: PeerDesk | None = None
+        self._trail: Trail
         loop.dying.append(self._died)
 
     @property
@@ -191,10 +193,13 @@ class SimServer:
         try:
             if first and self.machine.standing() is None:
                 await found(self.machine.folder, self.machine.member, HISTORY, disk=disk)
+            bits = self.loop.world.rng.getrandbits
+            self._trail = Trail.begin(self.machine.folder, disk, lambda: bits(63))
             await self._listen()
-        except* NoMember:
+        except* NoMember as errors:
+            older = str(errors.exceptions[0]) == OLDER
             self.loop.world.say(f"{self.name} is told that it was removed, and stops")
-            self.machine.watch.seen["removed"] += 1
+            self.machine.watch.seen["put back" if older else "removed"] += 1
         except* StorageFailed:
             if not disk.was_full:
                 raise
@@ -222,7 +227,7 @@ class SimServer:
         ledger = self.ledger = SimLedger(self.machine, generation.ledger / LEDGER)
         try:
             async with asyncio.TaskGroup() as group:
-                peers = NoisyPeers(member.id, self._hello, decode_answers, group)
+                peers = NoisyPeers(member.id, self._hello, decode_answers, group, trail=self._trail)
                 peers.watch, peers.world = watch, world
                 replica = await RaftReplica.open(
                     member.id, generation, ledger, peers,
@@ -234,8 +239,11 @@ class SimServer:
                     replica, peers, member, CLUSTER, HISTORY,
                     apply_version=lambda: ledger.apply_version, newest=FIRST,
                 )  # fmt: skip
-                self._desk = PeerDesk(replica, encode_answers, self._hello("control"), steward)
                 self.replica, self.steward = replica, steward
+                self._desk = PeerDesk(
+                    replica, encode_answers, self._hello("control"), steward, trail=self._trail
+                )
+                trail = group.create_task(self._trail.run(peers.stamp))
                 office = group.create_task(self._office(replica, steward, group))
                 void = group.create_task(self._until(peers.void))
                 try:
@@ -243,6 +251,7 @@ class SimServer:
                 finally:
                     office.cancel()
                     void.cancel()
+                    trail.cancel()
                     self.replica = self._desk = self.steward = None
                     peers.close()
         except BaseExceptionGroup as errors:
@@ -269,18 +278,12 @@ class SimServer:
                     work.cancel()
 
     def _hello(self, lane: str) -> Hello:
-        member = self.machine.member
+        member, replica = self.machine.member, self.replica
         return Hello(
-            PROTOCOL_VERSION,
-            lane,
-            "server",
-            member.name,
-            CLUSTER,
-            "secret",
-            HISTORY,
-            member.id,
-            member,
-        )
+            PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", HISTORY, member.id,
+            member, stamp=self._trail.newest, term=0 if replica is None else replica.term,
+            last=0 if replica is None else replica.last_index,
+        )  # fmt: skip
 
     # -- the Handler of its node port
 
@@ -292,8 +295,8 @@ class SimServer:
         return self._desk.greet(hello)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        if self._desk is not None:
-            self._desk.messages(batch)
+        if self._desk is not None and isinstance(connection.greeting, Hello):
+            self._desk.messages(connection.greeting, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
         if self._desk is None:

@@ -1,0 +1,201 @@
+"""The trail of a server: stamps that tell its folder from the same one put back to an earlier time.
+
+A disk image or a backup that is laid over a server's folder looks sound, and has forgotten votes
+and entries that others count on. So a server leaves a stamp, a number and a random value, in
+DIR/trail at each start and once a minute, durable before it is told to anybody; and each server
+writes down, in DIR/sightings, the newest stamp of each other.
+
+Rules: in Welcome a server says which stamp of the other it has seen last. Whose trail does not
+hold that stamp is older than what the cluster has seen of it, and ends without another word. What
+a peer says counts only when it has told its stamp after that look, and the stamp is written down.
+
+What this cannot see: an image that is younger than the newest stamp that anybody alive has seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from grampus.consensus.disk import Disk
+from grampus.errors import FolderError
+from grampus.protocol import Hello, Stamp, Welcome
+
+#: Seconds between two stamps.
+EVERY = 60.0
+#: Own stamps that are kept: older ones are taken for remembered. And servers whose are kept.
+KEPT, SERVERS = 2000, 64
+#: To a server whose folder was put back.
+OLDER = (
+    "this server's folder is older than what the cluster has seen of it: it was put back to an"
+    " earlier time, and may have forgotten what it has promised"
+)
+T = TypeVar("T")
+_TRAIL, _SIGHTINGS = "trail", "sightings"
+
+
+class Trail:
+    """Made by `begin`, once in a process; `run` is its task. Everything else is for the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        entropy: Callable[[], int],
+        stamps: list[Stamp],
+        seen: dict[int, Stamp],
+    ) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._entropy = entropy
+        self._stamps = stamps
+        self._seen = seen
+        #: Told, and not written down yet.
+        self._told: dict[int, Stamp] = {}
+        self._wake = asyncio.Event()
+        #: Who has said here what it remembers of this server, and who has told its stamp.
+        self._looked: set[int] = set()
+        self._met: set[int] = set()
+        #: Servers whose folder is older than this one has seen it.
+        self._older: set[int] = set()
+        #: This folder is: nothing may be said or heard any more.
+        self.lost = False
+
+    @classmethod
+    def begin(cls, folder: Path, disk: Disk, entropy: Callable[[], int]) -> Trail:
+        """A new start of the folder. Raises FolderError, StorageFailed.
+
+        `entropy` gives 63 random bits."""
+        stamps = _read(folder / _TRAIL, list[Stamp], [])
+        seen = _read(folder / _SIGHTINGS, dict[int, Stamp], {})
+        trail = cls(folder, disk, entropy, stamps, seen)
+        trail._advance()
+        return trail
+
+    @property
+    def newest(self) -> Stamp:
+        return self._stamps[-1]
+
+    def _advance(self) -> None:
+        number = self._stamps[-1].number + 1 if self._stamps else 1
+        stamps = [*self._stamps, Stamp(number, self._entropy())][-KEPT:]
+        self._write(_TRAIL, msgspec.msgpack.encode(stamps))
+        self._stamps = stamps
+
+    async def run(self, tell: Callable[[Stamp], None]) -> None:
+        """Until cancelled: leaves stamps, which `tell` says to the peers; writes down theirs."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + EVERY
+        while True:
+            try:
+                async with asyncio.timeout_at(due):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._on_a_thread(self._advance)
+                due = loop.time() + EVERY
+                tell(self.newest)
+                continue
+            self._wake.clear()
+            await self.write_down()
+
+    async def write_down(self) -> None:
+        """What peers have told of themselves."""
+        told, self._told = self._told, {}
+        before = [(id, stamp) for id, stamp in self._seen.items() if id not in told]
+        seen = dict([*before, *told.items()][-SERVERS:])
+        await self._on_a_thread(partial(self._write, _SIGHTINGS, msgspec.msgpack.encode(seen)))
+        self._seen = seen
+        self._met.update(told)
+
+    async def _on_a_thread(self, call: Callable[[], None]) -> None:
+        """It has ended, also when this is cancelled: the next one writes the same files."""
+        work = asyncio.get_running_loop().run_in_executor(None, call)
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+
+    # -- what others remember of this server
+
+    def looked(self, id: int, welcome: Welcome) -> bool:
+        """Whether this folder knows what that peer has seen of it."""
+        if welcome.seen is not None and not self._holds(welcome.seen):
+            self.lost = True
+        else:
+            self._looked.add(id)
+        return not self.lost
+
+    def _holds(self, stamp: Stamp) -> bool:
+        first = self._stamps[0].number
+        if stamp.number > self.newest.number:
+            return False
+        return stamp.number < first or self._stamps[stamp.number - first] == stamp
+
+    # -- what this server remembers of others
+
+    def seen(self, id: int) -> Stamp | None:
+        return self._seen.get(id)
+
+    def refuses(self, hello: Hello, acknowledged: int) -> bool:
+        """Whether its folder is certainly older than what was seen of it, or lacks an entry that it
+        has acknowledged."""
+        seen, stamp = self._seen.get(hello.id), hello.stamp
+        if stamp is None or stamp != seen:
+            self._met.discard(hello.id)  # until it has told its stamp
+        back = stamp is not None and seen is not None and stamp.number <= seen.number
+        if stamp is not None and ((back and stamp != seen) or hello.last < acknowledged):
+            self._older.add(hello.id)
+            return True
+        return False
+
+    def disowned(self, id: int) -> None:
+        """It has found that out by itself."""
+        self._older.add(id)
+
+    def told(self, id: int, stamp: Stamp) -> None:
+        """By a peer that has looked at what it was told."""
+        self._older.discard(id)
+        if self._seen.get(id) == stamp:
+            self._met.add(id)
+        else:
+            self._told[id] = stamp
+            self._wake.set()
+
+    def complaint(self, id: int) -> str:
+        return "its folder is older than what was seen of it" if id in self._older else ""
+
+    def hears(self, hello: Hello) -> bool:
+        """Whether what that peer says counts."""
+        if self.lost:
+            return False
+        return hello.stamp is None or (hello.id in self._looked and hello.id in self._met)
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Durable when it returns."""
+        aside = self._folder / (name + ".new")
+        fd = self._disk.open(aside, create=True)
+        try:
+            self._disk.write(fd, data, 0)
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.rename(aside, self._folder / name)
+        self._disk.sync_folder(self._folder)
+
+
+def _read(path: Path, kind: type[T], none: T) -> T:
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return none
+    except (OSError, msgspec.DecodeError) as error:
+        raise FolderError(
+            f"{path} cannot be used ({error}): restore the node's folder as a whole, or replace"
+            " the node"
+        ) from error

@@ -1,0 +1,149 @@
+"""Stamps of a folder: what is remembered of it, and what gives away that it was put back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+
+from grampus.consensus import trail
+from grampus.consensus.disk import Disk
+from grampus.consensus.trail import Trail
+from grampus.errors import FolderError
+from grampus.protocol import PROTOCOL_VERSION, Hello, Stamp, Welcome
+from tests.looped import looped
+
+VALUES = itertools.count(1000)
+
+
+def begin(folder: Path) -> Trail:
+    folder.mkdir(exist_ok=True)
+    return Trail.begin(folder, Disk(), lambda: next(VALUES))
+
+
+def welcome(seen: Stamp | None) -> Welcome:
+    return Welcome(PROTOCOL_VERSION, "a", "c1", 1, True, seen)
+
+
+def hello(stamp: Stamp | None, *, id: int = 2, last: int = 100) -> Hello:
+    return Hello(
+        PROTOCOL_VERSION, "control", "server", "b", "c1", "", "h1", id, stamp=stamp, last=last
+    )
+
+
+async def tell(here: Trail, there: Trail, id: int = 2) -> None:
+    here.told(id, there.newest)
+    await here.write_down()
+
+
+@looped
+async def test_each_start_has_a_stamp_and_knows_those_before(tmp_path: Path) -> None:
+    first = begin(tmp_path / "b")
+    second = begin(tmp_path / "b")
+    assert second.newest.number == first.newest.number + 1
+    assert second.looked(1, welcome(first.newest))
+    assert second.looked(1, welcome(second.newest))
+    assert second.looked(3, welcome(None))
+    assert not second.lost
+
+
+@looped
+async def test_a_folder_put_back_knows_it_at_once_and_after_any_number_of_starts(
+    tmp_path: Path,
+) -> None:
+    begin(tmp_path / "b")
+    shutil.copytree(tmp_path / "b", tmp_path / "image")
+    seen = begin(tmp_path / "b").newest
+    for _ in range(4):
+        old = begin(tmp_path / "image")
+        assert not old.looked(1, welcome(seen))
+        assert old.lost
+        assert not old.hears(hello(None))
+
+
+@looped
+async def test_what_was_seen_of_others_outlives_a_start(tmp_path: Path) -> None:
+    here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
+    await tell(here, there)
+    again = begin(tmp_path / "a")
+    assert again.seen(2) == there.newest
+    assert again.seen(3) is None
+
+
+@looped
+async def test_a_peer_is_heard_when_both_have_looked_and_its_stamp_is_written_down(
+    tmp_path: Path,
+) -> None:
+    here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
+    said = hello(there.newest)
+    assert not here.refuses(said, 0)
+    assert not here.hears(said)
+    assert here.looked(2, welcome(None))
+    here.told(2, there.newest)
+    assert not here.hears(said)  # not written down yet
+    await here.write_down()
+    assert here.hears(said)
+    assert here.hears(hello(None, id=3))  # one that knows nothing of stamps
+    later = hello(begin(tmp_path / "b").newest)
+    assert not here.refuses(later, 0)
+    assert not here.hears(later)  # a new process, which has not told its stamp yet
+
+
+@looped
+async def test_an_older_stamp_or_a_shorter_log_than_was_acknowledged_is_refused(
+    tmp_path: Path,
+) -> None:
+    here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
+    old = there.newest
+    newest = begin(tmp_path / "b").newest
+    await tell(here, there := begin(tmp_path / "b"))
+    for stamp in (old, newest, Stamp(there.newest.number, 1)):
+        assert here.refuses(hello(stamp), 0)
+        assert here.complaint(2)
+    assert not here.refuses(hello(there.newest), 100)
+    assert here.refuses(hello(there.newest), 101)
+    assert not here.complaint(3)
+    await tell(here, there)
+    assert not here.complaint(2)
+
+
+@looped
+async def test_stamps_are_bounded_and_forgotten_ones_are_taken_for_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "KEPT", 3)
+    monkeypatch.setattr(trail, "SERVERS", 2)
+    stamps = [begin(tmp_path / "b").newest for _ in range(5)]
+    newest = begin(tmp_path / "b")
+    assert newest.looked(1, welcome(stamps[0]))
+    assert newest.looked(1, welcome(stamps[4]))
+    assert not newest.looked(1, welcome(Stamp(stamps[4].number, 1)))
+    here = begin(tmp_path / "a")
+    for id in (2, 3, 4):
+        await tell(here, newest, id)
+    assert [here.seen(id) is not None for id in (2, 3, 4)] == [False, True, True]
+
+
+@looped
+async def test_a_damaged_trail_is_told(tmp_path: Path) -> None:
+    begin(tmp_path / "b")
+    (tmp_path / "b" / "trail").write_bytes(b"\xff\x00")
+    with pytest.raises(FolderError, match="cannot be used"):
+        begin(tmp_path / "b")
+
+
+@looped
+async def test_a_stamp_is_left_once_a_minute_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "EVERY", 0.0)
+    one, told = begin(tmp_path / "b"), asyncio.Queue[Stamp]()
+    first = one.newest
+    task = asyncio.create_task(one.run(told.put_nowait))
+    assert (await told.get()).number == first.number + 1
+    task.cancel()
+    await asyncio.wait([task])
+    assert begin(tmp_path / "b").looked(1, welcome(one.newest))
