@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -62,6 +63,32 @@ def test_help_answers_fast_and_needs_no_server() -> None:
         took.append(time.monotonic() - begun)
     assert min(took) < 0.2
     assert "run start hello.py --wait" in done.stdout
+
+
+def _helps(grampus: Run, *nouns: str) -> dict[tuple[str, ...], str]:
+    """The help of a command and of all below it."""
+    code, out, _ = grampus(*nouns, "--help")
+    assert code == 0
+    found = {nouns: out}
+    for line in out.partition("\nCommands:\n")[2].splitlines():
+        # A longer line is the rest of a text, or of the epilog.
+        if re.match(r"  \S+  ", line):
+            found |= _helps(grampus, *nouns, line.split()[0])
+    return found
+
+
+def test_every_help_reads_well_on_a_narrow_terminal(
+    grampus: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    helps = _helps(grampus)
+    assert len(helps) > 50
+    for nouns, out in helps.items():
+        assert max(map(len, out.splitlines())) <= 80, nouns
+        # No summary is cut off, no argument is told with braces, two brackets or a type.
+        summaries = out.partition("\nCommands:\n")[2]
+        assert "..." not in summaries, nouns
+        assert not re.search(r"[{}]|\[\[|<(str|list|int)", out), nouns
 
 
 def test_help_imports_only_what_it_needs() -> None:

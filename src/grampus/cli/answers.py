@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from grampus.sdk.answers import Reason, StoryLine
 
 TaskArgument = Annotated[
-    str | None, typer.Argument(metavar="[TASK]", help="Only this task of the run.")
+    str | None, typer.Argument(metavar="TASK", help="Only this task of the run.")
 ]
 
 
@@ -36,9 +36,10 @@ def story(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Print everything that happened to a run, in order, with times, durations and causes.
+    """Print everything that happened to a run, in order.
 
-    With `-o json`, one object per line; `since` and `took` are milliseconds."""
+    With times, durations and causes. With `-o json`, one object per line; `since` and `took` are
+    milliseconds."""
     with connect(ctx, server, token_file) as client:
         day = ""
         for line in client.story(meant(client, run).id, task):
@@ -66,7 +67,7 @@ def explain(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Say why a run or a task waits, with every reason that there is now.
+    """Say why a run or a task waits: every reason there is now.
 
     With `-o json` each reason has a `code` that stays the same from version to version."""
     with connect(ctx, server, token_file) as client:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
 from grampus.cli.output import document, note, span, table
 
 if TYPE_CHECKING:
     from grampus.sdk.answers import ClusterInfo
 
-app = typer.Typer(
-    name="cluster", help="The servers of a cluster, and who leads them.", no_args_is_help=True
-)
+app = Noun("cluster", "The servers of a cluster, and who leads them.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a server.")]
 
 
@@ -42,7 +41,9 @@ def status(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Say who leads, who is behind or silent, what may still be lost, and what to do next."""
+    """Say who leads, what may still be lost, and what to do next.
+
+    Also who is behind or silent, and why."""
     with connect(ctx, server, token_file) as client:
         found = client.cluster()
     if output is Format.json:
@@ -89,7 +90,9 @@ def remove(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Take a server out of the cluster, for good: its folder is void afterwards."""
+    """Take a server out of the cluster, for good.
+
+    Its folder is void afterwards."""
     confirm(f"Remove server {name} for good?", yes)
     _change(ctx, name, "remove", server, token_file)
     note(f"{name} is removed, and its process ends; empty its folder before it is used again")
@@ -103,7 +106,9 @@ def replace(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Give up a server whose folder is lost; the next one that joins under its name replaces it."""
+    """Give up a server whose folder is lost, for a successor.
+
+    The next one that joins under its name takes its place."""
     confirm(f"Is the folder of server {name} lost for good?", yes)
     found = _change(ctx, name, "replace", server, token_file)
     was = next((m.address for m in found.members if m.name == name), "HOST:PORT")
@@ -118,7 +123,9 @@ def replace(
 def transfer(
     ctx: typer.Context, name: Name, server: Server = None, token_file: TokenFile = None
 ) -> None:
-    """Let another voter lead, for example before its leader's machine is serviced."""
+    """Let another voter lead.
+
+    For example before the machine of the one that leads is serviced."""
     found = _change(ctx, name, "transfer", server, token_file)
     if found.leader == name:
         note(f"{name} leads")
@@ -142,10 +149,10 @@ def token(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Make a token with which one node may join, once; print it on stdout.
+    """Make a token with which one node may join, once.
 
     Put it into a file that only you can read, and give that to the new node:
-    umask 077; grampus cluster token > join; grampus server start ... --token-file join"""
+    (umask 077; grampus cluster token > join). It is used with --token-file join."""
     from grampus.config import read_duration
     from grampus.errors import UsageError
 
@@ -169,7 +176,7 @@ def tokens(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """List join tokens, the newest first: who used them, and which can be used still."""
+    """List join tokens, the newest first, and who used them."""
     from grampus.cli.output import ago
     from grampus.clock import SystemClock
 
@@ -198,7 +205,9 @@ def revoke(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Take a join token back: nobody joins with it any more. Who has joined with it stays."""
+    """Take a join token back: nobody joins with it any more.
+
+    Who has joined with it stays."""
     with connect(ctx, server, token_file) as client:
         client.revoke_token(id)
     note(f"the join token {id} counts no more")
@@ -211,7 +220,9 @@ def snapshot(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Save a copy of the ledger: every run, workflow, key and session, as of one moment."""
+    """Save a copy of the ledger, as of one moment.
+
+    That is every run, workflow, key and session."""
     with connect(ctx, server, token_file) as client:
         size = client.save_snapshot(file)
     note(
@@ -222,9 +233,10 @@ def snapshot(
 
 @app.command()
 def recover(data: Folder = None, yes: Yes = False) -> None:
-    """Make this stopped server the only member, when the majority is lost for good.
+    """Go on with one stopped server when the majority is lost.
 
-    What others had committed and this one had not is lost. The others are refused from then on."""
+    For good: it becomes the only member. What others had committed and this one had not is lost,
+    and the others are refused from then on."""
     from grampus.cli.server import recover_folder
 
     confirm("Are most of the servers lost for good? What only they knew is lost with them.", yes)
@@ -239,7 +251,9 @@ def restore(
     data: Folder = None,
     yes: Yes = False,
 ) -> None:
-    """Found a cluster anew from a snapshot, in an empty folder; then start its server."""
+    """Found a cluster anew from a snapshot.
+
+    In an empty folder; then start its server."""
     from grampus.cli.server import restore_folder
 
     confirm(f"Begin a new history from {file}? Servers of the old one are refused by it.", yes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import DataFolder, Format, Output, connect_flags
 
-app = typer.Typer(name="config", help="Settings and where they come from.", no_args_is_help=True)
+app = Noun("config", "Settings and where they come from.")
 
 
 @app.callback()

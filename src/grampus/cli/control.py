@@ -97,7 +97,7 @@ def declare_lost(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Say that nothing is left of a task's attempt, so that it starts again.
+    """Say that a task's attempt is lost, so that it starts again.
 
     For a worker that does not come back. If the attempt does live on, the task runs twice."""
     with connect(ctx, server, token_file) as client:

@@ -21,9 +21,10 @@ def doctor(
     ] = None,
     output: Output = Format.text,
 ) -> None:
-    """Look whether a node runs well on this machine, and say what to do where it does not.
+    """Look whether a node runs well on this machine.
 
-    Every line is ok, warn or fail. Leaves with 1 when one is fail."""
+    Says what to do where it does not. Every line is ok, warn or fail; leaves with 1 when one is
+    fail."""
     from grampus.cli.checkup import check_machine
     from grampus.cli.output import clean, document, paint
     from grampus.config import load_config

@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import Format, Output, Server, TokenFile, connect
 from grampus.cli.output import clean, document, document_line, note, table
 
-app = typer.Typer(
-    name="kv", help="Small values by key, for the whole cluster.", no_args_is_help=True
-)
+app = Noun("kv", "Small values by key, for the whole cluster.")
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key.")]
 Prefix = Annotated[
-    str, typer.Argument(metavar="[PREFIX]", help="What the keys begin with; all by default.")
+    str, typer.Argument(metavar="PREFIX", help="What the keys begin with; all by default.")
 ]
 IfRevision = Annotated[
     int | None,
@@ -108,7 +107,7 @@ def delete(
 def range_(
     ctx: typer.Context,
     prefix: Prefix = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 1000,
     stale: Stale = False,
     output: Output = Format.text,
     server: Server = None,

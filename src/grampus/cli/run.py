@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from grampus.cli import answers, control, logs
+from grampus.cli.noun import Noun
 from grampus.cli.options import (
     Format,
     Output,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from grampus.sdk.answers import Run, TaskRun
     from grampus.sdk.client import Client
 
-app = typer.Typer(name="run", help="Executions of workflows.", no_args_is_help=True)
+app = Noun("run", "Executions of workflows.")
 
 
 @app.callback()

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import Format, Output, Server, TokenFile, connect
 from grampus.cli.output import document, note, table
 
-app = typer.Typer(name="schedule", help="When workflows start by themselves.", no_args_is_help=True)
+app = Noun("schedule", "When workflows start by themselves.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a scheduled workflow.")]
-Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")]
 
 
 @app.callback()
@@ -56,7 +57,7 @@ def list_(
 def next_(
     ctx: typer.Context,
     name: Name,
-    count: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 5,
+    count: Annotated[int, typer.Option(min=1, max=100, metavar="N", help="How many.")] = 5,
     output: Output = Format.text,
     server: Server = None,
     token_file: TokenFile = None,
@@ -131,7 +132,7 @@ def resume(
 
 @app.command("trust-clock")
 def trust_clock(ctx: typer.Context, server: Server = None, token_file: TokenFile = None) -> None:
-    """Say that the clock of the node is right, when schedules are held back because of it.
+    """Say that the clock is right, when schedules are held back.
 
     Look at it first: what is fired by a wrong clock cannot be taken back."""
     with connect(ctx, server, token_file) as client:

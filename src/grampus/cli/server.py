@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import DataFolder
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from grampus.config import Config, Listen
     from grampus.server.arrival import Plan
 
-app = typer.Typer(name="server", help="A server of a cluster.", no_args_is_help=True)
+app = Noun("server", "A server of a cluster.")
 
 
 @app.callback()

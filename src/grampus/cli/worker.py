@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 #: Between two looks at a worker that is waited for, in seconds.
 LOOK = 0.5
 
-app = typer.Typer(name="worker", help="The workers of the node or cluster.", no_args_is_help=True)
+app = Noun("worker", "The workers of the node or cluster.")
 
 
 @app.callback()
@@ -198,10 +199,10 @@ def remove(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Take a worker's key back: it is sent away, and needs a join token to come in again.
+    """Send a worker away, and take its key back.
 
-    What it was doing is given to others once its leases are over. To let it end its tasks before,
-    say first: grampus worker drain NAME --wait
+    It needs a join token to come in again. What it was doing is given to others once its leases are
+    over. To let it end its tasks before, say first: grampus worker drain NAME --wait
     """
     from grampus.cli.output import note
 

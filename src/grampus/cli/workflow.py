@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from grampus.cli.noun import Noun
 from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm, connect
 from grampus.cli.output import document, note, table, to_stderr
 from grampus.errors import InvalidInput, Problem, UsageError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from grampus.sdk.answers import WorkflowInfo
     from grampus.sdk.load import Loaded
 
-app = typer.Typer(name="workflow", help="What was declared: graphs of tasks.", no_args_is_help=True)
+app = Noun("workflow", "What was declared: graphs of tasks.")
 
 Files = Annotated[
     list[str], typer.Argument(metavar="FILE", help="Python or YAML files, or folders of them.")
