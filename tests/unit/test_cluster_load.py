@@ -44,3 +44,27 @@ def test_the_average_is_over_the_newest_samples(tmp_path: Path) -> None:
         a_group(tmp_path, "g", memory_current=str(used))
         load.sample()
     assert load.average()[1] == 700
+
+
+def older(root: Path, memory: str, cpu: str) -> Groups:
+    """Groups of cgroup v1, beside a tree of v2 that has no controllers."""
+    (root / "mine").write_text(f"9:name=systemd:/\n4:memory:{memory}\n2:cpu,cpuacct:{cpu}\n0::/\n")
+    return Groups(root, root / "mine")
+
+
+def test_the_groups_of_the_older_kind_count_too(tmp_path: Path) -> None:
+    a_group(tmp_path, "memory/a", memory_limit_in_bytes="1000\n", memory_usage_in_bytes="300\n")
+    a_group(tmp_path, "memory", memory_limit_in_bytes="9223372036854771712\n")
+    a_group(tmp_path, "cpu/b/c", cpu_cfs_quota_us="-1\n", cpu_cfs_period_us="100000\n")
+    a_group(tmp_path, "cpu/b", cpu_cfs_quota_us="150000\n", cpu_cfs_period_us="100000\n")
+    a_group(tmp_path, "cpuacct/b", cpuacct_usage="2000000\n")
+    assert older(tmp_path, "/a", "/b/c").look() == Allowance(1.5, 2000, 700)
+    # A container sees its own group as the root.
+    a_group(tmp_path, "memory", memory_limit_in_bytes="500", memory_usage_in_bytes="100")
+    assert older(tmp_path, "/docker/x", "/docker/x").look() == Allowance(None, 0, 400)
+
+
+def test_the_groups_of_both_kinds_together(tmp_path: Path) -> None:
+    a_group(tmp_path, "memory/a", memory_limit_in_bytes="1000", memory_usage_in_bytes="300")
+    a_group(tmp_path, "", memory_max="600", memory_current="0")
+    assert older(tmp_path, "/a", "/").look().memory == 600

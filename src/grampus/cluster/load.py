@@ -1,8 +1,9 @@
 """How busy the machine is for this process, averaged over a minute.
 
 Rule: what a control group allows counts as the machine: half of a quota of two processors, used up
-by one, is 50 percent, however many the machine has. Groups are those of cgroup v2; each of them up
-to the root may be the tightest.
+by one, is 50 percent, however many the machine has. Each group up to the root may be the tightest.
+With cgroup v2 there is one tree of groups, with v1 each controller has its own, and some machines
+use both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from msgspec import Struct
 
 _ROOT = Path("/sys/fs/cgroup")
 _MINE = Path("/proc/self/cgroup")
+#: What cgroup v1 says instead of a limit is about 2^63.
+_UNLIMITED = 2**60
 
 
 class Allowance(Struct, frozen=True):
@@ -33,20 +36,30 @@ class Groups:
     """The groups of this process. It is not moved to others later."""
 
     def __init__(self, root: Path = _ROOT, mine: Path = _MINE) -> None:
-        self._folders = [folder for folder in _folders(root, mine) if folder.is_dir()]
+        trees = dict(_trees(mine))
+        self._folders = _folders(root, trees.get("", ""))
+        self._cpu = _folders(root / "cpu", trees.get("cpu"))
+        self._accounts = root / "cpuacct"
+        self._memory = _folders(root / "memory", trees.get("memory"))
+        self._root = root
 
     def look(self) -> Allowance:
-        cpus: float | None = None
-        used, memory = 0, None
+        quotas, memory = [], []
         for folder in self._folders:
-            quota = _quota(_text(folder / "cpu.max"))
-            if quota is not None and (cpus is None or quota < cpus):
-                cpus, used = quota, _used(_text(folder / "cpu.stat"))
-            limit = _text(folder / "memory.max").strip()
-            if limit.isdigit():
-                left = max(0, int(limit) - int(_text(folder / "memory.current") or 0))
-                memory = left if memory is None else min(memory, left)
-        return Allowance(cpus, used, memory)
+            if (quota := _quota(_text(folder / "cpu.max"))) is not None:
+                quotas.append((quota, _used(_text(folder / "cpu.stat"))))
+            memory.append(_left(folder / "memory.max", folder / "memory.current"))
+        for folder in self._cpu:
+            period = _text(folder / "cpu.cfs_period_us")
+            quota = _quota(_text(folder / "cpu.cfs_quota_us").strip() + " " + period)
+            if quota is not None:
+                account = self._accounts / folder.relative_to(self._root / "cpu") / "cpuacct.usage"
+                quotas.append((quota, int(_text(account) or 0) // 1000))
+        for folder in self._memory:
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            memory.append(_left(folder / names[0], folder / names[1]))
+        cpus, used = min(quotas, key=lambda each: each[0], default=(None, 0))
+        return Allowance(cpus, used, min((m for m in memory if m is not None), default=None))
 
 
 class LoadAverage:
@@ -82,17 +95,34 @@ def _free(allowed: Allowance) -> int:
     return free if allowed.memory is None else min(free, allowed.memory)
 
 
-def _folders(root: Path, mine: Path) -> Iterator[Path]:
-    """From the group of this process up to the root."""
+def _trees(mine: Path) -> Iterator[tuple[str, str]]:
+    """By controller: the group of this process. That of cgroup v2 has no name."""
     for line in _text(mine).splitlines():
-        if line.startswith("0::/"):
-            parts = [part for part in line[4:].split("/") if part]
-            for count in range(len(parts), -1, -1):
-                yield root.joinpath(*parts[:count])
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            yield controller, path
+
+
+def _folders(root: Path, group: str | None) -> list[Path]:
+    """From that group up to the root; a container sees those below its own only."""
+    if group is None:
+        return []
+    parts = [part for part in group.split("/") if part]
+    folders = [root.joinpath(*parts[:count]) for count in range(len(parts), -1, -1)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _left(limit: Path, used: Path) -> int | None:
+    """Bytes, or None without a limit."""
+    most = _text(limit).strip()
+    if not most.isdigit() or int(most) >= _UNLIMITED:
+        return None
+    return max(0, int(most) - int(_text(used) or 0))
 
 
 def _quota(text: str) -> float | None:
-    """Processors, by `cpu.max`: microseconds of each period, or `max`."""
+    """Processors, by `cpu.max`: microseconds of each period, or `max` (or -1) for no limit."""
     quota, _, period = text.strip().partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
