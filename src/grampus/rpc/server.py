@@ -228,6 +228,11 @@ def _listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+async def look_at_port(host: str, port: int) -> None:
+    """Raises CannotListen unless one could listen there at this moment."""
+    _listen((await resolve(host, encrypted=True))[0], port).close()
+
+
 def _advice(error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:

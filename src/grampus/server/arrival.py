@@ -54,6 +54,7 @@ from grampus.rpc.address import is_everywhere, is_own, names_of
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
+from grampus.rpc.server import look_at_port
 from grampus.rpc.subject import SERVER
 from grampus.rpc.tls import NodeTls, Tls
 from grampus.rpc.tls_folder import TlsFolder
@@ -141,14 +142,15 @@ async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now:
         return _place(folder, there.history, me)
     if introduced(path).known:
         return _place(folder, folder.identity.history, me)
-    if plan.init:
-        return await _found(folder, me, now)
-    if not plan.join:
+    if not plan.init and not plan.join:
         raise UsageError(
             f"{path} is the folder of no server yet: found a cluster with --init, or join one with"
             " --join HOST:PORT --token-file FILE"
         )
-    return await _join(folder, me, plan)
+    # Before anything is done that stays done: a cluster, a token that is used, a member.
+    for port in (me.port, me.node_port):
+        await look_at_port(me.host, port)
+    return await (_found(folder, me, now) if plan.init else _join(folder, me, plan))
 
 
 async def _found(folder: DataFolder, me: Member, now: int) -> Place:
