@@ -23,7 +23,7 @@ from grampus.consensus.segment import Segment
 from grampus.consensus.trail import Trail
 from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
-from grampus.errors import GrampusError, OutcomeUnknown
+from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
 from grampus.testing.cluster import SimCluster, simulated
 from grampus.testing.server import Settings, SimServer
 
@@ -145,6 +145,37 @@ def test_a_leader_that_is_alone_answers_neither_write_nor_read(tmp_path: Path) -
         assert {type(outcome) for outcome in later()} == {Written}
         assert leader.replica is not None
         assert leader.replica.in_flight == 0
+
+
+def test_without_a_majority_it_is_refused_at_once(tmp_path: Path) -> None:
+    """Once it is known: by the one that has led, and by one that has followed."""
+    with three(tmp_path) as cluster:
+        world = cluster.world
+        servers = roles(cluster)
+        world.partition |= {frozenset((a.name, b.name)) for a in servers for b in servers}
+        world.run(world.time + 4.0)
+        took: list[float] = []
+
+        async def ask(server: SimServer, number: int) -> None:
+            assert server.replica is not None
+            begun = world.time
+            with pytest.raises(NoQuorum):
+                await server.replica.propose([encode_command(Put(number, b"k", b"v"))])
+            with pytest.raises(NoQuorum):
+                await server.replica.read_barrier()
+            took.append(world.time - begun)
+
+        for number, server in enumerate(servers):
+            server.loop.begin(ask(server, number))
+        world.run(world.time + 10.0, lambda: len(took) == 3)
+        assert max(took) < 0.01
+        # And not a moment longer than it lasts.
+        world.partition.clear()
+        world.run(world.time + 5.0, lambda: cluster.leader() is not None)
+        world.run(world.time + 1.0)
+        outcomes = puts(servers[1], 3)
+        world.run(world.time + 5.0, lambda: len(outcomes()) == 3)
+        assert {type(outcome) for outcome in outcomes()} == {Written}
 
 
 def test_a_failed_replica_tells_those_who_wait_at_once(tmp_path: Path) -> None:

@@ -233,7 +233,8 @@ class ClusterClient:
         once: bool = False,
         attempt: float = TRY,
     ) -> A:
-        """`once`: it must not be asked again when it may have happened."""
+        """`once`: it must not be asked again when it may have happened; and it is told at once when
+        no server can do it."""
         body, deadline = requests.encode(request), self._now() + within
         #: Seconds that a try needs to be answered for certain, if by an error.
         needs = SURE if once else 0.0
@@ -249,16 +250,16 @@ class ClusterClient:
             except OutcomeUnknown as error:
                 if once:
                     raise
-                tries.failed(error)
+                tries.failed(error, address)
                 self._failed(address)
             except (NoQuorum, NotLeader, Lagging) as error:
-                tries.failed(error)
+                tries.failed(error, address)
                 self._route.passes_on(address)
             except (ServerUnreachable, Stopped) as error:
-                tries.failed(error)
+                tries.failed(error, address)
                 self._failed(address)
             left = deadline - self._now()
-            if left <= needs:
+            if left <= needs or (once and tries.hopeless(self._route.known)):
                 raise tries.error()
             await asyncio.sleep(min(left, PAUSE * random.uniform(0.5, 1.0)))
 
@@ -349,13 +350,24 @@ class Tries:
         self._writes = writes
         self._unknown: OutcomeUnknown | None = None
         self._told: GrampusError | None = None
+        #: By server, what its newest try came to.
+        self._came: dict[Address, GrampusError] = {}
 
-    def failed(self, error: GrampusError) -> None:
+    def failed(self, error: GrampusError, address: Address) -> None:
+        self._came[address] = error
         if isinstance(error, OutcomeUnknown):
             self._unknown = error
         elif self._told is None or type(error) is not ServerUnreachable:
             # What a server has said tells more than one that is not there.
             self._told = error
+
+    def hopeless(self, servers: Sequence[Address]) -> bool:
+        """A server has been without a majority for longer than an election takes, and no other is
+        reached, or knows better."""
+        came = [self._came.get(address) for address in servers]
+        return any(isinstance(error, NoQuorum) for error in came) and all(
+            isinstance(error, NoQuorum | ServerUnreachable) for error in came
+        )
 
     def error(self) -> GrampusError:
         """For a write the worst that may be true; for a read what a server said last."""

@@ -48,7 +48,8 @@ T = TypeVar("T")
 
 #: In a change of members.
 _REMOVE = 1
-#: Seconds that a proposal or a barrier takes at most, and that it waits for a leader to be there.
+#: Seconds that a proposal or a barrier takes at most, and that it waits for a leader to be there:
+#: counted from when there was one, so that without a majority it is refused at once.
 DEADLINE, LEADERLESS = 10.0, 2.0
 #: Seconds after which a round of read index is asked again.
 ROUND = 1.0
@@ -243,12 +244,11 @@ class RaftReplica:
 
     async def _some_leader(self, deadline: float) -> int:
         """The id of the leader, once there is one. Raises NoQuorum."""
-        patience = min(deadline, self._loop.time() + LEADERLESS)
         while True:
             self._check()
             if self._turns.leader:
                 return self._turns.leader
-            if self._loop.time() >= patience:
+            if self._loop.time() >= min(deadline, self._turns.since + LEADERLESS):
                 voters = len(self.members.voters)
                 raise NoQuorum(f"no server leads: a majority of {voters} servers is needed")
             await self._pause()
