@@ -100,7 +100,7 @@ def test_the_overlap_of_a_schedule_is_told_with_the_run_that_is_active() -> None
     world = a_world(max_active_runs=1)
     submit(world, "r2")
     db = world.ledger.database
-    db.execute("UPDATE run SET reason = 'overlap: waits for run r1' WHERE id = 'r2'")
+    db.execute("UPDATE run SET alone = 1 WHERE id = 'r2'")
     (reason,) = told(world, "r2", "a").reasons
     assert reason.code == "overlap"
     assert reason.names == ("r1",)

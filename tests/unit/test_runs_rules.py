@@ -131,6 +131,67 @@ def test_a_paused_workflow_queues_its_runs_until_it_is_resumed() -> None:
     assert book.state("r1") == "RUNNING"
 
 
+def test_a_queued_run_says_why_it_waits_now_not_why_it_came_to() -> None:
+    book = Book(max_active_runs=1)
+
+    def reasons() -> list[str]:
+        found = [run.reason for run in book.queries.runs(None, "QUEUED", 10, None)]
+        run = book.queries.run("r2")
+        assert run is not None
+        assert run.reason in (*found, "")
+        return found
+
+    book.do(PauseWorkflow(1, "w", True))
+    book.submit("r1")
+    book.submit("r2")
+    assert reasons() == ["workflow w is paused"] * 2
+    book.do(PauseWorkflow(2, "w", False))
+    assert reasons() == ["max_active_runs: 1 of 1 active"]
+    book.do(PauseWorkflow(3, "w", True))
+    assert reasons() == ["workflow w is paused"]
+    flow = Workflow("w", (Task("a", Shell("true")),), max_active_runs=2)
+    book.do(ApplyWorkflow(4, "w", pack_definition(flow.content())))
+    book.do(PauseWorkflow(5, "w", False))
+    assert reasons() == []
+
+
+def test_the_story_says_what_let_a_run_out_of_the_queue() -> None:
+    def began(book: Book, run: str) -> str:
+        page = book.queries.story(run, None, None, 50)
+        assert page is not None
+        return next(line.text for line in page.lines if line.kind == "run.started")
+
+    book = Book(max_active_runs=1)
+    for run in ("r1", "r2", "r3"):
+        book.submit(run)
+    (n,) = book.start("r1")
+    book.end(n)
+    flow = Workflow("w", (Task("a", Shell("true")),), max_active_runs=2)
+    book.do(ApplyWorkflow(30, "w", pack_definition(flow.content())))
+    book.do(PauseWorkflow(31, "w", True))
+    book.submit("r4")
+    book.do(CancelRun(32, "r2", "ann"), CancelRun(32, "r3", "ann"))
+    book.do(PauseWorkflow(33, "w", False))
+    assert [began(book, run) for run in ("r1", "r2", "r3", "r4")] == [
+        "RUNNING",
+        "RUNNING: run r1 is over",
+        "RUNNING: version 2 was applied",
+        "RUNNING: workflow w was resumed",
+    ]
+
+
+def test_a_task_that_is_not_tried_again_because_the_run_stops_says_so() -> None:
+    tasks = [Task(name, Shell("x"), retry=Retry(max=up)) for name, up in (("a", 0), ("b", 3))]
+    book = Book(*tasks, on_failure="stop")
+    book.submit("r1")
+    for (n,) in [book.start("r1", index) for index in (0, 1)]:
+        book.end(n, AttemptState.FAILED, error="no luck")
+    assert [task.reason for task in book.queries.tasks("r1")] == [
+        "no luck",
+        "the run stops, so it is not tried again: no luck",
+    ]
+
+
 def test_a_queued_run_can_be_cancelled() -> None:
     book = Book(max_active_runs=1)
     book.submit("r1")

@@ -250,6 +250,30 @@ def test_overlap_queue_starts_one_after_the_other() -> None:
     assert book.runs()[300] == "RUNNING"
 
 
+def test_runs_that_wait_to_be_alone_hold_nobody_else_up() -> None:
+    book = Book("queue", max_active_runs=3)
+    book.submit("r1")
+    for tick in (100, 200):
+        assert book.fire(tick) == "run"
+    book.do(PauseWorkflow(250, "w", True))
+    book.submit("r2")
+    book.end("r1")
+    book.do(PauseWorkflow(300, "w", False))
+    states = {run.id: run.state for run in book.queries.runs(None, None, 9, None)}
+    assert states == {
+        "r1": "SUCCEEDED", run_of(100): "RUNNING", run_of(200): "QUEUED", "r2": "RUNNING",
+    }  # fmt: skip
+
+
+def test_the_story_of_a_planned_run_names_its_tick() -> None:
+    book = Book("queue")
+    book.fire(100)
+    page = book.queries.story(run_of(100), None, None, 1)
+    assert page is not None
+    text = "submitted by its schedule, for 1970-01-01 00:00:00.100 UTC: w version 1"
+    assert page.lines[0].text == text
+
+
 def test_the_queue_of_a_schedule_is_bounded() -> None:
     book = Book("queue")
     for tick in range(100, 100 * (QUEUE_LIMIT + 2), 100):

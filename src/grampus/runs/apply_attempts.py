@@ -229,7 +229,10 @@ def _try_again_or_fail(
         (failures, lost, row.id, index),
     )
     stopping = row.failed and graph.workflow.on_failure == "stop"
-    if charged and not stopping and failures <= task.retry.max and _may_retry(task, command):
+    again = lost <= task.max_lost
+    if charged:
+        again = failures <= task.retry.max and _may_retry(task, command)
+    if again and charged and not stopping:
         salt = zlib.crc32(f"{row.id}/{index}/{attempt}".encode())
         due = at + retry_delay(task.retry, failures, salt)
         make_ready(
@@ -237,7 +240,7 @@ def _try_again_or_fail(
             state=TaskState.RETRYING,
             reason=f"try {failures} of {task.retry.max + 1} failed: {command.error}",
         )  # fmt: skip
-    elif not charged and not stopping and lost <= task.max_lost:
+    elif again and not stopping:
         make_ready(
             change, at, row, graph, index, TaskState.RUNNING, attempt=attempt + 1, due=at,
             reason=f"attempt {attempt} was {state.lower()}: {command.error}",
@@ -247,6 +250,8 @@ def _try_again_or_fail(
         reason = command.error
         if lost > task.max_lost:
             reason = f"lost {lost} times (max_lost {task.max_lost}): {command.error}"
+        elif again:
+            reason = ": ".join(filter(None, ("the run stops, so it is not tried again", reason)))
         row = finish_tasks(change, at, row, graph, [(index, TaskState.RUNNING, final)], reason)
         row = fail_downstream(change, at, row, graph, index)
         settle(change, at, row)

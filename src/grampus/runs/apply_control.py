@@ -83,7 +83,7 @@ def resume_run(change: Change, command: ResumeRun) -> RunState | Refusal:
             TaskReady, at=command.at, run=row.id, task=task.name, index=index,
             attempt=attempt + 1, due=due, state=TaskState(state), group=task.group,
             slots=task.slots, priority=row.priority + task.priority, reason=reason,
-            longest=longest_delay(task.retry),
+            longest=longest_delay(task.retry), again=True,
         )  # fmt: skip
     return RunState.RUNNING
 

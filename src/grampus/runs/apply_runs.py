@@ -44,12 +44,25 @@ def submit_run(change: Change, command: SubmitRun) -> str | Refusal:
 
 
 def admit(
-    change: Change, command: SubmitRun, graph: Graph, reason: str, *, alone: bool = False
+    change: Change,
+    command: SubmitRun,
+    graph: Graph,
+    reason: str,
+    *,
+    planned: bool = False,
+    alone: bool = False,
 ) -> None:
     """Makes the run: it begins, unless there is a `reason` why it is QUEUED.
 
-    `alone`: from the queue it starts only when no run of the workflow is active."""
+    `planned`: by its schedule. `alone`: from the queue it starts only when no run of the workflow
+    is active."""
     _insert(change, command, graph, reason, alone)
+    change.emit(
+        RunSubmitted, at=command.at, run=command.run, workflow=command.workflow,
+        version=command.version, priority=command.priority,
+        state=RunState.QUEUED if reason else RunState.RUNNING, reason=reason,
+        tick=command.tick if planned else None,
+    )  # fmt: skip
     if not reason:
         row = read_run(change, command.run)
         assert row is not None
@@ -76,11 +89,6 @@ def _insert(change: Change, command: SubmitRun, graph: Graph, reason: str, alone
         " VALUES (?, ?, 'WAITING', '', 0, 0, 0, ?)",
         [(command.run, index, len(ups)) for index, ups in enumerate(graph.ups)],
     )
-    change.emit(
-        RunSubmitted, at=command.at, run=command.run, workflow=command.workflow,
-        version=command.version, priority=command.priority,
-        state=RunState.QUEUED if reason else RunState.RUNNING, reason=reason,
-    )  # fmt: skip
 
 
 def cancel_oldest(change: Change, at: int, workflow: str, newer: str) -> None:

@@ -277,7 +277,7 @@ def _fire(change: Change, command: FireTick) -> Outcome:
             command.at, command.run, workflow, command.version, command.params, request, 0,
             command.tick,
         ),
-        graph, reason, alone=alone,
+        graph, reason, planned=True, alone=alone,
     )  # fmt: skip
     return Outcome("run", reason, command.run)
 

@@ -50,7 +50,7 @@ def apply_workflow(change: Change, command: ApplyWorkflow) -> tuple[int, bool] |
     else:
         renew_schedule(change, command.at, command.name, version)
     change.emit(WorkflowApplied, at=command.at, workflow=command.name, version=version)
-    promote(change, command.at, command.name)
+    promote(change, command.at, command.name, f"version {version} was applied")
     return version, True
 
 
@@ -65,7 +65,7 @@ def pause_workflow(change: Change, command: PauseWorkflow) -> str | Refusal:
             "UPDATE workflow SET paused = ? WHERE name = ?", (int(command.paused), command.name)
         )
         change.emit(WorkflowPaused, at=command.at, workflow=command.name, paused=command.paused)
-        promote(change, command.at, command.name)
+        promote(change, command.at, command.name, f"workflow {command.name} was resumed")
     return "paused" if command.paused else "active"
 
 

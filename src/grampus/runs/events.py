@@ -25,6 +25,8 @@ class RunSubmitted(Event, frozen=True, tag="run.submitted", kw_only=True):
     state: RunState
     #: Why it is queued.
     reason: str = ""
+    #: The planned time that it was made for, by its schedule.
+    tick: int | None = None
 
 
 class RunStarted(Event, frozen=True, tag="run.started", kw_only=True):
@@ -35,6 +37,8 @@ class RunStarted(Event, frozen=True, tag="run.started", kw_only=True):
     priority: int
     #: When the run's own timeout passes, or None.
     expires: int | None = None
+    #: What let it out of the queue; "" when it was not held there.
+    why: str = ""
 
 
 class RunCancelling(Event, frozen=True, tag="run.cancelling", kw_only=True):
@@ -94,6 +98,8 @@ class TaskReady(Event, frozen=True, tag="task.ready", kw_only=True):
     reason: str = ""
     #: No delay of its retries is longer: a later `due` was made by a wrong clock. In ms.
     longest: int = 0
+    #: Nothing is new but that its run was resumed.
+    again: bool = False
 
 
 class TaskFinished(Event, frozen=True, tag="task.finished", kw_only=True):

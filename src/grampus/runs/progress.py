@@ -14,6 +14,7 @@ from grampus.model.duration import format_duration
 from grampus.model.run import RunState, TaskState
 from grampus.runs.change import Change
 from grampus.runs.events import RunFinished, RunStarted, TaskFinished, TaskReady
+from grampus.runs.gate import active_runs, run_limit
 from grampus.runs.graph import Graph, longest_delay
 from grampus.runs.transitions import run_step, task_step
 
@@ -62,8 +63,10 @@ def set_run_state(
     return row._replace(state=state)
 
 
-def begin(change: Change, at: int, row: RunRow) -> None:
-    """A round begins: the run is RUNNING, and READY is what waits for nothing."""
+def begin(change: Change, at: int, row: RunRow, why: str = "") -> None:
+    """A round begins: the run is RUNNING, and READY is what waits for nothing.
+
+    `why`: what let it out of the queue."""
     graph = change.graph(row.workflow, row.version)
     timeout = graph.workflow.timeout
     expires = None if timeout is None else at + timeout
@@ -74,7 +77,7 @@ def begin(change: Change, at: int, row: RunRow) -> None:
     row = row._replace(state=RunState.RUNNING)
     change.emit(
         RunStarted, at=at, run=row.id, workflow=row.workflow, version=row.version,
-        priority=row.priority, expires=expires,
+        priority=row.priority, expires=expires, why=why,
     )  # fmt: skip
     for index, attempt in change.db.query(
         "SELECT idx, attempt FROM task_run WHERE run = ? AND state = 'WAITING' AND waits = 0"
@@ -199,42 +202,38 @@ def settle(change: Change, at: int, row: RunRow) -> None:
         state = RunState.FAILED if row.failed else RunState.SUCCEEDED
     set_run_state(change, row, state, reason=reason, ended=at)
     change.emit(RunFinished, at=at, run=row.id, state=state, reason=reason)
-    promote(change, at, row.workflow)
+    promote(change, at, row.workflow, f"run {row.id} is over")
 
 
-def active_runs(change: Change, workflow: str) -> int:
-    """Runs of the workflow that have begun and are not final."""
-    count: int = change.db.value(
-        "SELECT count(*) FROM run WHERE workflow = ?"
-        " AND state IN ('RUNNING', 'PAUSED', 'CANCELLING')",
-        (workflow,),
-    )
-    return count
+def promote(change: Change, at: int, workflow: str, why: str) -> None:
+    """Starts queued runs of the workflow as far as its limit allows: priority first, then age.
 
-
-def promote(change: Change, at: int, workflow: str) -> None:
-    """Starts queued runs of the workflow as far as its limit allows: priority first, then age."""
+    `why`: what happened that may let them begin."""
     found = change.db.one(
         "SELECT version, paused FROM workflow WHERE name = ? AND deleted = 0", (workflow,)
     )
     if found is None or found[1]:
         return
     limit = run_limit(change.graph(workflow, found[0]))
-    active = active_runs(change, workflow)
+    active = active_runs(change.db, workflow)
     room = 1_000 if limit is None else limit - active
     if room <= 0:
         return
+    passed_over = False
     for run, alone in change.db.query(
         "SELECT id, alone FROM run WHERE workflow = ? AND state = 'QUEUED'"
         " AND (alone = 0 OR ? = 0) ORDER BY priority DESC, seq LIMIT ?",
         (workflow, active, room),
     ):
         if alone and active:
+            passed_over = True
             continue
         row = read_run(change, run)
         if row is not None:
-            begin(change, at, row)
+            begin(change, at, row, why)
             active += 1
+    if passed_over:  # Those took room that others may have: something is active now.
+        promote(change, at, workflow, why)
 
 
 class Queueing(NamedTuple):
@@ -256,15 +255,9 @@ def queue_reason(change: Change, workflow: str) -> Queueing:
     newest = change.graph(workflow, version)
     reason = f"workflow {workflow} is paused" if paused else ""
     limit = run_limit(newest)
-    if limit is None or active_runs(change, workflow) < limit:
+    if limit is None or active_runs(change.db, workflow) < limit:
         return Queueing(reason, "", False)
     reason = f"max_active_runs: {limit} of {limit} active"
     overlap = newest.workflow.overlap
     refusal = f"{workflow}: {reason}, and overlap is skip" if overlap == "skip" else ""
     return Queueing(reason, refusal, overlap == "cancel_old" and not paused)
-
-
-def run_limit(graph: Graph) -> int | None:
-    """How many runs may be active at once; `overlap: allow` lifts the limit."""
-    workflow = graph.workflow
-    return None if workflow.overlap == "allow" else workflow.max_active_runs

@@ -11,6 +11,7 @@ from grampus.database import Database
 from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.runs import schedule_queries
 from grampus.runs.change import Graphs
+from grampus.runs.gate import Gate, read_gate
 from grampus.runs.graph import Graph
 from grampus.runs.read_standing import read_standing
 from grampus.runs.read_story import read_story
@@ -36,7 +37,7 @@ FROM workflow w JOIN workflow_version v ON v.name = w.name
 """
 _RUN = """
 SELECT id, seq, workflow, version, state, reason, params, priority, tick, created, started, ended,
-    tasks FROM run
+    tasks, alone FROM run
 """
 _ATTEMPT = """
 SELECT a.task, a.attempt,
@@ -83,7 +84,7 @@ class Queries:
 
     def run(self, run: str) -> RunView | None:
         row = self._db.one(_RUN + "WHERE id = ?", (run,))
-        return None if row is None else self._run_view(row)
+        return None if row is None else self._run_view(row, {})
 
     def resolve_run(self, text: str) -> list[str]:
         """Ids that `text` may mean: `last`, a whole id or a prefix; at most two."""
@@ -108,16 +109,23 @@ class Queries:
         rows = self._db.query(
             f"{_RUN} WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?", (*args, limit)
         )
-        return [self._run_view(row) for row in rows]
+        gates: dict[str, Gate] = {}
+        return [self._run_view(row, gates) for row in rows]
 
-    def _run_view(self, row: tuple[Any, ...]) -> RunView:
+    def _run_view(self, row: tuple[Any, ...], gates: dict[str, Gate]) -> RunView:
+        """`gates` of workflows that are read already."""
+        workflow, state, reason = row[2], RunState(row[4]), row[5]
+        if state == RunState.QUEUED:
+            if workflow not in gates:
+                gates[workflow] = read_gate(self._db, self._graphs, workflow)
+            reason = gates[workflow].why(bool(row[13]))
         counts = self._db.query(
             "SELECT state, count(*) FROM task_run WHERE run = ? GROUP BY state ORDER BY state",
             (row[0],),
         )
         return RunView(
-            id=row[0], seq=row[1], workflow=row[2], version=row[3], state=RunState(row[4]),
-            reason=row[5], params=msgspec.json.decode(row[6]), priority=row[7], tick=row[8],
+            id=row[0], seq=row[1], workflow=workflow, version=row[3], state=state,
+            reason=reason, params=msgspec.json.decode(row[6]), priority=row[7], tick=row[8],
             created=row[9], started=row[10], ended=row[11], tasks=row[12], counts=dict(counts),
         )  # fmt: skip
 

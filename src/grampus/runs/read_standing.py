@@ -10,6 +10,7 @@ from __future__ import annotations
 from grampus.database import Database
 from grampus.model.run import FINAL_RUN, AttemptState, RunState, TaskState
 from grampus.runs.change import Graphs
+from grampus.runs.gate import read_gate
 from grampus.runs.graph import Graph
 from grampus.runs.standing import Occupant, Standing, TaskStanding, Tried, Upstream
 from grampus.runs.views import RunView
@@ -24,27 +25,21 @@ def read_standing(db: Database, graphs: Graphs, view: RunView, task: str | None)
     graph = graphs.get(db, view.workflow, view.version)
     assert graph is not None
     tasks, left = _tasks(db, graph, view, task)
-    paused = db.value("SELECT paused FROM workflow WHERE name = ?", (view.workflow,))
     active = db.query(
         "SELECT id, state FROM run WHERE workflow = ?"
         " AND state IN ('RUNNING', 'PAUSED', 'CANCELLING') ORDER BY seq LIMIT ?",
         (view.workflow, MOST_RUNS),
-    )
-    count = db.value(
-        "SELECT count(*) FROM run WHERE workflow = ?"
-        " AND state IN ('RUNNING', 'PAUSED', 'CANCELLING')",
-        (view.workflow,),
     )
     queued = db.value(
         "SELECT count(*) FROM run WHERE workflow = ? AND state = 'QUEUED'"
         " AND (priority > ? OR (priority = ? AND seq < ?))",
         (view.workflow, view.priority, view.priority, view.seq),
     )
-    expires = db.value("SELECT expires FROM run WHERE id = ?", (view.id,))
+    expires, alone = db.one("SELECT expires, alone FROM run WHERE id = ?", (view.id,))
     return Standing(
         run=view, tasks=tasks, tasks_left=left, occupants=_occupants(db, graphs),
-        workflow_paused=bool(paused),
-        active=tuple((run, RunState(state)) for run, state in active), active_count=count,
+        gate=read_gate(db, graphs, view.workflow), alone=bool(alone),
+        active=tuple((run, RunState(state)) for run, state in active),
         queued_before=queued if view.state == RunState.QUEUED else 0, expires=expires,
     )  # fmt: skip
 

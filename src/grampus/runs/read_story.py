@@ -48,11 +48,6 @@ def read_story(
         return found
 
     events = [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows[:limit]]
-    resumed: int | None = db.value(
-        "SELECT at FROM event WHERE run = ? AND revision <= ? AND kind = 'run.resumed'"
-        " ORDER BY revision DESC LIMIT 1",
-        (run, revision),
-    )
-    lines = tell(events, graph, before, begun, run_began, resumed)
+    lines = tell(events, graph, before, begun, run_began)
     more = (lines[-1].revision, lines[-1].at) if len(rows) > limit else None
     return StoryPage(lines=tuple(lines), after=more)

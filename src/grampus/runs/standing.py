@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from grampus.model.run import AttemptState, RunState, TaskState
+from grampus.runs.gate import Gate
 from grampus.runs.views import RunView
 
 
@@ -66,10 +67,12 @@ class Standing(Struct, frozen=True, kw_only=True):
     tasks_left: int
     #: Live attempts of all runs, the oldest sessions first, at most MOST_LIVE.
     occupants: tuple[Occupant, ...]
-    workflow_paused: bool
-    #: Runs of its workflow that are active, the oldest first, at most MOST_RUNS; and how many.
+    #: What its workflow lets begin.
+    gate: Gate
+    #: From the queue it begins only when no other run of its workflow is active.
+    alone: bool
+    #: Runs of its workflow that are active, the oldest first, at most MOST_RUNS.
     active: tuple[tuple[str, RunState], ...]
-    active_count: int
     #: Runs of its workflow that are queued before it.
     queued_before: int
     #: When its own timeout passes.

@@ -7,6 +7,7 @@ lasted. Pure; `read_story` reads.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -56,18 +57,13 @@ def tell(
     before: int | None,
     begun: Callable[[int, int], int | None],
     run_began: Callable[[int], int | None],
-    resumed: int | None = None,
 ) -> list[StoryLine]:
     """`before`: when the line before the first one was. `begun`: when (task, attempt) started;
-    `run_began`: when the round began that ended with a revision. `resumed`: when the run last was,
-    before the first event."""
+    `run_began`: when the round began that ended with a revision."""
     lines = []
     for event in events:
         fact: Fact = _DECODER.decode(event.data)
         took = _took(fact, begun, run_began)
-        if isinstance(fact, facts.RunResumed):
-            resumed = fact.at
-        again = isinstance(fact, facts.TaskReady) and resumed == fact.at
         lines.append(
             StoryLine(
                 revision=event.revision,
@@ -78,7 +74,7 @@ def tell(
                 attempt=_attempt_of(fact),
                 state=_state_of(fact),
                 took=took,
-                text=_text(fact, graph, took, again),
+                text=_text(fact, graph, took),
             )
         )
         before = event.at
@@ -122,16 +118,17 @@ def _state_of(fact: Fact) -> str:
             return str(getattr(fact, "state", ""))
 
 
-def _text(fact: Fact, graph: Graph, took: int | None, again: bool) -> str:
+def _text(fact: Fact, graph: Graph, took: int | None) -> str:
     match fact:
         case facts.RunSubmitted():
+            by = "" if fact.tick is None else f" by its schedule, for {_moment(fact.tick)}"
             high = f", priority {fact.priority}" if fact.priority else ""
             waits = f"; QUEUED: {fact.reason}" if fact.reason else ""
-            return f"submitted: {fact.workflow} version {fact.version}{high}{waits}"
+            return f"submitted{by}: {fact.workflow} version {fact.version}{high}{waits}"
         case facts.RunStarted():
             limit = graph.workflow.timeout
             timed = f", with {format_duration(limit)} to its timeout" if limit else ""
-            return f"RUNNING{timed}"
+            return _with(f"RUNNING{timed}", fact.why)
         case facts.RunPaused():
             return f"PAUSED by {fact.by}: starts nothing more"
         case facts.RunResumed():
@@ -145,7 +142,7 @@ def _text(fact: Fact, graph: Graph, took: int | None, again: bool) -> str:
         case facts.TaskReset():
             return f"{fact.task} starts anew"
         case facts.TaskReady():
-            return _ready(fact, graph, again)
+            return _ready(fact, graph)
         case facts.TaskFinished():
             return _with(f"{fact.task} is {fact.state}", fact.reason)
         case facts.AttemptStarted():
@@ -159,9 +156,9 @@ def _text(fact: Fact, graph: Graph, took: int | None, again: bool) -> str:
             return str(fact.__struct_config__.tag)
 
 
-def _ready(fact: facts.TaskReady, graph: Graph, again: bool) -> str:
+def _ready(fact: facts.TaskReady, graph: Graph) -> str:
     wait = fact.due - fact.at
-    if again:
+    if fact.again:
         soon = f", due in {span(wait)}" if wait > 0 else ""
         return f"{fact.task} may start again{soon}: the run goes on"
     if fact.state == TaskState.RETRYING:
@@ -192,6 +189,11 @@ def _with(what: str, why: str) -> str:
 
 def _after(took: int | None) -> str:
     return "" if took is None else f" after {span(took)}"
+
+
+def _moment(ms: int) -> str:
+    when = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).replace(tzinfo=None)
+    return f"{when.isoformat(' ', 'milliseconds' if ms % 1000 else 'seconds')} UTC"
 
 
 def listed(names: list[str], most: int = MOST_NAMED) -> str:

@@ -66,21 +66,21 @@ def _run(scheduler: Scheduler | None, standing: Standing, now: int) -> Iterator[
 
 
 def _queued(standing: Standing) -> Reason:
-    run = standing.run
-    if standing.workflow_paused:
+    run, gate = standing.run, standing.gate
+    if gate.paused:
         text = f"the run is queued: workflow {run.workflow} is paused"
         return Reason(code="workflow-paused", text=text, names=(run.workflow,))
     names = tuple(id for id, _ in standing.active)
     active = [f"{id} ({state})" for id, state in standing.active]
     behind = standing.queued_before
     before = f"; {_count(behind, 'queued run')} before it" if behind else ""
-    if run.reason.startswith("overlap"):
-        told = f"one run at a time, now {listed(active)}" if active else run.reason
+    if standing.alone and active:
+        told = f"one run at a time, now {listed(active)}"
         text = f"the run is queued: its schedule's overlap lets {told}{before}"
         return Reason(code="overlap", text=text, names=names)
-    text = f"the run is queued: {run.reason}"
+    text = f"the run is queued: {gate.why(standing.alone)}"
     if active:
-        text += f": {'run' if standing.active_count == 1 else 'runs'} {listed(active)}"
+        text += f": {'run' if gate.active == 1 else 'runs'} {listed(active)}"
     return Reason(code="queue-limit", text=text + before, names=names)
 
 
