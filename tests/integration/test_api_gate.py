@@ -14,7 +14,7 @@ from grampus.api.ports import WorkerLoad
 from grampus.consensus.port import Stopped
 from grampus.errors import GrampusError, OutcomeUnknown, Overloaded
 
-GUARDED = ["/api/v1/runs", "/api/v1/workers", "/metrics", "/", "/api/v1/nothing-here"]
+GUARDED = ["/api/v1/runs", "/api/v1/workers", "/metrics", "/nothing", "/api/v1/nothing-here"]
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,8 @@ def test_a_wrong_token_changes_nothing(tmp_path: Path) -> None:
         body = {"definition": shell("w")}
         wrong = {"Authorization": "Bearer nope"}
         answer = await node.client.post("/api/v1/workflows", json=body, headers=wrong)
-        problem_of(answer, 401, "unauthorized")
+        told = problem_of(answer, 401, "unauthorized")
+        assert told["detail"].startswith("that is not the token of this server; ")
         assert (await node.client.get("/api/v1/workflows")).json()["items"] == []
 
     play(tmp_path, scenario)
@@ -54,6 +55,9 @@ def test_a_wrong_token_changes_nothing(tmp_path: Path) -> None:
 def test_health_and_the_document_are_open(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         del node.client.headers["Authorization"]
+        begun = await node.client.get("/")
+        assert begun.status_code == 200
+        assert "/api/v1/openapi.json" in begun.text
         assert (await node.client.get("/healthz")).json() == {"status": "ok"}
         assert (await node.client.get("/readyz")).json() == {"status": "ok", "alarms": []}
         assert (await node.client.get("/api/v1/openapi.json")).json()["openapi"].startswith("3.")

@@ -64,7 +64,8 @@ def test_a_key_is_the_rest_of_the_path_byte_for_byte(tmp_path: Path) -> None:
         problem_of(await node.client.put(f"{KV}/%FF"), 422, "invalid-input")
         problem_of(await node.client.put(f"{KV}/"), 422, "invalid-input")
         problem_of(await node.client.put(f"{KV}/{'k' * 513}"), 413, "too-large")
-        problem_of(await node.client.put(A, content=b"x" * 65537), 413, "too-large")
+        told = problem_of(await node.client.put(A, content=b"x" * 65537), 413, "too-large")
+        assert told["detail"] == "a value is at most 65536 bytes"
 
     play(tmp_path, scenario)
 
@@ -164,6 +165,25 @@ def test_a_transaction_compares_and_changes(tmp_path: Path) -> None:
 def test_what_no_transaction_can_mean_is_refused(tmp_path: Path, body: dict[str, Any]) -> None:
     async def scenario(node: Node) -> None:
         problem_of(await node.client.post(f"{KV}:txn", json=body), 422, "invalid-input")
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("body", "allowed"),
+    [
+        ({"orelse": []}, "compare, then, else"),
+        ({"then": [{"putt": {}}]}, "put, delete, get"),
+        ({"then": [{"put": {"key": "/a", "value": "", "lease": 1}}]}, "key, value"),
+    ],
+)
+def test_an_unknown_field_is_told_with_those_of_its_place(
+    tmp_path: Path, body: dict[str, Any], allowed: str
+) -> None:
+    async def scenario(node: Node) -> None:
+        answer = await node.client.post(f"{KV}:txn", json=body)
+        (told,) = problem_of(answer, 422, "invalid-input")["problems"]
+        assert told["allowed"] == allowed
 
     play(tmp_path, scenario)
 

@@ -61,6 +61,13 @@ TAGS = [
     {"name": "keys", "description": "The metadata center: small values, by key, with revisions."},
     {"name": "node", "description": "Health and numbers of this server."},
 ]
+#: For whoever opens the address that `grampus up` prints.
+START = """\
+This is Grampus, and it answers. Its API is described in /api/v1/openapi.json, and needs the token
+of this server. Is it alive: /healthz, does it take work: /readyz, its numbers: /metrics.
+
+From a terminal:  grampus run list
+"""
 #: Models that are named in the document by hand.
 _NAMED = (
     WorkflowRequest, RunRequest, BatchRequest, ProblemDocument, LogEntry, EventAnswer, KeyPage,
@@ -91,6 +98,10 @@ def create_app(
         app.include_router(module.router)
     problems.install(app)
     document: list[bytes] = []
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        return Response(START, media_type="text/plain")
 
     @app.get(
         OPENAPI,

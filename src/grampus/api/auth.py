@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from grampus.api.problems import address, problem
 
 #: Answered without a token: they tell nothing but that the server lives and what it speaks.
-OPEN = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
+OPEN = frozenset({"/", "/healthz", "/readyz", "/api/v1/openapi.json"})
 #: Requests that may be under way at once, streams included.
 MOST_REQUESTS = 512
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -45,7 +45,8 @@ class Gate:
         self._token = token.encode()
         self._hosts = hosts
         place = f"; this server's is in {token_file}" if token_file else ""
-        self._hint = f"send `Authorization: Bearer <token>`{place}"
+        self._missing = f"send `Authorization: Bearer <token>`{place}"
+        self._wrong = f"that is not the token of this server{place}"
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +78,10 @@ class Gate:
             return "misdirected", "this server answers only to the names of its own machine", {}
         if scope["path"] in OPEN:
             return None
-        if not self._may(headers.get("authorization", "")):
-            return "unauthorized", self._hint, {"WWW-Authenticate": "Bearer"}
+        given = headers.get("authorization", "")
+        if not self._may(given):
+            detail = self._wrong if given else self._missing
+            return "unauthorized", detail, {"WWW-Authenticate": "Bearer"}
         if self._under_way >= MOST_REQUESTS:
             return "overloaded", f"{MOST_REQUESTS} requests are under way", {"Retry-After": "1"}
         return None

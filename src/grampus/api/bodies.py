@@ -25,9 +25,9 @@ PATIENCE = 30.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def pieces(request: Request, limit: int, what: str = "a body here") -> AsyncIterator[bytes]:
     """The body as it comes. Raises HttpProblem past `limit` bytes, or when it stops coming."""
-    too_large = HttpProblem("too-large", f"a body here is at most {limit} bytes")
+    too_large = HttpProblem("too-large", f"{what} is at most {limit} bytes")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
@@ -62,7 +62,7 @@ def json_body(model: type[Model], limit: int) -> Callable[[Request], Awaitable[M
         except (msgspec.DecodeError, RecursionError) as error:
             raise HttpProblem("malformed", f"the body is no JSON: {error}") from error
         except ValidationError as error:
-            raise problems_of(error, tuple(model.model_fields)) from error
+            raise problems_of(error, model) from error
 
     return read
 

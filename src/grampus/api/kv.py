@@ -235,7 +235,7 @@ async def put_key(
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    value = b"".join([piece async for piece in pieces(request, VALUE_LIMIT)])
+    value = b"".join([piece async for piece in pieces(request, VALUE_LIMIT, "a value")])
     compare = conditions(key, if_match, if_none_match)
     if compare:
         done = await ports.keys.txn(compare, (PutOp(key, value),), (GetOp(key),))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard, get_args
 from urllib.parse import quote
 
 import msgspec
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -158,19 +158,34 @@ def unknown_name(name: str, allowed: Sequence[str], what: str, field: str | None
 
 
 def problems_of(
-    error: ValidationError | RequestValidationError, fields: Sequence[str]
+    error: ValidationError | RequestValidationError, model: type[BaseModel] | None = None
 ) -> InvalidInput:
-    """What pydantic found, in our words. `fields` are the names that the body may have."""
+    """What pydantic found, in our words. `model` is that of the body."""
     found = []
     for each in error.errors():
         place = ".".join(str(x) for x in each["loc"])
         if each["type"] == "extra_forbidden":
-            found.append(unknown_name(str(each["loc"][-1]), fields, "field", place))
+            *within, name = each["loc"]
+            found.append(unknown_name(str(name), _fields(model, within), "field", place))
         elif each["type"] == "missing":
             found.append(Problem("it is required", field=place))
         else:
             found.append(Problem(each["msg"], field=place, found=repr(each["input"])[:_FOUND]))
     return InvalidInput(found)
+
+
+def _fields(model: type[BaseModel] | None, within: Sequence[int | str]) -> list[str]:
+    """The names, as requests spell them, of what is at the place `within` of a `model`."""
+    for step in within:
+        if model is None or isinstance(step, int):
+            continue
+        kinds = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
+        model = next((m for m in (kinds.get(step), *get_args(kinds.get(step))) if _is(m)), None)
+    return [] if model is None else [f.alias or name for name, f in model.model_fields.items()]
+
+
+def _is(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 _PLACE = re.compile(r"(?s)(.*) - at `\$?\.?(.*)`\Z")
@@ -257,7 +272,7 @@ def _grampus_error(request: Request, error: Exception) -> Response:
 
 def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _grampus_error(request, problems_of(error, ()))
+    return _grampus_error(request, problems_of(error))
 
 
 def _http_exception(request: Request, error: Exception) -> Response:
