@@ -17,8 +17,9 @@ import pytest
 
 from grampus.cli import main as cli
 from grampus.cli.errors import guarded
-from grampus.errors import FolderError, GrampusError, InvalidInput, NotFound, Problem
+from grampus.errors import FolderError, GrampusError, InvalidInput, NoQuorum, NotFound, Problem
 from grampus.sdk.client import Client
+from grampus.sdk.transport import unreachable
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -372,3 +373,29 @@ def test_what_children_of_a_users_module_print_is_no_data(tmp_path: Path) -> Non
     )
     assert json.loads(done.stdout) == [{"source": "loud.py", "name": "loud", "tasks": 1}]
     assert "noise" in done.stderr
+
+
+def test_who_finds_no_majority_is_told_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise NoQuorum("no server leads")
+
+    assert guarded(fail) == 3
+    told = "error: no server leads\n  who is missing:  grampus cluster status\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("tried", "hint"),
+    [
+        ("http://127.0.0.1:8470: connection refused", "start one: grampus up"),
+        ("https://[::1]:8470: connection refused", "start one: grampus up"),
+        ("https://node1:8470: connection refused", "look whether it runs there, and at --server"),
+    ],
+)
+def test_nobody_is_told_to_start_a_node_for_another_machine(tried: str, hint: str) -> None:
+    assert str(unreachable([tried])) == f"no server answers\n  {tried}\n{hint}"
+
+
+def test_a_token_file_that_is_not_there_is_told_in_words(grampus: Run) -> None:
+    _, _, err = grampus("worker", "list", "--token-file", "/none")
+    assert err == "error: the token file /none cannot be read: No such file or directory\n"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import typer
 
-from grampus.cli.output import note, silence
-from grampus.errors import GrampusError, InvalidInput
+from grampus.cli.output import note, paint, silence
+from grampus.errors import GrampusError, InvalidInput, NoQuorum
 
 REFUSED = 4
 BUG = 70
@@ -62,21 +62,27 @@ def _other(error: Exception) -> int:
     if hasattr(error, "format_message"):
         return _usage(error)
     if isinstance(error, OSError) and error.errno in FULL:
-        note(f"error: {error.filename or 'the output'} cannot be written: {error.strerror}")
+        note(f"{_error()} {error.filename or 'the output'} cannot be written: {error.strerror}")
         # What is still in the buffer would fail once more at exit.
         silence(sys.stdout)
         return REFUSED
     return _bug(error)
 
 
+def _error() -> str:
+    return paint("error:", "FAILED", sys.stderr)
+
+
 def explain(error: GrampusError) -> int:
     if isinstance(error, InvalidInput):
         for problem in error.problems:
-            note(f"error: {problem}")
+            note(f"{_error()} {problem}")
         if len(error.problems) > 1:
             note(f"{len(error.problems)} errors")
     else:
-        note(f"error: {error}")
+        note(f"{_error()} {error}")
+    if isinstance(error, NoQuorum):
+        note("  who is missing:  grampus cluster status")
     if os.environ.get("GRAMPUS_DEBUG") == "1":
         traceback.print_exception(error)
     return error.exit_code
@@ -89,7 +95,7 @@ def _usage(error: Exception) -> int:
         # A noun without a verb: what there is, is the answer.
         note(message)
     else:
-        note(f"error: {message[:1].lower()}{message[1:]}")
+        note(f"{_error()} {message[:1].lower()}{message[1:]}")
         if context is not None:
             note(f"see: {context.command_path} --help")
     return 2
@@ -97,7 +103,7 @@ def _usage(error: Exception) -> int:
 
 def _bug(error: Exception) -> int:
     lines = traceback.format_exception(error)
-    note(f"error: a bug in Grampus: {type(error).__name__}: {error}")
+    note(f"{_error()} a bug in Grampus: {type(error).__name__}: {error}")
     try:
         note(f"the traceback is in {_keep(lines)}; please report it")
     except OSError as failed:

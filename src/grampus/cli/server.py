@@ -96,7 +96,8 @@ def _read_token(token_file: str | None) -> str:
     try:
         return Path(token_file).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the token file {token_file} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"the token file {token_file} cannot be read: {why}") from error
 
 
 def _addresses(text: str | None) -> tuple[Listen, ...]:

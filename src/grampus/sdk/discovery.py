@@ -160,7 +160,8 @@ def read_token(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             token = file.readline(TOKEN_LIMIT).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the token file {path} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"the token file {path} cannot be read: {why}") from error
     if not token or not token.isascii() or not token.isprintable():
         raise UsageError(f"the token file {path} holds no token: one line of printable ASCII")
     return token

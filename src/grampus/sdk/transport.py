@@ -9,6 +9,7 @@ The proxies of the environment are not used: a token must not pass through them.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -262,7 +263,9 @@ class Transport:
 
 
 def unreachable(tried: Sequence[str]) -> ServerUnreachable:
-    return ServerUnreachable("\n  ".join(["no server answers", *tried]) + "\nstart one: grampus up")
+    here = any(re.match(r"https?://(127\.|localhost|\[::1\])", each) for each in tried)
+    hint = "start one: grampus up" if here else "look whether it runs there, and at --server"
+    return ServerUnreachable("\n  ".join(["no server answers", *tried]) + f"\n{hint}")
 
 
 def may_have_happened(tried: Sequence[str]) -> OutcomeUnknown:

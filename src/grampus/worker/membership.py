@@ -74,7 +74,9 @@ async def enter(
             )
     elif not shown:
         raise UsageError(
-            f"{folder.path} belongs to no cluster yet: a token is needed, with --token-file FILE"
+            f"{folder.path} belongs to no cluster yet: a token is needed. Say on a server: grampus"
+            " cluster token --role worker > FILE, and here --token-file FILE (beside a grampus up,"
+            " FILE is the worker-credential in its data folder)"
         )
     else:
         if shown.startswith(_TOKEN):
