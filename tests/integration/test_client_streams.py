@@ -180,6 +180,22 @@ def test_a_stream_that_never_comes_back_is_given_up(
         next(events)
 
 
+def test_who_waits_is_told_that_nobody_answers_and_that_somebody_does_again(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENT_MS", 0)
+    told: list[bool] = []
+    client.on_silence(told.append)
+    refused = [lambda r: r.json(503, {"detail": "it starts"})] * 4
+    script.answer = one_after_another(
+        lambda r: r.stream(fact(3), end=False),
+        *refused,
+        lambda r: r.stream(fact(4, "run.finished")),
+    )
+    assert [each.revision for each in client.events(RUN)] == [3, 4]
+    assert told == [True, False]
+
+
 def test_an_event_that_makes_no_sense_breaks_the_protocol(script: Script, client: Client) -> None:
     script.answer = lambda r: r.stream(b"data: {\n\n")
     with pytest.raises(ProtocolError):

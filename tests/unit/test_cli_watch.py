@@ -142,6 +142,15 @@ def test_errors_of_tasks_cannot_draw_on_the_terminal() -> None:
     assert not any("\x1b" in text for text in picture)
 
 
+def test_the_picture_says_that_nobody_answers_as_long_as_it_is_so() -> None:
+    picture = Picture(Watched(run(), [task("a")]), FixedClock(9))
+    picture.fall_silent(True)
+    lines = [text.plain for text in picture.lines(80, 24)]
+    assert lines[2] == "no server answers for 0.0s: trying again"
+    picture.fall_silent(False)
+    assert not any("no server" in text.plain for text in picture.lines(80, 24))
+
+
 def many(count: int) -> Watched:
     tasks = [task("first", 0, "SUCCEEDED", started=T0, ended=T0)]
     tasks += [

@@ -92,6 +92,7 @@ def _watch(client: Client, watched: Watched) -> None:
     from grampus.cli.live import Picture
 
     picture = Picture(watched, SystemClock())
+    client.on_silence(picture.fall_silent)
     with Live(picture, console=Console(stderr=True), refresh_per_second=FRAMES):
         for event in client.events(watched.id):
             watched.move(event)

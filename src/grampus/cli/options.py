@@ -78,7 +78,13 @@ def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> C
 
     before = ctx.find_root().obj
     stale = isinstance(before, Globals) and before.stale
-    return Client(config=load_config(connect_flags(ctx, server, token_file)), stale=stale)
+    client = Client(config=load_config(connect_flags(ctx, server, token_file)), stale=stale)
+    client.on_silence(_tell_silence)
+    return client
+
+
+def _tell_silence(silent: bool) -> None:
+    note("no server answers: trying again for a minute" if silent else "a server answers again")
 
 
 def meant(client: Client, text: str) -> Run:

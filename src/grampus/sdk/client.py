@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,6 +113,11 @@ class Client:
 
     def close(self) -> None:
         self._transport.close()
+
+    def on_silence(self, call: Callable[[bool], None]) -> None:
+        """Streams go on by themselves when their server is gone. `call(True)` when nobody answers
+        for longer than a change of leaders takes, `call(False)` when somebody does again."""
+        self._transport.silent = call
 
     # Workflows
 

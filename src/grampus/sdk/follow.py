@@ -1,7 +1,8 @@
 """Streams of a run that survive a broken connection: events by `Last-Event-ID`, logs by offset.
 
 Rule: what was yielded is not yielded again. A broken stream is opened anew with growing pauses, for
-at most RECONNECT_MS without a word from any server; the first connection has to work at once.
+at most RECONNECT_MS without a word from any server; the first connection has to work at once. Who
+waits is told after SILENT_MS that nobody answers, and when somebody does again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from grampus.sdk.transport import Transport
 #: A stream without a byte for this many seconds is given up: servers send a comment more often.
 SILENCE = 45.0
 RECONNECT_MS = 60_000
+SILENT_MS = 1_500
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 3.0
 LINE_LIMIT = 8 * 1024 * 1024
@@ -36,14 +38,23 @@ _PIECE = msgspec.json.Decoder(LogPiece)
 class _Pauses:
     """The pauses between tries, and when to give up."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[bool], None]) -> None:
+        """`tell`: True when nobody answers, False when somebody does again."""
         self._clock = SystemClock()
+        self._tell = tell
+        self._told = False
         self.worked = False
         self._pause = FIRST_PAUSE
         self._since: int | None = None
 
     def news(self) -> None:
         self.worked, self._since, self._pause = True, None, FIRST_PAUSE
+
+    def opened(self) -> None:
+        """A server answers; whether it has a word is still to be seen."""
+        if self._told:
+            self._told = False
+            self._tell(False)
 
     def wait(self, error: Exception | None) -> None:
         """Waits for the next try, or raises."""
@@ -57,6 +68,9 @@ class _Pauses:
                 if isinstance(error, ServerUnreachable)
                 else ServerUnreachable("the stream of the server breaks off again and again")
             )
+        if now - self._since > SILENT_MS and not self._told:
+            self._told = True
+            self._tell(True)
         time.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
@@ -65,7 +79,7 @@ def follow_events(
     transport: Transport, path: str, after: int, final: Callable[[], bool]
 ) -> Iterator[RunEvent]:
     """The events of a run with a revision above `after`, to its end, which `final` tells."""
-    pauses = _Pauses()
+    pauses = _Pauses(transport.silent)
     ended = False
     while True:
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
@@ -73,6 +87,7 @@ def follow_events(
         last = ""
         try:
             with transport.stream(path, headers=headers, silence=SILENCE) as answer:
+                pauses.opened()
                 parser = EventParser()
                 for piece in answer.iter_bytes():
                     pauses.news()
@@ -97,7 +112,7 @@ def follow_logs(
     transport: Transport, path: str, query: dict[str, Any], final: Callable[[], bool] | None
 ) -> Iterator[LogPiece]:
     """Log pieces: those there are, or with `final` all until it says that no more will come."""
-    pauses = _Pauses()
+    pauses = _Pauses(transport.silent)
     seen: dict[tuple[str, int, str], int] = {}
     notes: set[tuple[str, int, str, str]] = set()
     ended = final is None
@@ -107,6 +122,7 @@ def follow_logs(
             with transport.stream(
                 path, query=query, headers={"Accept": "application/x-ndjson"}, silence=SILENCE
             ) as answer:
+                pauses.opened()
                 for line in _lines(answer):
                     pauses.news()
                     if line.strip():
@@ -127,7 +143,7 @@ def follow_keys(
     transport: Transport, path: str, prefix: str, first: int | None
 ) -> Iterator[KeysChanged]:
     """What changes under `prefix` from revision `first` on; without end. Raises Compacted."""
-    pauses = _Pauses()
+    pauses = _Pauses(transport.silent)
     last: int | None = None
     while True:
         query = {"prefix": prefix, "watch": "true", "from": first if last is None else None}
@@ -137,6 +153,7 @@ def follow_keys(
         error: Exception | None = None
         try:
             with transport.stream(path, query=query, headers=headers, silence=SILENCE) as answer:
+                pauses.opened()
                 parser = EventParser()
                 for piece in answer.iter_bytes():
                     pauses.news()

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,6 +79,8 @@ class Transport:
         self._stale = stale
         self._timeout = timeout
         self._clock = SystemClock()
+        #: Told by streams: True when nobody answers for a while, False when somebody does again.
+        self.silent: Callable[[bool], None] = lambda silent: None
         #: By the file of the authority that they trust.
         self._clients: dict[Path | None, httpx.Client] = {}
 
