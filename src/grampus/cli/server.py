@@ -30,11 +30,15 @@ def start(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Where it answers (default 127.0.0.1:8470); other nodes use the next port.",
+            help="Where it answers; other nodes use the next port (default: as before, else"
+            " 127.0.0.1:8470).",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The server's name (default: the host's).")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The server's name (default: as before, else the host's)."
+        ),
     ] = None,
     init: Annotated[
         bool, typer.Option("--init", help="Found a cluster, if the folder belongs to none yet.")
@@ -55,8 +59,8 @@ def start(
     """Start a server of a cluster here.
 
     The first one founds the cluster with --init, also in the folder of a `grampus up`, whose runs
-    it keeps; the others join it. Once a folder belongs to a cluster, neither is needed any more.
-    Prints `ready URL` on stdout once a majority of the servers is there. Ctrl-C stops it.
+    it keeps; the others join it. Once a folder belongs to a cluster, --data is all that a start
+    needs. Prints `ready URL` on stdout once a majority of the servers is there. Ctrl-C stops it.
     """
     import asyncio
     import logging
@@ -152,7 +156,11 @@ async def _run(config: Config, plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    note(f"starting server {config.name} at {config.listen}: data in {config.data}")
+    if "default" in (config.sources["name"], config.sources["listen"]):
+        # The folder may know better what its server is called, and where it listens.
+        note(f"starting the server of {config.data}")
+    else:
+        note(f"starting server {config.name} at {config.listen}: data in {config.data}")
     try:
         await run_server(config, plan, ready, lambda what: note(f"waiting: {what}"))
     except asyncio.CancelledError:

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from grampus import versions
 from grampus.cluster.credentials import Credentials, read_credentials, write_credentials
 from grampus.cluster.join_token import JoinToken
 from grampus.cluster.joining import Newcomer, join
-from grampus.config import Listen
+from grampus.config import Config, Listen
 from grampus.consensus.disk import Disk
 from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.consensus.generation import Generation
@@ -122,6 +123,19 @@ def open_folder(path: Path, name: str) -> DataFolder:
             f" lost, say on another server: grampus cluster replace {name}, and let an empty folder"
             " join under that name"
         ) from error
+
+
+def as_before(config: Config, folder: DataFolder) -> Config:
+    """The name and the address that nobody says are those by which the cluster knows this folder's
+    server: a restart needs nothing but the folder."""
+    there = standing(folder.path)
+    members = introduced(folder.path) if there is None else there.members
+    known = members.find(raft_id(folder.identity.node))
+    if known is None:
+        return config
+    unsaid = {key for key in ("name", "listen") if config.sources[key] == "default"}
+    before = {"name": known.name, "listen": Listen(known.host, known.port)}
+    return replace(config, **{key: before[key] for key in unsaid})
 
 
 async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now: int) -> Place:

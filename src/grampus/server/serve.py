@@ -81,7 +81,7 @@ from grampus.runs.proposer import Proposer
 from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
-from grampus.server.arrival import Place, Plan, admission, arrive, open_folder
+from grampus.server.arrival import Place, Plan, admission, arrive, as_before, open_folder
 from grampus.server.audit import Audit, AuditRounds
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
@@ -108,6 +108,7 @@ async def run_server(
     with contextlib.ExitStack() as stack:
         folder = open_folder(config.data, config.name)
         stack.callback(folder.close)
+        config = as_before(config, folder)
         place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
         secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
         trail = Trail.begin(config.data, Disk(), partial(secrets.randbits, 63))
