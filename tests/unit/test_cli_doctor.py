@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from grampus.cli.checkup import check_machine, probe
 from grampus.cli.finding import Finding
 from grampus.cli.main import main
 from grampus.config import load_config
+from grampus.sdk.discovery import publish
 
 
 def machine(tmp_path: Path, **flags: object) -> dict[str, Finding]:
@@ -41,6 +43,14 @@ def test_a_port_that_is_taken_fails_and_names_it(tmp_path: Path) -> None:
         finding = machine(tmp_path, listen=f"127.0.0.1:{min(port, 65534)}")["ports"]
     assert (finding.state, str(port) in finding.found) == ("fail", True)
     assert "--listen" in finding.advice
+
+
+def test_a_node_elsewhere_is_named(tmp_path: Path) -> None:
+    assert machine(tmp_path)["node"].found.startswith("none of this user at ")
+    publish(tmp_path / ".local/state/grampus", "http://127.0.0.1:18999", "t0k", os.getpid())
+    found = machine(tmp_path)["node"]
+    assert found.found.endswith("; at http://127.0.0.1:18999")
+    assert "--listen" in found.advice
 
 
 class Forbidden:

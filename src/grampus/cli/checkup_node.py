@@ -20,9 +20,14 @@ PATIENCE = 3.0
 
 def look_at_node(config: Config) -> Finding:
     """Where it runs, how it contains attempts, and what is wrong with it."""
+    from grampus.sdk.discovery import nodes
+
     url = _running(config)
     if url is None:
-        return Finding("node", "ok", "does not run")
+        found = f"none of this user at {config.listen}"
+        if elsewhere := ", ".join(n.url for n in nodes(config.state)):
+            return Finding("node", "ok", f"{found}; at {elsewhere}", "look at one with --listen")
+        return Finding("node", "ok", found)
     try:
         workers, alarms = _ask(config, url)
     except GrampusError as error:

@@ -53,7 +53,9 @@ def status(
     if found.leader is None:
         print(f"leader    none for {span(found.led)} (seen from {found.server})")
     else:
-        print(f"leader    {found.leader} for {span(found.led)}, term {found.term}")
+        # A node alone has led for as long as it runs.
+        since = f" for {span(found.led)}" if found.led else ""
+        print(f"leader    {found.leader}{since}, term {found.term}")
     print(f"log       {found.commit:,} entries committed, {found.applied:,} applied")
     print(f"can lose  {_can_lose(found)}")
     if found.held_back:
