@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from grampus.cli.logs import _Lines
 from grampus.cli.output import clean, cut, span, table
+from grampus.sdk.answers import LogPiece
 
 
 def test_columns_are_as_wide_as_what_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +66,17 @@ def test_on_a_narrow_terminal_the_first_and_the_last_column_are_cut(
     head, row = capsys.readouterr().out.splitlines()
     assert len(head) <= 40
     assert row == "n" * 21 + "…  FAILED  " + "r" * 7 + "…"
+
+
+def test_each_task_of_a_run_has_its_colour_in_the_logs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = _Lines(named=True)
+    for task in ("load", "save", "load"):
+        lines.take(LogPiece(task=task, attempt=1, stream="stdout", offset=0, next=2, text="a\n"))
+    load, save, again = capsys.readouterr().out.splitlines()
+    assert load == again == "\x1b[36mload |\x1b[0m a"
+    assert save == "\x1b[33msave |\x1b[0m a"

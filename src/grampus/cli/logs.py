@@ -17,10 +17,14 @@ from grampus.cli.options import (
     connect,
     meant,
 )
-from grampus.cli.output import document, document_line, note
+from grampus.cli.output import coloured, document, document_line, note
 
 if TYPE_CHECKING:
     from grampus.sdk.answers import LogPiece
+
+
+#: Of tasks in the logs of a run: what is neither the text's own nor that of a failure.
+COLOURS = ("36", "33", "32", "35", "34", "96", "93", "92", "95", "94")
 
 
 class Stream(StrEnum):
@@ -74,6 +78,8 @@ class _Lines:
     def __init__(self, named: bool) -> None:
         self._named = named
         self._rest: dict[tuple[str, int, str], str] = {}
+        #: By task, in the order of their first line; used on a terminal.
+        self._colours: dict[str, str] = {}
 
     def take(self, piece: LogPiece) -> None:
         if piece.note:
@@ -103,7 +109,11 @@ class _Lines:
 
     def _print(self, key: tuple[str, int, str], line: str) -> None:
         number = f"/{key[1]}" if key[1] > 1 else ""
-        sys.stdout.write(f"{key[0]}{number} | {line}\n")
+        whose = f"{key[0]}{number} |"
+        if coloured(sys.stdout):
+            code = self._colours.setdefault(key[0], COLOURS[len(self._colours) % len(COLOURS)])
+            whose = f"\x1b[{code}m{whose}\x1b[0m"
+        sys.stdout.write(f"{whose} {line}\n")
 
 
 def result(
