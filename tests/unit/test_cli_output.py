@@ -68,6 +68,20 @@ def test_on_a_narrow_terminal_the_first_and_the_last_column_are_cut(
     assert row == "n" * 21 + "…  FAILED  " + "r" * 7 + "…"
 
 
+def test_what_is_too_wide_in_the_middle_is_cut_too_and_short_columns_stay(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    table(
+        ("ID", "WORKFLOW", "STATE", "DONE", "REASON"),
+        [("i" * 12, "w" * 64, "SUCCEEDED", "3/3", "r" * 9)],
+    )
+    _, row = capsys.readouterr().out.splitlines()
+    assert row == "i" * 12 + "  " + "w" * 18 + "…  SUCCEEDED  3/3   " + "r" * 7 + "…"
+
+
 def test_each_task_of_a_run_has_its_colour_in_the_logs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

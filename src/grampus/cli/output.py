@@ -111,15 +111,14 @@ def paint(text: str, state: str, stream: TextIO) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns on stdout. On a terminal the first and the last are cut to fit; in a pipe nothing."""
+    """Columns on stdout. On a terminal they are cut to fit: the first and the last, then the widest
+    of the others. In a pipe nothing is."""
     cells = [[clean(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(head, *cells, strict=True)]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if room is not None and len(head) > 1:
-        rest = sum(widths[1:-1]) + 2 * (len(widths) - 1) + LEAST_LAST
-        widths[0] = min(widths[0], max(room - rest, LEAST_FIRST))
-        for row in cells:
-            row[0] = cut(row[0], widths[0])
+        _narrow(widths, [_width(name) for name in head], room)
+        cells = [[*map(cut, row[:-1], widths), row[-1]] for row in cells]
     for number, row in enumerate([list(head), *cells]):
         line = ""
         for cell, width in zip(row[:-1], widths, strict=False):
@@ -129,6 +128,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         last = row[-1] if room is None else cut(row[-1], max(room - used, LEAST_LAST))
         line += paint(last, last, sys.stdout) if number else last
         print(line.rstrip())
+
+
+def _narrow(widths: list[int], heads: Sequence[int], room: int) -> None:
+    """Takes away what is too much for `room` cells; no column gets narrower than its head."""
+    between = 2 * (len(widths) - 1)
+    rest = sum(widths[1:-1]) + between + LEAST_LAST
+    widths[0] = min(widths[0], max(room - rest, LEAST_FIRST))
+    for column in sorted(range(1, len(widths) - 1), key=lambda n: -widths[n]):
+        over = sum(widths[:-1]) + between + LEAST_LAST - room
+        least = max(heads[column], LEAST_LAST)
+        widths[column] -= max(min(over, widths[column] - least), 0)
 
 
 def clean(text: str) -> str:
