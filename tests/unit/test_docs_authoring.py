@@ -14,7 +14,8 @@ from grampus.errors import InvalidInput
 from grampus.model.workflow import Retry
 from grampus.sdk.load import load
 
-MANUAL = (Path(__file__).parents[2] / "docs/authoring.md").read_text()
+PAGES = Path(__file__).parents[2]
+MANUAL = (PAGES / "docs/authoring.md").read_text()
 #: Text of each block that names its file in its first line.
 BLOCKS = {
     name: text
@@ -42,6 +43,15 @@ def test_every_block_names_its_file() -> None:
 def test_the_blocks_load(folder: Path, name: str) -> None:
     (loaded,) = load(folder / name)
     assert loaded.workflow.name == Path(name).stem
+
+
+def test_the_workflow_of_the_readme_loads(tmp_path: Path) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (PAGES / "README.md").read_text(), re.S)
+    (tmp_path / "hello.py").write_text(block)
+    (loaded,) = load(tmp_path / "hello.py")
+    after = {task.name: task.after for task in loaded.workflow.tasks}
+    assert after["total"] == ("count", "count_2", "count_3", "count_4")
+    assert after["say"] == ("total",)
 
 
 def test_python_and_yaml_make_the_same_graph(folder: Path) -> None:

@@ -419,7 +419,7 @@ class Worker:
             held = self._held[n] = Held(n, None, record.stem, record.shell)
             self._chores.inherit(held, record.bundle)
         if memory.launched:
-            log.warning("taking over %d attempts of an earlier start", len(memory.launched))
+            log.warning("taking over attempts of an earlier start: %d", len(memory.launched))
 
     def _renew_warden(self) -> None:
         self._retiring = True
