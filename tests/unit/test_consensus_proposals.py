@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from grampus.consensus.piece import Piece, Proposal
 from grampus.consensus.port import Stopped
 from grampus.consensus.proposals import Proposals
-from grampus.consensus.writer import Limits, Piece, Proposal
+from grampus.consensus.writer import Limits
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 from tests.looped import looped
 

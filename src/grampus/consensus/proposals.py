@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from grampus.consensus.writer import Limits, Piece, Proposal
+from grampus.consensus.piece import Piece, Proposal
+from grampus.consensus.writer import Limits
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from grampus.consensus.piece import Piece, Proposal
 from grampus.consensus.port import Listener, StateMachine, Stopped
-from grampus.consensus.writer import Light, Limits, Piece, Proposal, Writer
+from grampus.consensus.writer import Light, Limits, Writer
 from grampus.errors import GrampusError, OutcomeUnknown, Overloaded
 
 log = logging.getLogger(__name__)

@@ -9,18 +9,24 @@ leaves the interpreter, and on a thread it would have to fight a busy loop to ge
 times per batch. Log and `apply` of light batches overlap. Everything else, and every checkpoint,
 waits until the loop has caught up, and runs on the thread. So one thread at a time has the machine.
 So does the first batch after a checkpoint: SQLite begins its WAL anew then, and syncs it for that.
+
+Where the disk is quick (see `pace`), a light batch is written and synced on the loop too: the way
+to the thread and back takes longer than such a sync. Who has the `pen` has the log, and all that is
+counted here. The loop takes it only when it is free, and only while nothing that was given to the
+thread is on its way, so that nobody is overtaken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +34,8 @@ import msgspec
 from msgspec import Struct
 
 from grampus.consensus.log import DurableLog
-from grampus.consensus.pace import QUICK
+from grampus.consensus.pace import QUICK, Pace
+from grampus.consensus.piece import Piece
 from grampus.consensus.port import StateMachine
 from grampus.consensus.record import Entry, HardState
 
@@ -43,6 +50,8 @@ _DECODER = msgspec.msgpack.Decoder(list[bytes])
 SWITCH_INTERVAL = 0.0005
 #: Seconds between two looks at whether the loop that is waited for is still there.
 LOOP_LOOK = 1.0
+#: Bytes that may be written and synced on the event loop, where the disk is quick.
+AT_ONCE = 64 * 1024
 #: Whether a batch takes so little time to apply that the event loop may do it.
 Light = Callable[[Sequence[bytes]], bool]
 
@@ -60,41 +69,10 @@ class Limits(Struct, frozen=True):
     checkpoint_idle: float = 1.0
     checkpoint_entries: int = 2000
     checkpoint_bytes: int = 8 * 1024 * 1024
-    #: Of a replica of several: a sync that takes less on average is waited for on the event loop.
+    #: A sync that takes less on average is waited for on the event loop.
     quick: float = QUICK
     #: How long `close` waits for what was accepted.
     close: float = 30.0
-
-
-class Proposal:
-    """One call of `propose`; complete when it has `count` results."""
-
-    __slots__ = ("count", "deadline", "future", "results", "size")
-
-    def __init__(
-        self,
-        future: asyncio.Future[list[object]],
-        count: int,
-        size: int,
-        deadline: float = math.inf,
-    ) -> None:
-        self.future = future
-        #: On the loop's clock; whoever keeps the proposals looks at it.
-        self.deadline = deadline
-        self.count = count
-        self.size = size
-        self.results: list[object] = []
-
-
-class Piece:
-    """What of a proposal goes into one entry."""
-
-    __slots__ = ("commands", "proposal", "size")
-
-    def __init__(self, proposal: Proposal, commands: Sequence[bytes], size: int) -> None:
-        self.proposal = proposal
-        self.commands = commands
-        self.size = size
 
 
 class Audience(Protocol):
@@ -116,7 +94,7 @@ class Audience(Protocol):
 
 
 class Writer:
-    """`start` it once; `put` pieces, and None to end it when all before is done."""
+    """`start` it once; `put` pieces, on the loop, and None to end it when all before is done."""
 
     def __init__(
         self,
@@ -142,15 +120,22 @@ class Writer:
         self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         #: Taken from the queue, and too much for the entry before.
         self._held: deque[Piece | None] = deque()
+        #: Held by whoever uses the log, or one of the fields that follow it.
+        self._pen = threading.Lock()
+        self._durable: DurableLog | None = None
+        self._pace = Pace(limits.quick)
         #: Since the last checkpoint was tried.
         self._since_entries = 0
         self._since_bytes = 0
-        #: Nothing was applied since the machine was opened or checkpointed: it will sync.
+        #: Nothing was applied since the machine was opened or checkpointed: it will sync. The next
+        #: one is applied on the thread, which so learns that there is something to checkpoint.
         self._fresh = True
         #: Something is not checkpointed yet.
         self._dirty = False
         self._term = 0
-        self.put = self._queue.put
+        #: On the loop: pieces that come together, and how many are on their way by the thread.
+        self._together: list[Piece] = []
+        self._away = 0
         self.start = threading.Thread(target=self._run, name="grampus-log", daemon=True).start
 
     def _run(self) -> None:
@@ -164,6 +149,8 @@ class Writer:
                 current = self._batch(piece)
                 self._commit(durable, current)
                 current = []
+            with self._pen:
+                self._durable = None
             self._checkpoint(durable)
             durable.close()
         except BaseException as error:
@@ -185,6 +172,7 @@ class Writer:
             log.info("applied entries %d to %d again", applied + 1, durable.last)
         self._term = durable.hard.term + 1
         durable.append([], HardState(self._term, 0, durable.last))
+        self._durable = durable
         self._loop.call_soon_threadsafe(self._audience.opened, self._term, durable.last)
 
     def _wait(self, durable: DurableLog) -> Piece | None:
@@ -192,10 +180,13 @@ class Writer:
         if self._held:
             return self._held.popleft()
         while self._dirty:
+            seen = self._since_entries
             try:
                 return self._queue.get(timeout=self._limits.checkpoint_idle)
             except queue.Empty:
-                self._checkpoint(durable)
+                # While the loop writes, nothing comes here: that is no pause.
+                if self._since_entries == seen:
+                    self._checkpoint(durable)
         return self._queue.get()
 
     def _batch(self, first: Piece) -> list[Piece]:
@@ -221,38 +212,113 @@ class Writer:
         if self._loop_failure is not None:
             raise self._loop_failure
         commands = [command for piece in pieces for command in piece.commands]
-        index, term = durable.last + 1, self._term
-        payload = _ENCODER.encode(commands)
-        durable.append([Entry(index, term, payload)])
-        if self._light is not None and not self._fresh and self._light(commands):
-            self._given += 1
-            self._loop.call_soon_threadsafe(self._apply_on_loop, index, term, commands, pieces)
-        else:
-            self._catch_up()
-            results, events = self._apply(index, term, commands)
-            self._fresh = False
-            self._loop.call_soon_threadsafe(
-                self._audience.committed, index, pieces, results, events
-            )
-        self._count(len(payload))
-        if (
-            self._since_entries >= self._limits.checkpoint_entries
-            or self._since_bytes >= self._limits.checkpoint_bytes
-        ):
+        with self._pen:
+            index = self._write(durable, commands)
+            if self._light is not None and not self._fresh and self._light(commands):
+                self._given += 1
+                tell = partial(self._apply_on_loop, index, self._term, commands, pieces)
+            else:
+                self._catch_up()
+                results, events = self._apply(index, self._term, commands)
+                self._fresh = False
+                tell = partial(self._committed, index, pieces, results, events)
+            much = self._is_much()
+        # The pen is free by now: the loop may write what follows from it.
+        self._loop.call_soon_threadsafe(tell)
+        if much:
             self._checkpoint(durable)
+
+    def _write(self, durable: DurableLog, commands: Sequence[bytes]) -> int:
+        """Makes the next entry durable, with the pen; its index."""
+        index, payload = durable.last + 1, _ENCODER.encode(commands)
+        began = time.perf_counter()
+        durable.append([Entry(index, self._term, payload)])
+        self._pace.took(time.perf_counter() - began)
+        self._count(len(payload))
+        return index
+
+    # --- on the loop
+
+    def put(self, piece: Piece | None) -> None:
+        if piece is not None and (self._together or self._may_write()):
+            if not self._together:
+                self._loop.call_soon(self._write_on_loop)
+            self._together.append(piece)
+        else:
+            self._give_away(piece)
+
+    def _give_away(self, piece: Piece | None) -> None:
+        """To the thread, behind all that came before."""
+        for each in (*self._together, piece):
+            self._away += each is not None
+            self._queue.put(each)
+        self._together.clear()
+
+    def _may_write(self) -> bool:
+        return self._light is not None and not self._away and self._pace.quick
+
+    def _write_on_loop(self) -> None:
+        """What came in one turn of the loop is one entry, or goes to the thread."""
+        pieces, self._together = self._together, []
+        commands = [command for piece in pieces for command in piece.commands]
+        size = sum(piece.size for piece in pieces)
+        written = False
+        if pieces and self._pen.acquire(blocking=False):
+            try:
+                if self._may_write_now(commands, size):
+                    written = True
+                    self._write_at_once(commands, pieces)
+            except BaseException as error:
+                written = True
+                self._fail_on_loop(error, pieces)
+            finally:
+                self._pen.release()
+        if not written:
+            for piece in pieces:
+                self._away += 1
+                self._queue.put(piece)
+
+    def _may_write_now(self, commands: Sequence[bytes], size: int) -> bool:
+        """With the pen. Without, it is for the thread."""
+        return (
+            self._light is not None
+            and self._durable is not None
+            and self._loop_failure is None
+            and not (self._fresh or self._is_much())
+            and len(commands) <= self._limits.entry_commands
+            and size <= min(AT_ONCE, self._limits.entry_bytes)
+            and self._light(commands)
+        )
+
+    def _write_at_once(self, commands: Sequence[bytes], pieces: list[Piece]) -> None:
+        assert self._durable is not None
+        index = self._write(self._durable, commands)
+        results, events = self._apply(index, self._term, commands)
+        self._audience.committed(index, pieces, results, events)
+
+    def _fail_on_loop(self, error: BaseException, pieces: list[Piece]) -> None:
+        """What becomes of the pieces is not known. The thread tells, when it has seen the end."""
+        self._loop_failure = error
+        self._unapplied += pieces
+        self._queue.put(None)
+
+    def _committed(
+        self, index: int, pieces: list[Piece], results: list[object], events: list[object]
+    ) -> None:
+        self._away -= len(pieces)
+        self._audience.committed(index, pieces, results, events)
 
     def _apply_on_loop(
         self, index: int, term: int, commands: Sequence[bytes], pieces: list[Piece]
     ) -> None:
-        if self._loop_failure is None:
-            try:
-                results, events = self._apply(index, term, commands)
-                self._audience.committed(index, pieces, results, events)
-            except BaseException as error:
-                self._loop_failure = error
-                self.put(None)
         if self._loop_failure is not None:
             self._unapplied += pieces
+        else:
+            try:
+                results, events = self._apply(index, term, commands)
+                self._committed(index, pieces, results, events)
+            except BaseException as error:
+                self._fail_on_loop(error, pieces)
         with self._turn:
             self._taken += 1
             self._turn.notify()
@@ -286,13 +352,21 @@ class Writer:
         self._since_bytes += size
         self._dirty = True
 
+    def _is_much(self) -> bool:
+        """There is so much since the last checkpoint that the next one is due."""
+        return (
+            self._since_entries >= self._limits.checkpoint_entries
+            or self._since_bytes >= self._limits.checkpoint_bytes
+        )
+
     def _checkpoint(self, durable: DurableLog) -> None:
         """Deletes what the machine no longer needs; put off while readers are in the way."""
-        self._catch_up()
-        self._since_entries = self._since_bytes = 0
-        durable.mark()
-        self._fresh = True
-        index = self._machine.checkpoint()
-        if index is not None:
-            self._dirty = False
-            durable.compact(min(index, durable.last) + 1)
+        with self._pen:
+            self._catch_up()
+            self._since_entries = self._since_bytes = 0
+            durable.mark()
+            self._fresh = True
+            index = self._machine.checkpoint()
+            if index is not None:
+                self._dirty = False
+                durable.compact(min(index, durable.last) + 1)
