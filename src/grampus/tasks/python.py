@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import inspect
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,13 @@ from grampus.tasks.failure import TaskFailure
 
 def run(action: Python, scope: Mapping[str, Any]) -> Any:
     """What the function returns, awaited if need be. Raises what the function raises."""
-    arguments = evaluate(action.args, scope)
-    result = find(action.call)(**arguments)
-    if inspect.iscoroutine(result):
+    return call(action.call, evaluate(action.args, scope))
+
+
+def call(name: str, arguments: Mapping[str, Any]) -> Any:
+    """`run` of the function of that name with these arguments."""
+    result = find(name)(**arguments)
+    if isinstance(result, types.CoroutineType):
         import asyncio
 
         return asyncio.run(result)
@@ -29,7 +34,8 @@ def find(call: str) -> Any:
     if not (module_name and colon and path):
         raise TaskFailure(f"{call!r} is no `module:function`")
     try:
-        found: Any = importlib.import_module(module_name)
+        # A warm attempt has it in memory: the way through the import costs it copies of pages.
+        found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             raise

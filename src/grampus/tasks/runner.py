@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from grampus.model.template import TemplateError, may_mention, render
+from grampus.model.template import TemplateError, evaluate, is_simple, may_mention, render
 from grampus.model.workflow import Http, Python, Shell, Sql
+from grampus.tasks import python
 from grampus.tasks.failure import TaskFailure, class_names, one_line
 from grampus.tasks.output import write_error, write_value
 from grampus.tasks.spec import Spec, decode_spec, load_inputs, scope_of
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
-def main(spec: Spec | None = None) -> int:
-    """The exit code of the attempt. `spec`: what is in `$GRAMPUS_SPEC`, if it is known."""
+def main(spec: Spec | None = None, arguments: Mapping[str, Any] | None = None) -> int:
+    """The exit code of the attempt. `spec`: what is in `$GRAMPUS_SPEC`, if it is known;
+    `arguments`: what `plain_arguments` said of it."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and not stream.line_buffering:
             stream.reconfigure(line_buffering=True)
     output = os.environ["GRAMPUS_OUTPUT"]
     if spec is None:
@@ -37,7 +40,7 @@ def main(spec: Spec | None = None) -> int:
     sys.argv = [spec.task.name]
     code = 1
     try:
-        encoding, data = encode(_run(spec))
+        encoding, data = encode(_run(spec, arguments))
         write_value(output, encoding, data)
         code = 0
     except SystemExit as error:
@@ -50,10 +53,34 @@ def main(spec: Spec | None = None) -> int:
     return code
 
 
-def _run(spec: Spec) -> Any:
-    if spec.bundle is not None:
-        sys.path.insert(0, spec.bundle)
-    scope = scope_of(
+def plain_arguments(spec: Spec) -> Mapping[str, Any] | None:
+    """What the function of a Python task is called with, where that can be said without a pickle, a
+    rich template or anything else that belongs into its own process; else None."""
+    action = spec.task.action
+    if not isinstance(action, Python) or spec.task.env or not _is_plain(action.args):
+        return None
+    if any(item.encoding != "json" or item.data is None for item in spec.inputs.values()):
+        return None
+    try:
+        found: Mapping[str, Any] = evaluate(action.args, _scope(spec))
+    except TemplateError:
+        return None  # The attempt says so, in its own name.
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    match value:
+        case str(text):
+            return is_simple(text)
+        case dict(items):
+            return all(map(_is_plain, items.values()))
+        case list(items) | tuple(items):
+            return all(map(_is_plain, items))
+    return True
+
+
+def _scope(spec: Spec) -> dict[str, Any]:
+    return scope_of(
         params=spec.params,
         after=spec.task.after,
         outputs=load_inputs(spec),
@@ -63,12 +90,19 @@ def _run(spec: Spec) -> Any:
         workflow=spec.workflow,
         version=spec.version,
     )
+
+
+def _run(spec: Spec, arguments: Mapping[str, Any] | None) -> Any:
+    if spec.bundle is not None and spec.bundle not in sys.path[:1]:
+        sys.path.insert(0, spec.bundle)
+    if arguments is not None:
+        assert isinstance(spec.task.action, Python)
+        return python.call(spec.task.action.call, arguments)
+    scope = _scope(spec)
     for name, text in spec.task.env.items():
         os.environ[name] = render(text, scope, quote=False)
     match spec.task.action:
         case Python() as action:
-            from grampus.tasks import python
-
             return python.run(action, scope)
         case Http() as action:
             from grampus.tasks import http

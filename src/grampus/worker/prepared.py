@@ -30,10 +30,10 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -130,10 +130,11 @@ def _rehearse() -> None:
         run="", workflow="", version=0, task=task, attempt=0, fencing_token=0, params={}, tick=0,
         tz="UTC", bundle=None, inputs={"": Input("json", b"null")},
     )  # fmt: skip
-    decode_spec(encode_spec(spec))
+    arguments = runner.plain_arguments(decode_spec(encode_spec(spec)))
     argv, output = sys.argv, os.memfd_create("rehearsal", os.MFD_CLOEXEC)
     for _ in range(_REHEARSALS):
         os.environ["GRAMPUS_OUTPUT"] = f"/proc/self/fd/{output}"
+        runner.main(spec, arguments)
         runner.main(spec)
         del os.environ["GRAMPUS_OUTPUT"]
     sys.argv = argv
@@ -182,12 +183,15 @@ class WarmShim(Shim):
         self._handlers = handlers
         #: Descriptors that attempts do not get, from and to.
         self._closed = _gaps(shared)
+        self._collections = 0
 
     def _spawn(self, launch: Launch) -> int:
         """What can be done before the fork is: in the shim it costs no copy of a page."""
         if launch.spec is None:
             raise ValueError("its spec is missing")
         spec = decode_spec(launch.spec)
+        arguments = runner.plain_arguments(spec)
+        self._collections = _collections()
         # The rest is what the module was imported with, and what it has made of it.
         for name, text in (*launch.env.items(), *self._added_for(launch).items()):
             if name.startswith("GRAMPUS_"):
@@ -200,14 +204,16 @@ class WarmShim(Shim):
             opened.append(os.open(self._files.stderr, _APPEND))
             pid = _fork()
             if pid == 0:
-                self._become_attempt(spec, opened)
+                self._become_attempt(spec, arguments, opened)
             return pid
         finally:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             for fd in opened:
                 os.close(fd)
 
-    def _become_attempt(self, spec: Spec, opened: list[int]) -> NoReturn:
+    def _become_attempt(
+        self, spec: Spec, arguments: Mapping[str, Any] | None, opened: list[int]
+    ) -> NoReturn:
         code = 70
         try:
             os.setsid()
@@ -220,8 +226,12 @@ class WarmShim(Shim):
                 _signal.signal(number, handler)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
             _reseed()
-            code = runner.main(spec)
-            code = _finish(code)
+            gc.freeze()  # What the shim has is none of the garbage of this attempt.
+            code = runner.main(spec, arguments)
+            _finish(self._collections)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code & 0xFF)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -231,13 +241,18 @@ class WarmShim(Shim):
             os._exit(code & 0xFF)
 
 
-def _finish(code: int) -> int:
+def _finish(before: int) -> None:
     """What Python does at its end, as far as a user can see it: threads are waited for, `atexit`
-    runs, files that nobody refers to are closed."""
+    runs, files that nobody refers to are closed. `before`: `_collections` at the fork."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    gc.collect()
-    return code
+    # While no garbage was collected in this attempt, all that it has made is young; a collection of
+    # all gives memory back besides, which touches much.
+    gc.collect(0 if _collections() == before else 2)
+
+
+def _collections() -> int:
+    return sum(generation["collections"] for generation in gc.get_stats())
 
 
 def _handlers() -> Handlers:
