@@ -126,6 +126,7 @@ class RaftNode:
         pre_vote: bool = True,
         lease_read: bool = False,
         priority: int = 0,
+        tell_commits: bool = True,
         seed: int | None = None,
     ) -> None:
         """From what is durable. base: (index, term) before the first of entries, which follow it
@@ -137,7 +138,9 @@ class RaftNode:
         from `seed` if one is given. *_size*: bytes. A node that lost its disk must never come back
         under its old id. A joiner starts with an empty conf_state, base (0, 0) and no entries, and
         waits for a snapshot; so the first members start with base (1, 1), applied 1 and a snapshot
-        at index 1, for the configuration of the founders is in no entry."""
+        at index 1, for the configuration of the founders is in no entry. Without tell_commits a
+        leader sends nothing for the sake of a commit index alone, but while a change of members is
+        under way: see tell_commit()."""
 
     def tick(self) -> bool:
         """One unit of time has passed. True: there is something in ready()."""
@@ -178,6 +181,11 @@ class RaftNode:
         index is applied. ValueError for an empty context, or one under way. False: not leader,
         or nothing committed in this term yet. A lost leadership drops requests silently: time
         them out, and ask again."""
+
+    def tell_commit(self, to: list[int]) -> None:
+        """Tells what is committed to those peers that have not said that they know it, in messages
+        of their own: an append without entries, or with those that they lack. Ignored unless
+        leader."""
 
     def transfer_leader(self, to: int) -> None:
         """Proposals are dropped until it succeeds or an election timeout passes. ValueError

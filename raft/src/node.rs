@@ -33,7 +33,7 @@ impl RaftNode {
     #[pyo3(signature = (id, hard_state, conf_state, base, entries, applied, *, election_tick=10,
         max_election_tick=20, heartbeat_tick=2, max_size_per_msg=1048576, max_inflight_msgs=256,
         max_uncommitted_size=67108864, max_committed_size_per_ready=16777216, check_quorum=true,
-        pre_vote=true, lease_read=false, priority=0, seed=None))]
+        pre_vote=true, lease_read=false, priority=0, tell_commits=true, seed=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -54,6 +54,7 @@ impl RaftNode {
         pre_vote: bool,
         lease_read: bool,
         priority: i64,
+        tell_commits: bool,
         seed: Option<u64>,
     ) -> PyResult<Self> {
         let read_only_option = match lease_read {
@@ -74,6 +75,7 @@ impl RaftNode {
             pre_vote,
             read_only_option,
             priority,
+            skip_bcast_commit: !tell_commits,
             ..Default::default()
         };
         let fields: Vec<entry::Fields<'_>> = entries
@@ -134,6 +136,10 @@ impl RaftNode {
 
     fn read_index(&self, py: Python<'_>, context: &[u8]) -> PyResult<bool> {
         self.call(py, |core| core.read_index(context))
+    }
+
+    fn tell_commit(&self, py: Python<'_>, to: Vec<u64>) -> PyResult<()> {
+        self.call(py, |core| core.tell_commit(&to))
     }
 
     fn transfer_leader(&self, py: Python<'_>, to: u64) -> PyResult<()> {

@@ -126,6 +126,7 @@ CALLS: dict[str, Callable[[RaftNode], Any]] = {
     "propose": lambda n: n.propose([b"x"]),
     "propose_conf_change": lambda n: n.propose_conf_change([(2, 4)], 0, b""),
     "read_index": lambda n: n.read_index(b"r"),
+    "tell_commit": lambda n: n.tell_commit([2]),
     "transfer_leader": lambda n: n.transfer_leader(1),
     "report_unreachable": lambda n: n.report_unreachable(2),
     "report_snapshot": lambda n: n.report_snapshot(2, True),

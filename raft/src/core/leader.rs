@@ -6,7 +6,7 @@ use crate::conf;
 use crate::entry;
 use crate::fail::{wrong, Fail, Result};
 use raft::prelude::*;
-use raft::{Error, StateRole};
+use raft::{Error, Progress, StateRole};
 
 impl Core {
     /// Appends one entry each, all or none. (index of the first, term)
@@ -87,6 +87,24 @@ impl Core {
         }
         self.node.read_index(context.to_vec());
         Ok(true)
+    }
+
+    /// Tells those of `to` what is committed that have not said that they know, in messages of their
+    /// own. Without this they learn it with the next entries or heartbeat.
+    pub fn tell_commit(&mut self, to: &[u64]) -> Result<()> {
+        self.no_turn_open()?;
+        if !self.leads() {
+            return Ok(());
+        }
+        let raft = &mut self.node.raft;
+        let commit = raft.raft_log.committed;
+        for &id in to {
+            let lacks = |p: &Progress| p.committed_index < commit;
+            if id != raft.id && raft.prs().get(id).is_some_and(lacks) {
+                raft.send_append(id);
+            }
+        }
+        Ok(())
     }
 
     pub fn transfer_leader(&mut self, to: u64) -> Result<()> {
