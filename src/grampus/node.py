@@ -54,6 +54,7 @@ from grampus.master.retention import Retention
 from grampus.master.roster import Alone, Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
+from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import Explain, Logs, NoRelay, Presence
 from grampus.rpc.address import is_own
@@ -232,6 +233,7 @@ class Node:
             raise self._failure
         finally:
             # Also after a cancel: what follows waits, but never without a bound.
+            hear_cancel()
             discovery.withdraw(state, url, os.getpid())
             self._office.stop()
             if detach or self._failure is not None:

@@ -1,4 +1,4 @@
-"""A deadline of one length for many waits, with one timer for all of them.
+"""A deadline of one length for many waits, with one timer for all of them; waits after a cancel.
 
 A timer for each wait costs more than most of these waits: nearly all are over long before. Here a
 wait that is over is forgotten at once, and only the first of those that are left is looked at.
@@ -11,6 +11,16 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+def hear_cancel() -> None:
+    """For whoever ends in order after a cancel, before its first wait: the cancel is heard.
+
+    Until Python 3.11.3, an `asyncio.timeout` in a task whose cancel is still open ends with
+    CancelledError, and with it what was to follow."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 class Patience:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from grampus.consensus.pace import MEMORY, Pace
-from grampus.patience import Patience
+from grampus.patience import Patience, hear_cancel
 from tests.looped import looped
 
 
@@ -32,6 +32,28 @@ async def test_whoever_waits_too_long_is_told_each_in_his_turn() -> None:
     assert [type(error) for error in late] == [TimeoutError] * 3
     with pytest.raises(TimeoutError):
         await patience.wait_for(never())
+
+
+@looped
+async def test_who_has_heard_a_cancel_may_wait_with_a_timeout() -> None:
+    told: list[str] = []
+
+    async def end() -> None:
+        try:
+            await never()
+        finally:
+            hear_cancel()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await never()
+            told.append("in order")
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(end())
+        await asyncio.sleep(0)
+        task.cancel()
+    assert told == ["in order"]
+    assert task.cancelled()
 
 
 @looped

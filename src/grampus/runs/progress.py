@@ -14,8 +14,9 @@ from grampus.model.duration import format_duration
 from grampus.model.run import RunState, TaskState
 from grampus.runs.change import Change
 from grampus.runs.events import RunFinished, RunStarted, TaskFinished, TaskReady
-from grampus.runs.gate import active_runs, run_limit
+from grampus.runs.gate import run_limit
 from grampus.runs.graph import Graph, longest_delay
+from grampus.runs.read_gate import active_runs
 from grampus.runs.transitions import run_step, task_step
 
 #: Tasks become READY in these; in PAUSED they wait.

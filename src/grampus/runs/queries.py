@@ -11,8 +11,9 @@ from grampus.database import Database
 from grampus.model.run import AttemptState, RunState, TaskState, Value
 from grampus.runs import schedule_queries
 from grampus.runs.change import Graphs
-from grampus.runs.gate import Gate, read_gate
+from grampus.runs.gate import Gate
 from grampus.runs.graph import Graph
+from grampus.runs.read_gate import read_gate
 from grampus.runs.read_standing import read_standing
 from grampus.runs.read_story import read_story
 from grampus.runs.standing import Standing

@@ -10,8 +10,8 @@ from __future__ import annotations
 from grampus.database import Database
 from grampus.model.run import FINAL_RUN, AttemptState, RunState, TaskState
 from grampus.runs.change import Graphs
-from grampus.runs.gate import read_gate
 from grampus.runs.graph import Graph
+from grampus.runs.read_gate import read_gate
 from grampus.runs.standing import Occupant, Standing, TaskStanding, Tried, Upstream
 from grampus.runs.views import RunView
 

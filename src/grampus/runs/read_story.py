@@ -3,6 +3,8 @@ next one needs: pages say together what one would."""
 
 from __future__ import annotations
 
+import datetime
+
 import msgspec
 
 from grampus.database import Database
@@ -48,6 +50,11 @@ def read_story(
         return found
 
     events = [EventView(revision=r[0], at=r[1], kind=r[2], data=bytes(r[3])) for r in rows[:limit]]
-    lines = tell(events, graph, before, begun, run_began)
+    lines = tell(events, graph, before, begun, run_began, _moment)
     more = (lines[-1].revision, lines[-1].at) if len(rows) > limit else None
     return StoryPage(lines=tuple(lines), after=more)
+
+
+def _moment(ms: int) -> str:
+    when = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).replace(tzinfo=None)
+    return f"{when.isoformat(' ', 'milliseconds' if ms % 1000 else 'seconds')} UTC"

@@ -7,7 +7,6 @@ lasted. Pure; `read_story` reads.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -57,9 +56,10 @@ def tell(
     before: int | None,
     begun: Callable[[int, int], int | None],
     run_began: Callable[[int], int | None],
+    moment: Callable[[int], str],
 ) -> list[StoryLine]:
     """`before`: when the line before the first one was. `begun`: when (task, attempt) started;
-    `run_began`: when the round began that ended with a revision."""
+    `run_began`: when the round began that ended with a revision. `moment`: a time for people."""
     lines = []
     for event in events:
         fact: Fact = _DECODER.decode(event.data)
@@ -74,7 +74,7 @@ def tell(
                 attempt=_attempt_of(fact),
                 state=_state_of(fact),
                 took=took,
-                text=_text(fact, graph, took),
+                text=_text(fact, graph, took, moment),
             )
         )
         before = event.at
@@ -118,10 +118,10 @@ def _state_of(fact: Fact) -> str:
             return str(getattr(fact, "state", ""))
 
 
-def _text(fact: Fact, graph: Graph, took: int | None) -> str:
+def _text(fact: Fact, graph: Graph, took: int | None, moment: Callable[[int], str]) -> str:
     match fact:
         case facts.RunSubmitted():
-            by = "" if fact.tick is None else f" by its schedule, for {_moment(fact.tick)}"
+            by = "" if fact.tick is None else f" by its schedule, for {moment(fact.tick)}"
             high = f", priority {fact.priority}" if fact.priority else ""
             waits = f"; QUEUED: {fact.reason}" if fact.reason else ""
             return f"submitted{by}: {fact.workflow} version {fact.version}{high}{waits}"
@@ -189,11 +189,6 @@ def _with(what: str, why: str) -> str:
 
 def _after(took: int | None) -> str:
     return "" if took is None else f" after {span(took)}"
-
-
-def _moment(ms: int) -> str:
-    when = datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).replace(tzinfo=None)
-    return f"{when.isoformat(' ', 'milliseconds' if ms % 1000 else 'seconds')} UTC"
 
 
 def listed(names: list[str], most: int = MOST_NAMED) -> str:

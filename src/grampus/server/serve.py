@@ -69,6 +69,7 @@ from grampus.master.retention import Retention
 from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
+from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Hello, Message
 from grampus.relay import Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
@@ -339,6 +340,7 @@ class ServerNode:
             assert self._failure is not None
             raise self._failure
         finally:
+            hear_cancel()
             present.cancel()
             await asyncio.wait([present])
             discovery.withdraw(config.state, api.url, os.getpid())

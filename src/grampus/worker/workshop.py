@@ -22,6 +22,7 @@ from grampus.config import Config
 from grampus.consensus.folder import ENTROPY, WORKER_PARTS, DataFolder
 from grampus.ending import explained
 from grampus.errors import GrampusError
+from grampus.patience import hear_cancel
 from grampus.protocol import PROTOCOL_VERSION, Hello
 from grampus.rpc.subject import WORKER
 from grampus.worker.driver import Worker
@@ -90,6 +91,7 @@ async def _work(
         await asyncio.wait((working,))
     finally:
         # Also after a cancel: what follows waits, but never without a bound.
+        hear_cancel()
         registered.cancel()
         if detach or working.done():
             worker.leave()
