@@ -9,13 +9,13 @@ from msgspec.structs import replace
 
 from grampus.api.ports import ReadLog as ReadLogPort
 from grampus.api.ports import WorkerLoad
-from grampus.clock import Clock
 from grampus.consensus.port import Replica
 from grampus.errors import GrampusError, NotFound, ProtocolError
 from grampus.master.core.explain import explain
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.office import Office
 from grampus.master.roster import Roster
+from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import TaskState
 from grampus.protocol import LogChunk, ReadLog
 from grampus.runs.explanation import Explanation
@@ -71,7 +71,7 @@ class Explainer:
         reads: Reads,
         scheduler: Callable[[], Scheduler | None],
         read_log: ReadLogPort,
-        clock: Clock,
+        clock: Timekeeper,
     ) -> None:
         self._reads = reads
         self._scheduler = scheduler
@@ -82,7 +82,7 @@ class Explainer:
         standing = await self._reads.standing(run, task)
         if standing is None:
             return None
-        found = explain(self._scheduler(), standing, self._clock.now())
+        found = explain(self._scheduler(), standing, self._clock.now(), self._clock.doubt)
         if task is None or found.tasks[0].state != TaskState.RUNNING:
             return found
         (one,) = found.tasks

@@ -173,7 +173,7 @@ class Node:
             reads=self.reads,
             blobs=BlobPort(self.blobs),
             read_log=self._read_log,
-            explain=Explainer(self.reads, lambda: None, self._read_log, self._clock),
+            explain=Explainer(self.reads, lambda: None, self._read_log, Timekeeper(self._clock)),
             status=NodeStatus(),
             presence=NodeStatus().presence,
             clock=Timekeeper(self._clock),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
+from grampus.cli.answers import story_text
 from grampus.cli.logs import _Lines
 from grampus.cli.output import clean, cut, span, table
-from grampus.sdk.answers import LogPiece
+from grampus.sdk.answers import LogPiece, StoryLine
 
 
 def test_columns_are_as_wide_as_what_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,3 +97,10 @@ def test_each_task_of_a_run_has_its_colour_in_the_logs(
     load, save, again = capsys.readouterr().out.splitlines()
     assert load == again == "\x1b[36mload |\x1b[0m a"
     assert save == "\x1b[33msave |\x1b[0m a"
+
+
+def test_a_line_of_a_story_after_a_clock_that_was_set_back_has_one_sign() -> None:
+    at = datetime(2026, 11, 26, 10, 2, 3, 45_000, tzinfo=UTC)
+    line = StoryLine(revision=1, at=at, type="run.started", text="RUNNING")
+    gaps = [story_text(replace(line, since=since)).split()[1] for since in (40, -40, -3_597_873)]
+    assert gaps == ["+0.040s", "-0.040s", "-59m58s"]

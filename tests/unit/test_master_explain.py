@@ -107,6 +107,19 @@ def test_the_overlap_of_a_schedule_is_told_with_the_run_that_is_active() -> None
     assert "r1 (RUNNING)" in reason.text
 
 
+def test_a_timeout_that_is_held_back_by_a_doubted_clock_says_so() -> None:
+    world = a_world(timeout=1_000)
+    standing = world.queries().standing("r1", None)
+    assert standing is not None
+    late = world.now + 5_000
+    doubt = "the clock is suddenly 1h ahead; they wait for 9m more"
+    (reason,) = explain(world.scheduler, standing, late, doubt).reasons
+    assert reason.code == "run-timeout"
+    assert reason.text == f"the run's own timeout has passed by a clock that is doubted: {doubt}"
+    (reason,) = explain(world.scheduler, standing, late).reasons
+    assert reason.text == "the run's own timeout passes in 0.000s"
+
+
 def test_a_failed_run_names_what_failed() -> None:
     world = a_world()
     world.turn()

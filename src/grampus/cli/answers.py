@@ -56,6 +56,8 @@ def story_text(line: StoryLine) -> str:
     """`10:02:03.123   +0.8s  b/2 FAILED on vm after 3.2s: exit code 75`"""
     at = line.at.astimezone()
     since = "" if line.since is None else f"+{_short(line.since)}"
+    if line.since is not None and line.since < 0:  # The clock was set back.
+        since = f"-{_short(-line.since)}"
     return f"{at:%H:%M:%S}.{at.microsecond // 1000:03}  {since:>7}  {clean(line.text)}"
 
 

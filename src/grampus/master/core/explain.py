@@ -23,8 +23,11 @@ MOST_NAMES = 10
 MOST_COUNTED = 5
 
 
-def explain(scheduler: Scheduler | None, standing: Standing, now: int) -> Explanation:
-    """`scheduler` is None where no master is in office."""
+def explain(
+    scheduler: Scheduler | None, standing: Standing, now: int, doubt: str = ""
+) -> Explanation:
+    """`scheduler` is None where no master is in office. `doubt`: what is wrong with the clock that
+    `now` was read from, or ""."""
     run = standing.run
     tasks = []
     for position, task in enumerate(standing.tasks):
@@ -34,7 +37,7 @@ def explain(scheduler: Scheduler | None, standing: Standing, now: int) -> Explan
         run=run.id,
         workflow=run.workflow,
         state=run.state,
-        reasons=tuple(_run(scheduler, standing, now)),
+        reasons=tuple(_run(scheduler, standing, now, doubt)),
         tasks=tuple(tasks),
         tasks_left=standing.tasks_left,
     )
@@ -43,7 +46,7 @@ def explain(scheduler: Scheduler | None, standing: Standing, now: int) -> Explan
 # -- the run ------------------------------------------------------------------------------------
 
 
-def _run(scheduler: Scheduler | None, standing: Standing, now: int) -> Iterator[Reason]:
+def _run(scheduler: Scheduler | None, standing: Standing, now: int, doubt: str) -> Iterator[Reason]:
     run = standing.run
     if run.state == RunState.QUEUED:
         yield _queued(standing)
@@ -62,6 +65,8 @@ def _run(scheduler: Scheduler | None, standing: Standing, now: int) -> Iterator[
     if standing.expires is not None and run.state != RunState.CANCELLING:
         left = max(standing.expires - now, 0)
         text = f"the run's own timeout passes in {span(left)}"
+        if doubt and not left:
+            text = f"the run's own timeout has passed by a clock that is doubted: {doubt}"
         yield Reason(code="run-timeout", text=text, until=standing.expires)
 
 
