@@ -137,6 +137,7 @@ class NodeStatus:
                 cpu=None if load is None else load.cpu,
                 memory=None if load is None else load.memory,
                 trouble="" if load is None else load.trouble,
+                stuck=0 if load is None else len(load.stuck),
             )
             for session, load in self._roster.loads.items()
         }

@@ -248,6 +248,8 @@ class Load(Struct, frozen=True, array_like=True, tag="load"):
     memory: int
     #: Why it can start nothing, or "".
     trouble: str = ""
+    #: Attempts that are still there long after KILL was sent to them: they keep their slots.
+    stuck: tuple[int, ...] = ()
 
 
 class Forget(Struct, frozen=True, array_like=True, tag="forget"):
@@ -475,6 +477,8 @@ class PresentWorker(Struct, frozen=True, array_like=True):
     memory: int | None
     containment: str | None
     trouble: str
+    #: How many of its attempts cannot be killed.
+    stuck: int = 0
 
 
 class Present(Struct, frozen=True, array_like=True, tag="present"):

@@ -67,7 +67,9 @@ class LeaderDesk:
                 return Explained(b"" if found is None else _ENCODER.encode(found))
             case AskPresence():
                 return Present([
-                    PresentWorker(session, load.cpu, load.memory, load.containment, load.trouble)
+                    PresentWorker(
+                        session, load.cpu, load.memory, load.containment, load.trouble, load.stuck
+                    )
                     for session, load in self._status.connected().items()
                 ])  # fmt: skip
 
@@ -138,7 +140,7 @@ class Presence:
             raise ProtocolError(f"AskPresence was answered by {type(answer).__name__}")
         return {
             worker.session: WorkerLoad(
-                worker.cpu, worker.memory, worker.containment, worker.trouble
+                worker.cpu, worker.memory, worker.containment, worker.trouble, worker.stuck
             )
             for worker in answer.workers
         }

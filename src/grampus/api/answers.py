@@ -128,4 +128,5 @@ def worker_answer(view: WorkerView, present: Mapping[int, WorkerLoad] | None) ->
         memory=load.memory if load else None,
         containment=load.containment if load else None,
         trouble=load.trouble if load else "",
+        stuck=load.stuck if load else 0,
     )

@@ -150,6 +150,8 @@ class WorkerLoad(Struct, frozen=True):
     containment: str | None = None
     #: Why it can start nothing, or "".
     trouble: str = ""
+    #: How many of its attempts cannot be killed.
+    stuck: int = 0
 
 
 class Presence(Protocol):

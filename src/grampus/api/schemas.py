@@ -442,6 +442,7 @@ class WorkerAnswer(Answer):
         " `cgroup` or `subreaper`; null when it is not connected."
     )
     trouble: str = Field(description="Why it can start nothing now; empty when it can.")
+    stuck: int = Field(description="Its attempts that cannot be killed, and keep their slots.")
 
 
 class WorkerList(Answer):

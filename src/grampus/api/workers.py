@@ -112,8 +112,10 @@ async def is_ready(ports: ThePorts) -> Response:
     if waiting_for := ports.status.waiting_for():
         raise HttpProblem("not-ready", waiting_for, {"Retry-After": "1"})
     alarms = [f"schedules are held back: {held}"] if (held := ports.clock.doubt) else []
-    troubled = [load.trouble for load in ports.status.connected().values() if load.trouble]
-    alarms += [f"a worker starts nothing: {trouble}" for trouble in troubled]
+    loads = ports.status.connected().values()
+    alarms += [f"a worker starts nothing: {load.trouble}" for load in loads if load.trouble]
+    if stuck := sum(load.stuck for load in loads):
+        alarms.append(f"attempts that cannot be killed, and keep their slots: {stuck}")
     return respond(Readiness(status="ok", alarms=alarms))
 
 

@@ -159,6 +159,8 @@ def list_(
     for each in workers:
         if each.trouble:
             note(f"{each.name} starts nothing, and tries again: {each.trouble}")
+        if each.stuck:
+            note(f"{each.name} cannot kill what {each.stuck} of its slots run: see run explain")
 
 
 WorkerName = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")]

@@ -182,8 +182,8 @@ class Roster:
     def _load(self, session: int, load: Load) -> None:
         before = self._loads.get(session)
         self._loads[session] = load
-        if before is None or before.trouble != load.trouble:
-            self.office.happened([WorkerTroubled(session, load.trouble)])
+        if before is None or (before.trouble, before.stuck) != (load.trouble, load.stuck):
+            self.office.happened([WorkerTroubled(session, load.trouble, frozenset(load.stuck))])
 
     async def request(self, connection: Peer, message: Message) -> Message:
         self._hear(connection)

@@ -29,6 +29,7 @@ Code = Literal[
     "too-big",  # no worker of its group has so many slots
     "no-free-slot",  # all slots of its group are taken, or too few are free
     "behind-others",  # others in its group's line come first
+    "unkillable",  # KILL was sent to it long ago, and its processes are still there
     "given-ahead",  # its worker has it, and no free slot for it yet
     "starting",  # its start is being committed, or its worker has not begun it yet
     "running",

@@ -276,6 +276,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     containment: str | None = None
     #: Why it can start nothing now, or "".
     trouble: str = ""
+    #: Its attempts that cannot be killed, and keep their slots.
+    stuck: int = 0
 
 
 class TaskResult(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""How a worker is: its load, and what keeps it from starting attempts.
+"""How a worker is: its load, what keeps it from starting attempts, and what it cannot end.
 
 Rule: what is wrong is said aloud when it begins and when it is over, and told to the server with
 every report of the load; while it lasts, nothing is assigned to this worker.
@@ -27,6 +27,9 @@ class Condition:
         #: What the warden says.
         self.warden = ""
         self._told = ""
+        #: Attempts that the warden cannot end.
+        self._stuck: set[int] = set()
+        self._told_stuck: tuple[int, ...] = ()
 
     def sample(self) -> bool:
         """Once a second. Whether what is wrong has changed."""
@@ -36,11 +39,25 @@ class Condition:
             log.error("ALARM: this worker cannot start attempts, they wait: %s", trouble)
         elif self._told and not trouble:
             log.warning("attempts can be started again")
-        changed, self._told = trouble != self._told, trouble
+        stuck = tuple(sorted(self._stuck))
+        changed = trouble != self._told or stuck != self._told_stuck
+        self._told, self._told_stuck = trouble, stuck
         return changed
 
+    def is_stuck(self, n: int) -> None:
+        """Says the warden, again and again."""
+        self._stuck.add(n)
+
+    def is_over(self, n: int) -> None:
+        self._stuck.discard(n)
+
+    def has_new_word(self) -> None:
+        """The warden begins to tell anew."""
+        self.warden = ""
+        self._stuck.clear()
+
     def report(self, session: int) -> Load:
-        return Load(session, *self._load.average(), self._told)
+        return Load(session, *self._load.average(), self._told, self._told_stuck)
 
     def _trouble(self) -> str:
         return (self.warden or self._chores())[:REASON]

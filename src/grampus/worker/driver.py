@@ -461,6 +461,7 @@ class Worker:
                     if held is not None:
                         held.slot = None
                         self._logs.ended(held.stem, notice)
+                    self._condition.is_over(notice.n)
                     events.append(WardenEnded(notice))
                 case orders.Started(n, slot, at):
                     held = self._held.get(n)
@@ -468,11 +469,12 @@ class Worker:
                         held.slot = slot
                     events.append(WardenStarted(n, at))
                 case orders.Stuck(n, pids):
+                    self._condition.is_stuck(n)
                     events.append(WardenStuck(n, tuple(pids)))
                 case orders.Trouble(why):
                     self._condition.warden = why
                 case orders.Ready():
-                    self._condition.warden = ""
+                    self._condition.has_new_word()
                     for running in notice.running:
                         if (known := self._held.get(running.n)) is not None:
                             known.slot = running.slot

@@ -3,7 +3,7 @@ came.
 
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
     worker w1 slots=2 [group=g] | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
-    worker-troubled w1 disk full | worker-able w1
+    worker-troubled w1 disk full | worker-able w1 | worker-stuck w1 r1/a/1
     submit r1 [priority=N] | cancel r1 | wait 10s | clock-back 1s | clock-ahead 1d | office
     explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
     pause r1 | resume r1 | retry r1 [from=b] | declare-lost r1/a/1
@@ -175,6 +175,10 @@ class Stage(World):
                 self.pending.append(WorkerConnected(self.session_of(words[0])))
             case "worker-troubled" | "worker-able":
                 self.pending.append(WorkerTroubled(self.session_of(words[0]), " ".join(words[1:])))
+            case "worker-stuck":
+                session = self.session_of(words[0])
+                stuck = frozenset(self.numbers[name][1] for name in words[1:])
+                self.pending.append(WorkerTroubled(session, "", stuck))
             case "drain" | "undrain":
                 self.propose(DrainWorker(self.now, words[0], verb == "drain", "ann"))
             case "submit":

@@ -110,6 +110,8 @@ class WorkerTroubled(Struct, frozen=True):
 
     session: int
     why: str
+    #: Attempts that it cannot end, by number.
+    stuck: frozenset[int] = frozenset()
 
 
 class Stopping(Struct, frozen=True):

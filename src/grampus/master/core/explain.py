@@ -169,6 +169,13 @@ def _live(
         yield Reason(code="worker-silent", text=text, since=since, names=(last.worker,))
     elif place is not None and place.trouble and last.state == AttemptState.STARTING:
         yield _troubled([place], task)
+    if place is not None and last.n in place.stuck:
+        text = (
+            f"{task.name}/{last.attempt} cannot be killed: its processes on {last.worker} are still"
+            " there long after KILL, as while a disk or a network file system does not answer."
+            " It keeps its slot until they are gone"
+        )
+        yield Reason(code="unkillable", text=text, names=(last.worker,))
     if last.state == AttemptState.STARTING:
         if scheduler is not None and place is not None:
             live = scheduler.live.get(place.session, {})

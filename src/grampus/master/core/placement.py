@@ -35,6 +35,8 @@ class Place:
         self.silent_since: int | None = None
         #: Why it can start nothing, or "".
         self.trouble = ""
+        #: Its attempts that KILL does not end: they keep their slots.
+        self.stuck: frozenset[int] = frozenset()
         #: Index at which it was heard last, as the ledger has it.
         self.registered = 0
         #: The ledger says that it is silent, or is asked to.

@@ -177,7 +177,7 @@ class Scheduler:
                 self._assign_again(event)
             case WorkerTroubled():
                 if place := self.places.get(event.session):
-                    place.trouble = event.why
+                    place.trouble, place.stuck = event.why, event.stuck
             case Declined():
                 self._declined(event)
             case RunLoaded():

@@ -192,7 +192,10 @@ class WorkerCore:
             case WardenLost():
                 self._warden_lost()
             case WardenStuck(n, pids):
-                self._log(f"attempt {self._name(n)} cannot be killed: processes {list(pids)}")
+                self._log(
+                    f"ALARM: attempt {self._name(n)} cannot be killed, and keeps its slot:"
+                    f" processes {list(pids)}"
+                )
             case Stopping():
                 self.stopping = True
                 self._never_launch(AttemptState.CANCELLED, "the worker was stopped")
