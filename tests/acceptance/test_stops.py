@@ -116,15 +116,19 @@ def test_a_stop_while_the_warden_stands_still_ends_in_time(ground: Ground) -> No
         node.kill()
 
 
-def test_a_folder_of_a_newer_version_or_a_copy_is_refused_in_one_line(ground: Ground) -> None:
-    with ground.up():
-        busy = ground.start()
-        code, said = busy.ended()
-        assert code == 4
-        assert re.search(r"^error: .* is in use by process \d+$", said, re.M)
-        busy.kill()
+def test_two_nodes_on_one_copied_folder(ground: Ground) -> None:
+    """The copy is refused, also while the original is down and its warden goes on. Who insists gets
+    a node of its own, which has nothing of what the original runs."""
+    file = ground.write("long.yaml", "workflow: long\ntasks: {a: {shell: 'sleep 600'}}")
     copy = Ground(ground.folder / "other", data=ground.folder / "copy")
-    shutil.copytree(ground.data, copy.data, symlinks=True)
+    first = ground.start().ready()
+    with ground.client() as client:
+        client.apply(file)
+        run = client.submit("long").id
+        until(lambda: client.run(run).counts.get("RUNNING"))
+    sleeper = [pid for pid, line in ground.processes().items() if line.startswith("sleep")]
+    first.kill()
+    shutil.copytree(ground.data, copy.data, symlinks=True, ignore=lambda *_: ["warden.sock"])
     node = copy.start()
     code, said = node.ended()
     node.kill()
@@ -134,8 +138,23 @@ def test_a_folder_of_a_newer_version_or_a_copy_is_refused_in_one_line(ground: Gr
     toml = copy.data / "node.toml"
     kept = [line for line in toml.read_text().splitlines() if not line.startswith(("mach", "plac"))]
     toml.write_text("\n".join(kept) + "\n")
-    with copy.up():
-        pass
+    with copy.up(), ground.up():
+        with copy.client() as client:
+            attempts = until(lambda: client.tasks(run)[0].attempts[1:] or None)
+            assert client.tasks(run)[0].attempts[0].state is AttemptState.LOST
+            assert attempts[0].state in (AttemptState.STARTING, AttemptState.RUNNING)
+        with ground.client() as client:
+            assert [a.state for a in client.tasks(run)[0].attempts] == [AttemptState.RUNNING]
+        assert set(sleeper) <= set(ground.processes())
+
+
+def test_a_folder_of_a_newer_version_or_in_use_is_refused_in_one_line(ground: Ground) -> None:
+    with ground.up():
+        busy = ground.start()
+        code, said = busy.ended()
+        assert code == 4
+        assert re.search(r"^error: .* is in use by process \d+$", said, re.M)
+        busy.kill()
     toml = ground.data / "node.toml"
     toml.write_text(toml.read_text().replace("format = 1", "format = 2"))
     node = ground.start()

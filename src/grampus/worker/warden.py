@@ -107,7 +107,7 @@ def _end_leftovers(lock: int, instance: str) -> None:
     """The lock holds the instance of its owner, and its cgroup if it has one. What an owner left
     that was killed is ended first: a dying PID namespace lets go of the lock a moment before it is
     empty."""
-    before, _, folder = os.pread(lock, 4096, 0).decode("utf-8", "replace").strip().partition("\n")
+    before, folder = _signed(lock)
     said = False
     while before:
         cleared = not cgroup.is_of(folder, before) or cgroup.clear(folder)
@@ -124,7 +124,20 @@ def _end_leftovers(lock: int, instance: str) -> None:
             said = True
         time.sleep(0.01)
     os.ftruncate(lock, 0)
-    os.pwrite(lock, instance.encode() + b"\n", 0)
+    _sign(lock, instance)
+
+
+def _sign(lock: int, instance: str, folder: str = "") -> None:
+    """`folder`: of its cgroup. The file says which file it is: a copy of it speaks for nobody."""
+    os.pwrite(lock, f"{instance} {os.fstat(lock).st_ino}\n{folder}\n".encode(), 0)
+
+
+def _signed(lock: int) -> tuple[str, str]:
+    """Instance and cgroup of the owner before; "" when there was none, and in a copied folder: its
+    original may have a warden that lives."""
+    owner, _, folder = os.pread(lock, 4096, 0).decode("utf-8", "replace").strip().partition("\n")
+    instance, _, inode = owner.partition(" ")
+    return (instance, folder) if inode == str(os.fstat(lock).st_ino) else ("", "")
 
 
 def _catch_signals() -> socket.socket:
@@ -160,7 +173,7 @@ def _choose(kind: str, slot: Slot, lock: int, instance: str) -> Containment:
 def _make_cgroup(lock: int, instance: str) -> Containment:
     """The next warden is told of it first."""
     containment = Cgroup(cgroup.path(instance))
-    os.pwrite(lock, f"{instance}\n{containment.folder}\n".encode(), 0)
+    _sign(lock, instance, containment.folder)
     try:
         containment.open()
     except OSError:
