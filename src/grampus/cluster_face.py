@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
+from grampus import backup
+from grampus.blobs import Blobs
 from grampus.clock import Clock
 from grampus.cluster import join_token, tokens
 from grampus.cluster.commands import encode_command
@@ -27,6 +29,8 @@ from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
 from grampus.database import Database
 from grampus.errors import NotFound, Refused
+from grampus.runs.change import Graphs
+from grampus.runs.queries import Queries
 
 if TYPE_CHECKING:
     # A lone node works without grampus_raft, which a steward needs.
@@ -36,39 +40,80 @@ _ALONE = (
     "this node is alone (grampus up): a cluster is founded in its folder with grampus server start"
     " --init"
 )
-#: Bytes of a snapshot that are sent at once.
-PIECE = 1024 * 1024
-#: Writes a copy of the ledger to a new file.
+#: Blobs asked for in one query.
+PAGE = 1000
+#: Writes a copy of the ledger to a new file; brings a blob here, if it can.
 Copy = Callable[[Path], object]
+Fetch = Callable[[str], Awaitable[bool]]
+
+
+async def _nowhere(hash: str) -> bool:
+    return False
 
 
 class Snapshots:
-    """Copies of the ledger for whoever asks; one at a time, in `folder`."""
+    """Backups for whoever asks; one at a time is begun, in `folder`."""
 
-    def __init__(self, folder: Path, copy: Copy) -> None:
+    def __init__(self, folder: Path, copy: Copy, blobs: Blobs, fetch: Fetch = _nowhere) -> None:
+        """`fetch` looks elsewhere for a blob that is not here."""
         self._folder = folder
         self._copy = copy
+        self._blobs = blobs
+        self._fetch = fetch
         self._busy = asyncio.Lock()
 
     async def snapshot(self) -> tuple[int, AsyncIterator[bytes]]:
-        """Its size, and its bytes. The file is gone as soon as it is open."""
+        """Its size, and its bytes. The copy's file is gone as soon as it is open."""
         async with self._busy:
-            file = await asyncio.to_thread(self._open)
-        return os.fstat(file).st_size, self._pieces(file)
+            file, named = await asyncio.to_thread(self._open)
+        try:
+            contents = await self._gather(named)
+        except BaseException:
+            file.close()
+            raise
+        size = os.fstat(file.fileno()).st_size
+        return backup.packed_size(size, contents), self._pieces(file, size, contents)
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[IO[bytes], list[str]]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             path = Path(folder) / "copy.db"
             self._copy(path)
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            db = Database.open(path, readonly=True)
+            try:
+                named = list(_named(Queries(db, Graphs())))
+            finally:
+                db.close()
+            return path.open("rb"), named
 
-    async def _pieces(self, file: int) -> AsyncIterator[bytes]:
+    async def _gather(self, named: list[str]) -> backup.Contents:
+        sizes = await asyncio.to_thread(lambda: [self._blobs.size(hash) for hash in named])
+        held, missing = {}, []
+        for hash, size in zip(named, sizes, strict=True):
+            if size < 0 and await self._fetch(hash):
+                size = await asyncio.to_thread(self._blobs.size, hash)
+            if size < 0:
+                missing.append(hash)
+            else:
+                held[hash] = size
+        return backup.Contents(held, tuple(missing))
+
+    async def _pieces(
+        self, file: IO[bytes], size: int, contents: backup.Contents
+    ) -> AsyncIterator[bytes]:
+        pieces = backup.pack(file, size, self._blobs, contents)
         try:
-            while piece := await asyncio.to_thread(os.read, file, PIECE):
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 yield piece
         finally:
-            os.close(file)
+            file.close()
+
+
+def _named(queries: Queries) -> Iterator[str]:
+    after = ""
+    while page := queries.named_blobs(after, PAGE):
+        yield from page
+        after = page[-1]
 
 
 class TokenDesk:

@@ -101,10 +101,14 @@ def restore(
     folder: Path, snapshot: Path, me: Member, history: str, *, disk: Disk | None = None
 ) -> Standing:
     """As `recover`, from the file of a snapshot. The folder has no ledger that would be lost."""
-    generation = Generation.current(folder)
-    if (generation.ledger / LEDGER).exists():
+    refuse_ledger(folder)
+    return _begin(Generation.current(folder), snapshot, me, history, SKIP, disk)
+
+
+def refuse_ledger(folder: Path) -> None:
+    """Raises Refused when a restored one would take its place."""
+    if (Generation.current(folder).ledger / LEDGER).exists():
         raise Refused(f"{folder} has a ledger: restore into an empty folder")
-    return _begin(generation, snapshot, me, history, SKIP, disk)
 
 
 def _begin(

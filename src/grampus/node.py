@@ -134,7 +134,7 @@ class Node:
         address = str(config.listen)
         self._cluster_face = LoneCluster(
             config.name, address, folder.identity, replica, lambda: ledger.apply_version,
-            Snapshots(config.data / "snapshots", ledger.snapshot),
+            Snapshots(config.data / "snapshots", ledger.snapshot, self._blobs),
         )  # fmt: skip
         self._status = NodeStatus(replica, self._office, self._roster)
         self._logs = LogReader(reads, self._roster)

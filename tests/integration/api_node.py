@@ -207,7 +207,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         presence=status.presence,
         clock=clock,
         entropy=Entropy(),
-        cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot)),
+        cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot, blobs)),
         keys=keys,
         barrier=log.read_barrier,
     )

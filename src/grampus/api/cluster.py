@@ -123,11 +123,12 @@ async def revoke_token(
 @router.get(
     "/cluster/snapshot",
     operation_id="getSnapshot",
-    summary="A copy of this server's ledger",
-    description="A SQLite file, as of one moment: what `grampus cluster restore` takes.",
+    summary="The state of the cluster, as this server has it",
+    description="A tar archive with the ledger, as of one moment, and the blobs that it names:"
+    " what `grampus cluster restore` takes. Blobs that no server has are listed in `missing`.",
     response_class=Response,
     responses={
-        200: {"content": {"application/octet-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"application/x-tar": {"schema": {"type": "string"}}}},
         **responses("stopped", "invalid-input"),
     },
     tags=["cluster"],
@@ -135,7 +136,7 @@ async def revoke_token(
 async def get_snapshot(ports: ThePorts) -> Response:
     size, pieces = await ports.cluster.snapshot()
     headers = {"Content-Length": str(size)}
-    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)
 
 
 def _json(body: bytes) -> Response:

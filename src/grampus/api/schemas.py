@@ -468,11 +468,18 @@ class MemberAnswer(Answer):
     id: str = Field(description="Changes when the server gets a new folder.")
     address: str
     role: Literal["voter", "learner", "lost"]
-    state: Literal["leads", "follows", "behind", "silent", "unknown"]
+    state: Literal["leads", "follows", "behind", "silent", "waits", "unknown"]
     behind: int | None = Field(description="Entries that it lacks; null when not known.")
     complaint: str = Field(description="Why it is not reached, or empty.")
     apply_version: int = Field(
         description="The newest apply version that it knows; 0 when it does not answer."
+    )
+    cpu: int | None = Field(
+        description="Percent of its machine, over the last minute; null while it does not say."
+    )
+    memory: int | None = Field(description="Free bytes, over the last minute; or null.")
+    lacks: int = Field(
+        description="Bundles and results that it has still to fetch from other servers."
     )
 
 

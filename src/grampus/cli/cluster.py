@@ -222,14 +222,23 @@ def snapshot(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Save a copy of the ledger, as of one moment.
+    """Save the cluster's state, as of one moment.
 
-    That is every run, workflow, key and session."""
+    That is every run, workflow, key and session, with bundles and results."""
+    from grampus.backup import look
+
     with connect(ctx, server, token_file) as client:
         size = client.save_snapshot(file)
+    held = look(file)
+    if held.missing:
+        note(
+            f"{len(held.missing)} blobs are on no server that answers, and missing in it: tasks"
+            f" that need them will fail; the first is {held.missing[0]}"
+        )
     note(
-        f"{file}: {size / 2**20:.1f} MiB; go back to it, in an empty folder, with: grampus"
-        f" cluster restore {file} --data DIR --name NAME --listen HOST:PORT"
+        f"{file}: {size / 2**20:.1f} MiB, {len(held.blobs)} blobs among it; go back to it, in an"
+        f" empty folder, with: grampus cluster restore {file} --data DIR --name NAME --listen"
+        " HOST:PORT"
     )
 
 
@@ -282,5 +291,9 @@ def _members(found: ClusterInfo) -> None:
     rows = []
     for each in found.members:
         behind = "" if each.behind is None else f"{each.behind:,}"
-        rows.append((each.name, each.role, each.state, behind, each.address, each.complaint))
-    table(("NAME", "ROLE", "STATE", "BEHIND", "ADDRESS", "COMPLAINT"), rows)
+        cpu = "" if each.cpu is None else f"{each.cpu} %"
+        free = "" if each.memory is None else f"{each.memory / 2**30:.1f} GiB"
+        rows.append(
+            (each.name, each.role, each.state, behind, cpu, free, each.address, each.complaint)
+        )
+    table(("NAME", "ROLE", "STATE", "BEHIND", "CPU", "FREE", "ADDRESS", "COMPLAINT"), rows)

@@ -202,13 +202,16 @@ def restore_folder(file: Path, data: str | None, name: str, listen: str) -> None
     """`grampus cluster restore`: offline, into an empty folder."""
     import base64
     import os
+    import shutil
 
+    from grampus.backup import LEDGER, unpack
+    from grampus.blobs import Blobs
     from grampus.cli.output import note
     from grampus.clock import SystemClock
     from grampus.config import load_config
     from grampus.consensus.folder import ENTROPY, DataFolder
     from grampus.errors import UsageError
-    from grampus.founding import raft_id, restore
+    from grampus.founding import raft_id, refuse_ledger, restore
     from grampus.model.member import Member
     from grampus.server.arrival import prepare_first
     from grampus.worker.identity import machine_id
@@ -219,10 +222,18 @@ def restore_folder(file: Path, data: str | None, name: str, listen: str) -> None
     at = config.listen
     with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
         me = Member(raft_id(folder.identity.node), name, at.host, at.port, at.node_port)
+        refuse_ledger(folder.path)
         prepare_first(folder, me, SystemClock().now())
+        aside = folder.path / "restoring"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(mode=0o700)
+        found = unpack(file, aside / LEDGER, Blobs(folder.blobs))
         history = base64.b32encode(os.urandom(10)).decode().lower()
-        restore(folder.path, file, me, history)
+        restore(folder.path, aside / LEDGER, me, history)
+        shutil.rmtree(aside)
         folder.adopt(folder.identity.cluster, history)
+    if found.missing:
+        note(f"{len(found.missing)} blobs are missing in {file}, the first is {found.missing[0]}")
     note(
         f"{config.data} has the state of {file}. Start it: grampus server start --data"
         f" {config.data} --name {name} --listen {listen}"

@@ -48,6 +48,8 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Of a worker.
     group: str | None = None
     slots: int | None = None
+    #: Of a server: blobs that its ledger names and its folder lacks.
+    lacks: int = 0
 
 
 def server_key(name: str) -> bytes:
@@ -59,7 +61,7 @@ def worker_key(group: str, name: str) -> bytes:
 
 
 class ClusterMonitor:
-    """Of one process. `about` are the fields of About that stay."""
+    """Of one process. `about` are the fields of About that stay, `also` gives those that do not."""
 
     def __init__(
         self,
@@ -68,10 +70,12 @@ class ClusterMonitor:
         about: dict[str, Any],
         clock: Clock,
         load: LoadAverage | None = None,
+        also: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._registrations = registrations
         self._key = key
         self._about = about
+        self._also = also
         self._clock = clock
         self._load = load or LoadAverage()
         self._started = clock.now()
@@ -90,8 +94,9 @@ class ClusterMonitor:
         cpu, memory = self._load.average()
         now = self._clock.now()
         about = About(
-            start_time=self._started, heartbeat=now, cpu=cpu, memory=memory, **self._about
-        )
+            start_time=self._started, heartbeat=now, cpu=cpu, memory=memory,
+            **self._about, **self._also(),
+        )  # fmt: skip
         self._registrations.set(self._key, msgspec.json.encode(about))
 
 
@@ -103,12 +108,14 @@ async def keep_present(
     clock: Clock,
     entropy: Callable[[int], bytes],
     tls: Tls | None,
+    also: Callable[[], dict[str, Any]] = dict,
 ) -> None:
     """Until cancelled: this process is listed under `key`, as long as a server can be reached."""
     async with asyncio.TaskGroup() as tasks:
         client = ClusterClient(servers, hello, clock, entropy, tasks, tls)
         try:
             name = key.decode().strip("/").replace("/", ".")
-            await ClusterMonitor(Registrations(client, name, TTL), key, about, clock).run()
+            registrations = Registrations(client, name, TTL)
+            await ClusterMonitor(registrations, key, about, clock, also=also).run()
         finally:
             client.close()

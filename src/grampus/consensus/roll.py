@@ -5,11 +5,23 @@ It is read at 3 a.m.: what matters comes first, and every complaint ends with wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from grampus.consensus.members import Members
 from grampus.consensus.membership import Progress, can_lose
 from grampus.consensus.upgrade import Known
+
+
+class Load(Struct, frozen=True):
+    """What a member says of itself."""
+
+    #: Percent of its machine, and free bytes, averaged over the last minute.
+    cpu: int
+    memory: int
+    #: Blobs that its ledger names and its folder lacks.
+    lacks: int = 0
 
 
 class Line(Struct, frozen=True):
@@ -28,6 +40,10 @@ class Line(Struct, frozen=True):
     complaint: str
     #: The newest apply version that it knows; 0 when it does not answer.
     apply_version: int = 0
+    #: As `Load`; None while it does not say.
+    cpu: int | None = None
+    memory: int | None = None
+    lacks: int = 0
 
 
 class Roll(Struct, frozen=True):
@@ -65,6 +81,7 @@ def lines(
     complaints: dict[int, str],
     me: int = 0,
     known: Known | None = None,
+    load: Callable[[str], Load | None] = lambda name: None,
 ) -> tuple[Line, ...]:
     """In the order of their names, as server `me` sees it. `progress` is empty unless it leads."""
     rows = []
@@ -83,19 +100,15 @@ def lines(
             state = "silent"
         else:
             state = "behind" if (behind or 0) > BEHIND else "follows"
-        complaint = complaints.get(member.id, "")
+        complaint, knows = complaints.get(member.id, ""), (known or {}).get(member.id, 0)
+        # Of a name that is being replaced, it is the successor that speaks.
+        said = None if role == "lost" else load(member.name)
         rows.append(
             Line(
-                member.name,
-                f"{member.id:x}",
-                member.address,
-                role,
-                state,
-                behind,
-                complaint,
-                (known or {}).get(member.id, 0),
+                member.name, f"{member.id:x}", member.address, role, state, behind, complaint,
+                knows, *((None, None, 0) if said is None else (said.cpu, said.memory, said.lacks)),
             )
-        )
+        )  # fmt: skip
     return tuple(rows)
 
 
@@ -130,6 +143,11 @@ def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | 
             told.append(f"{row.name} does not answer at {row.address}{why}. Start it again{lost}")
         elif row.state == "behind":
             told.append(f"{row.name} is {row.behind:,} entries behind, and is catching up.")
+        elif row.lacks:
+            told.append(
+                f"{row.name} lacks {row.lacks:,} bundles and results that runs name, and fetches"
+                " them from the others."
+            )
     waiting = [row.name for row in rows if row.role == "learner" and row.state == "follows"]
     if voters == 1 and waiting:
         told.append(

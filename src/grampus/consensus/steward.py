@@ -17,7 +17,7 @@ from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, surv
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
-from grampus.consensus.roll import Roll, advice, advice_on_version, lines, spare
+from grampus.consensus.roll import Load, Roll, advice, advice_on_version, lines, spare
 from grampus.consensus.upgrade import Known, common_version, held_back
 from grampus.errors import (
     GrampusError,
@@ -59,8 +59,11 @@ class Steward:
         *,
         apply_version: Callable[[], int],
         newest: int,
+        load: Callable[[str], Load | None] = lambda name: None,
     ) -> None:
-        """`apply_version` is that of the ledger, `newest` the newest that this program knows."""
+        """`apply_version` is that of the ledger, `newest` the newest that this program knows;
+        `load` is what the member of a name says of itself."""
+        self._load = load
         self._replica = replica
         self._peers = peers
         self._me = me
@@ -296,6 +299,7 @@ class Steward:
             complaints,
             replica.id,
             self.known,
+            self._load,
         )
         left = None if replica.leader_id else -1
         if replica.leader:

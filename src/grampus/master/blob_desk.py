@@ -1,8 +1,13 @@
-"""Answers what workers ask of blobs over the bulk lane."""
+"""Answers what workers, and servers, ask of blobs over the bulk lane.
+
+Rule: to a worker a blob is there when it is there as long as the cluster is: what it offers is
+spread before it is told so, for a report names it next; what is not here is fetched for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from grampus.blobs import Blobs
 from grampus.protocol import BlobPiece, GetBlob, HasBlob, PutBlob
@@ -11,13 +16,36 @@ from grampus.protocol import BlobPiece, GetBlob, HasBlob, PutBlob
 PIECE = 4 * 1024 * 1024
 
 
+class Elsewhere(Protocol):
+    """The other servers' blobs."""
+
+    async def spread(self, hash: str) -> None:
+        """Returns when enough of them have it. Raises NoQuorum."""
+        ...
+
+    async def fetch(self, hash: str) -> bool:
+        """Whether it is here now."""
+        ...
+
+
 class BlobDesk:
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, elsewhere: Elsewhere | None = None) -> None:
+        """`elsewhere` is None for a desk that answers servers, or where there are no others."""
         self._blobs = blobs
+        self._elsewhere = elsewhere
 
     async def answer(self, message: HasBlob | GetBlob | PutBlob) -> BlobPiece:
-        """Size -1: there is no such blob. Raises InvalidInput for pieces that do not fit."""
-        return await asyncio.to_thread(self._answer, message)
+        """Size -1: there is no such blob. Raises InvalidInput for pieces that do not fit, NoQuorum
+        when too few servers have what is offered."""
+        found, elsewhere = await asyncio.to_thread(self._answer, message), self._elsewhere
+        if elsewhere is None:
+            return found
+        if isinstance(message, GetBlob):
+            if found.size < 0 and await elsewhere.fetch(message.hash):
+                return await asyncio.to_thread(self._answer, message)
+        elif found.size >= 0:
+            await elsewhere.spread(message.hash)
+        return found
 
     def _answer(self, message: HasBlob | GetBlob | PutBlob) -> BlobPiece:
         match message:

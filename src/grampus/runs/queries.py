@@ -272,6 +272,18 @@ class Queries:
         )
         return [row[0] for row in rows]
 
+    def named_blobs(self, after: str, limit: int) -> list[str]:
+        """All that `referenced_blobs` knows, a page at a time, in order."""
+        rows = self._db.query(
+            "SELECT blob FROM output WHERE blob > ?"
+            " UNION SELECT v.bundle FROM workflow_version v JOIN workflow w ON w.name = v.name"
+            " WHERE v.bundle > ? AND (w.deleted = 0 OR EXISTS"
+            " (SELECT 1 FROM run r WHERE r.workflow = v.name AND r.version = v.version))"
+            " ORDER BY 1 LIMIT ?",
+            (after, after, limit),
+        )
+        return [row[0] for row in rows]
+
     def newest_time(self) -> int | None:
         """Wall time of about the newest change; None in an empty ledger."""
         times = [

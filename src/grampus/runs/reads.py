@@ -123,6 +123,9 @@ class Reads:
     async def referenced_blobs(self, hashes: list[str]) -> list[str]:
         return await self._ask(Queries.referenced_blobs, hashes)
 
+    async def named_blobs(self, after: str, limit: int) -> list[str]:
+        return await self._ask(Queries.named_blobs, after, limit)
+
     def close(self) -> None:
         """Waits for reads under way."""
         self._pool.shutdown(wait=True)

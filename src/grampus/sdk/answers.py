@@ -299,13 +299,18 @@ class ClusterMember(Struct, frozen=True, kw_only=True):
     address: str
     #: `voter`, `learner` or `lost`.
     role: str
-    #: `leads`, `follows`, `behind`, `silent` or `unknown`.
+    #: `leads`, `follows`, `behind`, `silent`, `waits` or `unknown`.
     state: str
     #: Entries that it lacks; None when not known.
     behind: int | None = None
     complaint: str = ""
     #: The newest that it knows; 0 when it does not answer.
     apply_version: int = 0
+    #: Percent of its machine, and free bytes, over the last minute; None while it does not say.
+    cpu: int | None = None
+    memory: int | None = None
+    #: Bundles and results that it has still to fetch from other servers.
+    lacks: int = 0
 
 
 class ClusterInfo(Struct, frozen=True, kw_only=True):

@@ -2,13 +2,14 @@
 
 Rule: a command that names a hash is proposed only when a majority of the voters has it on disk, so
 that it is there as long as the cluster is. A server that lacks one gets it from a peer when it is
-asked for it.
+asked for it; what it lacks and nobody asks for is the affair of `blob_gather`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator
 
 from grampus.api.blob_files import BlobFiles
@@ -32,6 +33,8 @@ class BlobSpread:
         self._files = BlobFiles(blobs)
         self._replica = replica
         self._peers = peers
+        #: Of hashes that are fetched right now: several may want the same one.
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def has(self, hash: str) -> bool:
         """Here, by now: fetched from a peer if need be."""
@@ -80,6 +83,12 @@ class BlobSpread:
 
     async def fetch(self, hash: str) -> bool:
         """From the first peer that has it; False when none does."""
+        if (lock := self._locks.get(hash)) is None:
+            self._locks[hash] = lock = asyncio.Lock()
+        async with lock:
+            return await self._files.has(hash) or await self._fetch(hash)
+
+    async def _fetch(self, hash: str) -> bool:
         for member in self._replica.members.known:
             if member.id == self._replica.id or not self._peers.connected(member.id):
                 continue

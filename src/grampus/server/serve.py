@@ -37,7 +37,7 @@ from grampus.cluster.commands import encode_command
 from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JoinDesk
 from grampus.cluster.join_token import PLAIN
-from grampus.cluster.monitor import keep_present, server_key
+from grampus.cluster.monitor import About, keep_present, server_key
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
@@ -50,6 +50,7 @@ from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
+from grampus.consensus.roll import Load
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
 from grampus.consensus.trail import OLDER, Trail
@@ -84,6 +85,7 @@ from grampus.runs.reads import Reads
 from grampus.sdk import discovery
 from grampus.server.arrival import Place, Plan, admission, arrive, as_before, open_folder
 from grampus.server.audit import Audit, AuditRounds
+from grampus.server.blob_gather import BlobGather
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
@@ -154,7 +156,9 @@ class ServerNode:
         reads: Reads,
         readers: Database,
         keys: ClusterServer,
+        key_reads: KeyReads,
     ) -> None:
+        self._key_reads = key_reads
         self._config = config
         self._keys = keys
         self._encryption = encryption
@@ -174,19 +178,21 @@ class ServerNode:
         blobs = Blobs(config.data / "blobs")
         self._blobs = BlobSpread(blobs, replica, peers)
         desk = BlobDesk(blobs)
+        self._gather = BlobGather(blobs, reads, self._blobs)
         self._ledger = ledger
         replica.admit = ledger.admit
         self._steward = Steward(
             replica, peers, place.me, place.cluster, place.history,
             apply_version=lambda: ledger.apply_version, newest=versions.newest(),
+            load=self._load,
         )  # fmt: skip
         self._audit = Audit(
             replica, place.me.id, place.me.name, lambda: replica.members.voters, clock
         )
         ledger.auditor = self._audit
         self._roster = Roster(
-            config.name, place.cluster, lambda hello: True, self._proposer, self._intake, desk,
-            clock, MemberDirectory(replica),
+            config.name, place.cluster, lambda hello: True, self._proposer, self._intake,
+            BlobDesk(blobs, self._blobs), clock, MemberDirectory(replica),
         )  # fmt: skip
         self._office = self._roster.office = self._make_office(blobs)
         self._retention = Retention(
@@ -206,7 +212,9 @@ class ServerNode:
             LeaderDesk(self._status, self._logs, self._explainer),
             KeyDesk(keys, MemberDirectory(replica)),
         )  # fmt: skip
-        self._snapshots = Snapshots(config.data / "snapshots" / "api", ledger.snapshot)
+        self._snapshots = Snapshots(
+            config.data / "snapshots" / "api", ledger.snapshot, blobs, self._blobs.fetch
+        )
         replica.subscribe(self._wake)
 
     @classmethod
@@ -244,7 +252,18 @@ class ServerNode:
         stack.callback(key_reads.close)
         keys = ClusterServer(replica, key_reads, SystemClock(), place.history, os.urandom)
         return cls(
-            config, place, encryption, trail, group, replica, peers, ledger, reads, readers, keys
+            config,
+            place,
+            encryption,
+            trail,
+            group,
+            replica,
+            peers,
+            ledger,
+            reads,
+            readers,
+            keys,
+            key_reads,
         )
 
     def _make_office(self, blobs: Blobs) -> Office:
@@ -323,6 +342,7 @@ class ServerNode:
                 self._intake.run(),
                 self._office.run(),
                 self._retention.run(),
+                self._gather.run(),
                 self._keys.run(),
                 self._audit.run(),
                 self._say_when_ready(api.url, ready, waits),
@@ -359,6 +379,13 @@ class ServerNode:
                 replica.cancel()
             await asyncio.wait([replica])
 
+    def _load(self, name: str) -> Load | None:
+        _, found = self._key_reads.get(server_key(name))
+        if found is None:
+            return None
+        about = msgspec.json.decode(found.value, type=About)
+        return Load(about.cpu, about.memory, about.lacks)
+
     async def _present(self) -> None:
         """Is listed among the servers; by itself first, or by any other."""
         place, clock, encryption = self._place, SystemClock(), self._encryption
@@ -370,6 +397,7 @@ class ServerNode:
         await keep_present(
             server_key(me.name), about, [(me.host, me.node_port)], lambda: place.hello(KEYS),
             clock, os.urandom, None if encryption is None else encryption.nodes,
+            lambda: {"lacks": self._gather.lacks},
         )  # fmt: skip
 
     async def _until(self, void: Awaitable[str]) -> None:
