@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from grampus.cluster.core.histories import SKIP
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
@@ -26,9 +27,6 @@ from grampus.errors import Refused
 from grampus.ledger import Ledger
 from grampus.model.member import Member
 
-#: Added to the revision when a history begins that may have lost the end of another: whoever saw
-#: that end has seen no revision that will be given out again.
-SKIP = 2**32
 _DECODER = msgspec.msgpack.Decoder(list[bytes])
 
 

@@ -86,6 +86,9 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
     #: To a server: whether it is to tell its stamps; and the newest one that was seen of it.
     stamps: bool = False
     seen: Stamp | None = None
+    #: To a worker, and on the lane for keys: the history of the ledger, and its newest revision.
+    history: str = ""
+    revision: int = 0
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):

@@ -99,3 +99,29 @@ def test_a_number_that_the_ledger_cannot_hold_never_gets_into_the_log(
         assert all(server.replica.failure is None for server in ground.servers)
 
     play(tmp_path, scenario)
+
+
+def test_a_client_that_has_seen_a_recovered_cluster_never_goes_back_to_the_old_one(
+    tmp_path: Path,
+) -> None:
+    async def scenario(ground: Three) -> None:
+        old, recovered, other = ground.servers
+        client = ground.client()
+        await client.put(b"/a", b"1")
+        recovered.keys.history, recovered.ahead = "h2", 2**32
+        newer = ground.client(recovered)
+        assert (await newer.get(b"/a", stale=True)).item is not None
+        assert newer.seen.history == "h2"
+        await recovered.kill()
+        for server in (old, other):
+            with pytest.raises(ServerUnreachable, match="has left"):
+                await newer._lines.to(server.address)
+        with pytest.raises(GrampusError):
+            await newer.put(b"/a", b"2", within=1)
+        with pytest.raises(GrampusError):
+            await newer.get(b"/a", stale=True, within=1)
+        got = await client.get(b"/a")
+        assert got.item is not None
+        assert got.item.value == b"1"
+
+    play(tmp_path, scenario)

@@ -59,6 +59,8 @@ class OneServer:
         self.keys: ClusterServer
         self.replica: RaftReplica
         self.cut = False
+        #: By how much its revisions seem to be higher than they are.
+        self.ahead = 0
         self._desk: PeerDesk
         self._room: KeyDesk
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +130,11 @@ class OneServer:
     ) -> tuple[Message, bool, int]:
         assert isinstance(hello, Hello)
         if hello.lane == KEYS:
-            return Welcome(PROTOCOL_VERSION, self.member.name, "c1"), True, KEYS_FRAME
+            seen = self.keys.seen
+            return Welcome(
+                PROTOCOL_VERSION, self.member.name, "c1", 0, seen.history,
+                seen.revision + self.ahead,
+            ), True, KEYS_FRAME  # fmt: skip
         if self.cut:
             return Goodbye("cut off"), False, 0
         return self._desk.greet(hello)

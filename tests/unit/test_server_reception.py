@@ -8,6 +8,7 @@ import pytest
 
 from grampus.cluster.admission import Admission
 from grampus.cluster.join_token import secret_hash
+from grampus.cluster.requests import Seen
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.errors import Refused
@@ -28,6 +29,8 @@ from tests.looped import looped
 
 class Room:
     """Answers everything."""
+
+    seen = Seen("h2", 2**32)
 
     def take(self, connection: Any, number: int, message: Message) -> bool:
         return True
@@ -117,4 +120,5 @@ def test_a_server_that_is_none_any_more_gets_no_keys_either(said: Hello, why: st
 def test_a_server_is_let_in_by_itself() -> None:
     answer, accepted, _ = a_reception({}, Replica()).greet(ME, "?", None)
     assert isinstance(answer, Welcome)
+    assert (answer.history, answer.revision) == ("h2", 2**32)
     assert accepted

@@ -17,6 +17,7 @@ from typing import TypeVar
 from grampus.clock import Clock
 from grampus.cluster import requests
 from grampus.cluster.commands import Compare, Deleted, Op, TxnDone, Written
+from grampus.cluster.core.histories import BEHIND, Histories
 from grampus.cluster.core.route import Address, Route
 from grampus.cluster.failures import error_of
 from grampus.cluster.held_session import HeldSession
@@ -56,7 +57,7 @@ from grampus.errors import (
     ProtocolError,
     ServerUnreachable,
 )
-from grampus.protocol import Hello, KeysAsk, KeysTold
+from grampus.protocol import Hello, KeysAsk, KeysTold, Welcome
 from grampus.rpc.address import host_and_port
 from grampus.rpc.calls import ConnectionLost, RequestTimedOut
 from grampus.rpc.tls import Tls
@@ -98,6 +99,7 @@ class ClusterClient:
         self._route = Route(servers)
         self._lines = Lines(hello, self._opened, tasks, tls)
         self._sessions: dict[HeldSession, None] = {}
+        self._histories = Histories()
         #: The newest state that was seen; its history is "" before a server has answered.
         self._seen = Seen("", 0)
         #: When a server was last asked who is there.
@@ -297,7 +299,13 @@ class ClusterClient:
         answer = await self._put_to(line, requests.encode(GetServers()), KEEP)
         if not isinstance(answer, ServersAre):
             raise ProtocolError(f"{line.peer} answered by {type(answer).__name__}")
+        welcome = line.greeting
+        revision = welcome.revision if isinstance(welcome, Welcome) else 0
+        if not self._histories.goes_with(answer.history, revision):
+            raise ServerUnreachable(f"{line.peer}: {BEHIND}")
         if answer.history != self._seen.history:
+            if self._seen.history:
+                self._lines.keep_only(())  # the others may be of the history that is left
             self._seen = Seen(answer.history, 0)
         self._route.told([host_and_port(each) for each in answer.servers])
         if answer.leader:

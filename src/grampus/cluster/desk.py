@@ -27,6 +27,7 @@ from grampus.cluster.requests import (
     OpenSession,
     PutKey,
     Request,
+    Seen,
     ServersAre,
     Told,
     Transact,
@@ -61,6 +62,11 @@ class KeyDesk:
     def __init__(self, keys: ClusterServer, directory: Directory) -> None:
         self._keys = keys
         self._directory = directory
+
+    @property
+    def seen(self) -> Seen:
+        """The history that is served here, and its newest revision."""
+        return self._keys.seen
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         raise ProtocolError("on the lane for keys there are only questions")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from grampus.cluster.admission import JOIN, Admission
 from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JOIN_FRAME, JoinDesk
@@ -97,10 +99,18 @@ class Reception:
         if hello.lane == KEYS:
             if why := self._refuses(hello, subject):
                 return Goodbye(why), False, 0
-            return self._welcome, True, KEYS_FRAME
+            return self._here(self._welcome), True, KEYS_FRAME
         if hello.role == SERVER:
             return self._peers.greet(hello)
-        return self._roster.greet(hello, peer, subject)
+        answer, accepted, limit = self._roster.greet(hello, peer, subject)
+        return self._here(answer), accepted, limit
+
+    def _here(self, answer: Message) -> Message:
+        """With the history that is served here, for those who have seen another."""
+        if not isinstance(answer, Welcome):
+            return answer
+        seen = self._keys.seen
+        return replace(answer, history=seen.history, revision=seen.revision)
 
     def opened(self, connection: Peer) -> None:
         match _room(connection):

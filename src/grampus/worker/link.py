@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from grampus.cluster.core.histories import BEHIND, Histories
 from grampus.errors import GrampusError, NotLeader, ProtocolError, Refused, ServerUnreachable
 from grampus.protocol import (
     BULK_FRAME,
@@ -88,6 +89,7 @@ class Link:
         self._receiver = receiver
         self._tasks = tasks
         self._codec: Codec[Message] = Codec(Message)
+        self._histories = Histories()
         self._control: Peer | None = None
         self._bulk: Peer | None = None
         self._has_bulk = asyncio.Event()
@@ -238,7 +240,7 @@ class Link:
     async def _connect(self, lane: str, address: Address, ears: Ears) -> Peer:
         hello = Hello(PROTOCOL_VERSION, lane, "worker", self._name, self._cluster, self._credential)
         frame = CONTROL_FRAME if lane == "control" else BULK_FRAME
-        connection, _ = await connect(
+        connection, welcome = await connect(
             *address,
             self._codec,
             ears,
@@ -248,6 +250,11 @@ class Link:
             tasks=self._tasks,
             tls=self._tls,
         )
+        if isinstance(welcome, Welcome) and not self._histories.goes_with(
+            welcome.history, welcome.revision
+        ):
+            connection.close("it is of another history")
+            raise Refused(f"{connection.peer}: {BEHIND}")
         return connection
 
     def _move(self, home: Address) -> None:
