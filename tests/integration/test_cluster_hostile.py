@@ -71,6 +71,23 @@ async def _kept(client: ClusterClient, session: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["cut off", "held"])
+def test_a_session_goes_to_another_server_when_its_own_cannot_confirm_it(
+    tmp_path: Path, held: bool
+) -> None:
+    async def scenario(ground: Three) -> None:
+        old = await ground.leader()
+        client = ground.client(old, *ground.servers)
+        session = await client.open_session("s", 6_000)
+        old.cut, old.held = True, held
+        new = await _another(ground, old)
+        await asyncio.sleep(6)
+        assert session.lives
+        assert new.keys.sessions._core.sessions == 1
+
+    play(tmp_path, scenario)
+
+
 HUGE = 2**63
 
 

@@ -59,6 +59,8 @@ class OneServer:
         self.keys: ClusterServer
         self.replica: RaftReplica
         self.cut = False
+        #: It answers nobody, as if it was held.
+        self.held = False
         #: By how much its revisions seem to be higher than they are.
         self.ahead = 0
         self._desk: PeerDesk
@@ -146,11 +148,15 @@ class OneServer:
 
     def take(self, connection: Peer, number: int, message: Message) -> bool:
         assert isinstance(connection.greeting, Hello)
+        if self.held:
+            return False
         for_keys = connection.greeting.lane == KEYS
         return for_keys and self._room.take(connection, number, message)
 
     async def request(self, connection: Peer, message: Message) -> Message:
         assert isinstance(connection.greeting, Hello)
+        if self.held:
+            await asyncio.sleep(PATIENCE)
         if connection.greeting.lane == KEYS:
             return await self._room.request(connection, message)
         if self.cut:

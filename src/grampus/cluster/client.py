@@ -204,21 +204,30 @@ class ClusterClient:
         return await self._ask(request, kind, WITHIN)
 
     async def keep_alive(self, session: int, within: float) -> None:
-        """Of the leader. Raises SessionUnknown, or that nobody has confirmed it."""
+        """Of the leader. Raises SessionUnknown, or that nobody has confirmed it: then the next one
+        is asked of another server."""
         body = requests.encode(KeepAlive(session))
         deadline = self._now() + within
         for _ in range(HOPS):
             address = self._route.leader or self._route.home
             try:
-                await self._once(address, body, Done, min(KEEP, deadline - self._now()))
+                async with asyncio.timeout_at(deadline):
+                    await self._once(address, body, Done, min(KEEP, deadline - self._now()))
                 return
             except NotLeader as error:
-                self._route.leads(host_and_port(error.leader) if error.leader else None)
                 if not error.leader:
+                    self._route.passes_on(address)
                     raise
-            except (ServerUnreachable, Stopped):
+                self._route.leads(host_and_port(error.leader))
+            except NoQuorum:
+                self._route.passes_on(address)
+                raise
+            except (ServerUnreachable, Stopped, OutcomeUnknown):
                 self._failed(address)
                 raise
+            except TimeoutError:
+                self._failed(address)
+                raise ServerUnreachable("no server has answered in time") from None
         raise NotLeader("leaders change faster than they can be followed")
 
     async def end_session(self, session: int, within: float) -> None:

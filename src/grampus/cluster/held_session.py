@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("grampus.cluster")
 
-#: Seconds for a keep-alive; a short session has a part of its time.
-KEEP, PART = 1.5, 4
+#: Seconds for a keep-alive; a short session has a part of its time. The client gives up a little
+#: earlier by itself.
+KEEP, PART, OWN = 1.5, 4, 0.9
 #: Seconds for the end of a session: it would end by itself.
 GOODBYE = 2.0
 
@@ -144,7 +145,8 @@ class HeldSession:
             within = min(KEEP, self._ttl / PART / 1000, (holder.deadline - now) / 1000)
             try:
                 async with asyncio.timeout(within):
-                    await self._client.keep_alive(self._id, within)
+                    # In less time than there is, or nobody would know who has not answered.
+                    await self._client.keep_alive(self._id, OWN * within)
             except SessionUnknown:
                 return self._lost("a server says so")
             except (GrampusError, TimeoutError) as error:
