@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from grampus.cluster.requests import (
     PutKey,
     Request,
     Transact,
+    View,
     encode,
 )
 from grampus.errors import (
@@ -84,6 +86,42 @@ def test_a_session_goes_to_another_server_when_its_own_cannot_confirm_it(
         await asyncio.sleep(6)
         assert session.lives
         assert new.keys.sessions._core.sessions == 1
+
+    play(tmp_path, scenario)
+
+
+def test_a_watch_does_not_stay_with_a_server_that_is_cut_off(tmp_path: Path) -> None:
+    async def scenario(ground: Three) -> None:
+        lonely, _ = await ground.followers()
+        watcher, writer = ground.client(lonely), ground.client(await ground.leader())
+        async with aclosing(watcher.watch(b"/w")) as pieces:
+            first = (await anext(pieces)).until
+            lonely.cut = True
+            written = await writer.put(b"/w", b"1")
+            async for piece in pieces:
+                if piece.facts:
+                    break
+        assert written.revision > first
+        assert [fact.revision for fact in piece.facts] == [written.revision]
+
+    play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_silent_watch_of_a_server_that_is_cut_off_ends_unless_it_may_be_stale(
+    tmp_path: Path, stale: bool
+) -> None:
+    async def scenario(ground: Three) -> None:
+        lonely, _ = await ground.followers()
+        async with aclosing(lonely.keys.watch(b"/", None, View(stale), 0.1)) as pieces:
+            await anext(pieces)
+            lonely.cut = True
+            if stale:
+                assert [(await anext(pieces)).facts for _ in range(20)] == [()] * 20
+                return
+            with pytest.raises(NoQuorum):
+                async for _ in pieces:
+                    pass
 
     play(tmp_path, scenario)
 

@@ -40,7 +40,8 @@ from grampus.cluster.limits import VALUE_LIMIT
 from grampus.cluster.queries import Piece
 from grampus.cluster.requests import Seen, View
 from grampus.cluster.server import ClusterServer
-from grampus.errors import Compacted, InvalidInput, NotFound, Overloaded, Problem
+from grampus.consensus.port import Stopped
+from grampus.errors import Compacted, InvalidInput, NoQuorum, NotFound, Overloaded, Problem
 
 router = APIRouter(prefix="/api/v1")
 
@@ -111,8 +112,9 @@ def _headers(keys: ClusterServer, revision: int, etag: int | None = None) -> dic
     description="Keys in the order of their bytes. With `watch`, server-sent events instead: `id` "
     "is the revision, `event` is `change`, `data` has all changes of that one revision under the "
     "prefix. It begins with revision `from`, or behind `Last-Event-ID`, or with what happens from "
-    "now on. In silence a comment comes every 15 s, and the `id` moves on. If the history is "
-    "forgotten meanwhile the last event is `compacted`: list the keys, then watch from the "
+    "now on. In silence a comment comes every 15 s, and the `id` moves on; the stream ends when no "
+    "majority of servers answers then, unless it may be `stale`. If the history is forgotten "
+    "meanwhile the last event is `compacted`: list the keys, then watch from the "
     "revision after that of the list.",
     response_class=Response,
     responses={
@@ -184,6 +186,8 @@ async def _events(pieces: AsyncGenerator[Piece, None], begun: Piece) -> AsyncIte
                 )
         except Compacted as told:
             yield sse(b'{"first":%d}' % told.first, "compacted")
+        except (NoQuorum, Stopped):
+            yield b": this server knows of no more: watch on at another one\n\n"
 
 
 def _progress(revision: int) -> bytes:

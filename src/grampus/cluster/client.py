@@ -137,7 +137,7 @@ class ClusterClient:
         default from now on: then it begins with a piece that says where that is.
 
         A piece without facts says how far everything is told. Raises Compacted; ServerUnreachable
-        when no server has answered for `patience` seconds."""
+        or NoQuorum when no server, or no majority, has answered for `patience` seconds."""
         view = self._view(stale=False)
         while True:
             piece = await self._changes(prefix, first, view, patience)

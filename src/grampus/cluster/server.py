@@ -127,7 +127,8 @@ class ClusterServer:
         """What changes under `prefix` from revision `first` on; by default from now on.
 
         Begins with a piece that says up to where everything is told, if with nothing else.
-        A piece without facts comes after `silence` seconds, too. Raises Compacted."""
+        A piece without facts comes after `silence` seconds, too. Raises Compacted; and NoQuorum
+        then, unless it may be stale: a server that is cut off hears of nothing."""
         check_prefix(prefix)
         await self._settle(view)
         after = self.feed.revision if first is None else max(first - 1, 0)
@@ -135,6 +136,8 @@ class ClusterServer:
         yield Piece(min(after, self.feed.revision), ())
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, silence)) as pieces:
             async for piece in pieces:
+                if not piece.facts and not view.stale:
+                    await self._confirm()
                 yield piece
 
     async def changes(
@@ -143,7 +146,8 @@ class ClusterServer:
         """What changes under `prefix` from revision `first` on: the first of it, as soon as it is
         there, or nothing after `wait` seconds. Without `first` at once, where to go on from.
 
-        Raises Compacted; Stopped when the server ends."""
+        Raises Compacted; NoQuorum when there is nothing and this server may be cut off: then it
+        would have heard of nothing; Stopped when the server ends."""
         check_prefix(prefix)
         await self._settle(view)
         if first is None:
@@ -152,6 +156,8 @@ class ClusterServer:
         self._reads.check_known(after)
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, wait)) as pieces:
             async for piece in pieces:
+                if not piece.facts:
+                    await self._confirm()
                 return piece
         raise Stopped("the server stops: ask another one")
 
@@ -164,14 +170,18 @@ class ClusterServer:
                 )
             await self.feed.reached(view.seen.revision, CATCH_UP)
         if not view.stale:
-            try:
-                async with asyncio.timeout(BARRIER):
-                    await self._replica.read_barrier()
-            except TimeoutError:
-                raise NoQuorum(
-                    f"no majority of servers answered for {BARRIER:g} s: try again, or ask for a"
-                    " stale read"
-                ) from None
+            await self._confirm()
+
+    async def _confirm(self) -> None:
+        """A majority does answer, and this server has all that was committed before."""
+        try:
+            async with asyncio.timeout(BARRIER):
+                await self._replica.read_barrier()
+        except TimeoutError:
+            raise NoQuorum(
+                f"no majority of servers answered for {BARRIER:g} s: try again, or ask for a"
+                " stale read"
+            ) from None
 
     # writes
 
