@@ -320,6 +320,8 @@ class RaftMessages(Struct, frozen=True, array_like=True, tag="raft"):
     """Messages of the sender's Raft node, in order, as Raft encodes them. May be lost."""
 
     messages: list[bytes]
+    #: Somebody on the sender waits for what is committed next: it is told at once.
+    keen: bool = False
 
 
 class Stamped(Struct, frozen=True, array_like=True, tag="stamped"):

@@ -174,8 +174,8 @@ class _Peers(Peers):
         super().__init__(*rest)  # type: ignore[arg-type]
         self._server = server
 
-    def send(self, to: int, messages: Iterable[bytes]) -> bool:
-        return self._server.cut or super().send(to, list(messages))
+    def send(self, to: int, messages: Iterable[bytes], keen: bool = False) -> bool:
+        return self._server.cut or super().send(to, list(messages), keen)
 
     async def ask(self, to: int, message: Message, within: float, *, bulk: bool = False) -> Message:
         if self._server.cut:

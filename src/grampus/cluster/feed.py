@@ -78,6 +78,11 @@ class Feed:
     def watchers(self) -> int:
         return len(self._watchers)
 
+    @property
+    def waited(self) -> bool:
+        """Somebody waits for what changes next."""
+        return bool(self._watchers or self._waiting)
+
     def committed(self, index: int, facts: Sequence[object]) -> None:
         if not facts:
             return

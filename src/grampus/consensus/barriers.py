@@ -68,6 +68,11 @@ class Barriers:
 
     # -- waiting for the machine
 
+    @property
+    def waited(self) -> bool:
+        """Somebody waits until an entry is applied here."""
+        return bool(self._until)
+
     def applied(self, index: int) -> None:
         self._applied = index
         if self._until and self._until[0][0] <= index:

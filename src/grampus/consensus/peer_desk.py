@@ -118,6 +118,7 @@ class PeerDesk:
             match message:
                 case RaftMessages():
                     if trail is None or trail.hears(hello):
+                        self._replica.waits(hello.id, message.keen)
                         self._replica.step(message.messages)
                 case Stamped() if trail is not None:
                     trail.told(hello.id, message.stamp)

@@ -133,11 +133,11 @@ class Peers:
                     member, self._hello, self._group, self._tls, self._refused, self._trail
                 )
 
-    def send(self, to: int, messages: Sequence[bytes]) -> bool:
+    def send(self, to: int, messages: Sequence[bytes], keen: bool = False) -> bool:
         link = self._links.get(to)
         if link is None or (self._trail is not None and self._trail.lost):
             return False
-        return link.send(messages)
+        return link.send(messages, keen)
 
     def stamp(self, stamp: Stamp) -> None:
         """Tells all peers."""
@@ -257,7 +257,7 @@ class PeerLink:
             except RuntimeError:  # the group is closing: this server ends, and needs no link
                 keeping.close()
 
-    def send(self, messages: Sequence[bytes]) -> bool:
+    def send(self, messages: Sequence[bytes], keen: bool) -> bool:
         """Small ones by control; all of them by bulk when one is large, to keep their order."""
         size = sum(map(len, messages))
         connection = self.control if size <= SMALL else self.bulk
@@ -267,11 +267,11 @@ class PeerLink:
         room = FRAME if size > SMALL else SMALL
         for message in messages:
             if part and room < len(message):
-                connection.send(RaftMessages(part))
+                connection.send(RaftMessages(part, keen))
                 part, room = [], FRAME
             part.append(message)
             room -= len(message) + 8
-        connection.send(RaftMessages(part))
+        connection.send(RaftMessages(part, keen))
         connection.flush()  # before the sync that follows, which may be waited for on the loop
         return True
 

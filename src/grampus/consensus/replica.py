@@ -95,6 +95,10 @@ class RaftReplica:
         self._listeners: list[Listener] = []
         #: Set by the owner: raises Refused for what not every server could carry out yet.
         self.admit: Callable[[Sequence[bytes]], None] = lambda commands: None
+        #: Set by the owner: whether somebody on this server waits for whatever is committed next.
+        self.watched: Callable[[], bool] = lambda: False
+        #: Questions to the leader under way.
+        self._asked = 0
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self._stopped = False
@@ -170,7 +174,8 @@ class RaftReplica:
         for part in _parts(commands):
             try:
                 left = deadline - self._loop.time()
-                answers, index = await self._transport.propose(leader, part, left)
+                with self._asking():
+                    answers, index = await self._transport.propose(leader, part, left)
             except (NotLeader, Overloaded) as error:
                 if not results:
                     raise
@@ -180,6 +185,15 @@ class RaftReplica:
             results += answers
         await self._see(index)
         return results
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The leader is: what comes of it is waited for here next."""
+        self._asked += 1
+        try:
+            yield
+        finally:
+            self._asked -= 1
 
     async def _see(self, index: int) -> None:
         """Who has an answer finds what was done, on this server too; unless it is far behind, or
@@ -210,7 +224,8 @@ class RaftReplica:
                     if leader == self.id:
                         index = await self.confirm()
                     else:
-                        index = await self._transport.read_index(leader, ROUND)
+                        with self._asking():
+                            index = await self._transport.read_index(leader, ROUND)
                 break
             except (NotLeader, TimeoutError):
                 if self._loop.time() >= deadline:
@@ -340,6 +355,10 @@ class RaftReplica:
         """Messages of an authenticated peer, in order. More than there is room for are dropped."""
         self._turns.step(messages)
 
+    def waits(self, peer: int, keen: bool) -> None:
+        """Whether somebody on that peer waits for what is committed next."""
+        self._turns.telling.heard(peer, keen)
+
     def meet(self, member: Member) -> None:
         """A server of this cluster and history, neither removed nor lost, has said Hello."""
         self._transport.meet(member)
@@ -432,6 +451,10 @@ class RaftReplica:
     @property
     def backlog(self) -> int:
         return self._applier.backlog
+
+    @property
+    def keen(self) -> bool:
+        return self._asked > 0 or self._barriers.waited or self.watched()
 
     def committed(self, entries: list[Committed]) -> None:
         self._applier.put(entries)

@@ -19,8 +19,9 @@ class Transport(Protocol):
         """It has said Hello, and may not be among those who are known: it can be answered."""
         ...
 
-    def send(self, to: int, messages: Sequence[bytes]) -> bool:
-        """Raft messages, in order. Drops them, and says False, rather than wait."""
+    def send(self, to: int, messages: Sequence[bytes], keen: bool = False) -> bool:
+        """Raft messages, in order. Drops them, and says False, rather than wait. `keen`: somebody
+        here waits for what is committed next."""
         ...
 
     async def propose(

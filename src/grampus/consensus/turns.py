@@ -27,6 +27,7 @@ from grampus.consensus.pace import Pace
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Copied, Incoming, Installed, SnapshotDesk
+from grampus.consensus.telling import Telling
 from grampus.consensus.transport import Transport
 from grampus.errors import GrampusError, NotLeader, Overloaded, Refused
 
@@ -64,6 +65,11 @@ class Told(Protocol):
     @property
     def backlog(self) -> int:
         """Bytes that were committed and are not applied."""
+        ...
+
+    @property
+    def keen(self) -> bool:
+        """Whether somebody here waits for what is committed next."""
         ...
 
     def committed(self, entries: list[tuple[int, int, int, bytes, bytes]]) -> None:
@@ -125,6 +131,7 @@ class Turns:
         self._pace = pace
         self._told = told
         self._loop = asyncio.get_running_loop()
+        self.telling = Telling(self._others, self._tell_commit, self._loop.call_later)
         self._wake = asyncio.Event()
         self._ticks = 0
         self._looked = 0
@@ -233,6 +240,7 @@ class Turns:
             self._proposals.dropped(pieces, why)
         else:
             self._proposals.proposed(index, term, pieces)
+            self.telling.entries()
 
     def why_dropped(self, error: ProposalDropped) -> GrampusError:
         """Nothing happened; with the next leader it may."""
@@ -243,6 +251,7 @@ class Turns:
 
     async def _turn(self, ready: Any) -> None:
         must_sync, hard, entries, snapshot, messages, persisted, committed, reads, soft = ready
+        known = self.hard.commit
         if hard is not None:
             self.hard = HardState(*hard)
             durable = self._durable.hard
@@ -273,6 +282,8 @@ class Turns:
             self._barriers.confirmed(index, context)
         if committed or then:
             self._told.committed([*committed, *then])
+        if self.role == LEADER and self.hard.commit > known:
+            self.telling.committed()
         if self._needless:
             await self._let_go()
 
@@ -313,6 +324,7 @@ class Turns:
             gone = NotLeader("this server leads no longer")
             self._proposals.deposed(gone)
             self._barriers.give_up(gone)
+            self.telling.stop()
             self.peers, self._hearing = {}, Hearing()
         if role == LEADER:
             log.info("this server leads in term %d", self.hard.term)
@@ -334,8 +346,14 @@ class Turns:
                 if kind == SNAPSHOT:
                     self.snapshots.send(to, data)
             plain = [data for kind, data in outgoing if kind != SNAPSHOT]
-            if plain and not self._transport.send(to, plain):
+            if plain and not self._transport.send(to, plain, self._told.keen):
                 self._chores.append(partial(self.node.report_unreachable, to))
+
+    def _others(self) -> list[int]:
+        return [member.id for member in self.members.known if member.id != self.id]
+
+    def _tell_commit(self, to: list[int]) -> None:
+        self.between(partial(self.node.tell_commit, to))
 
     def _look(self) -> None:
         """Now and then: how far the peers are, and who needs a snapshot."""
@@ -390,5 +408,6 @@ def _raft(
         election_tick=ELECTION,
         max_election_tick=ELECTION_MOST,
         heartbeat_tick=HEARTBEAT,
+        tell_commits=False,
         seed=seed,
     )

@@ -181,6 +181,7 @@ class ServerNode:
         self._gather = BlobGather(blobs, reads, self._blobs)
         self._ledger = ledger
         replica.admit = ledger.admit
+        replica.watched = lambda: keys.feed.waited
         self._steward = Steward(
             replica, peers, place.me, place.cluster, place.history,
             apply_version=lambda: ledger.apply_version, newest=versions.newest(),

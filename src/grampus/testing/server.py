@@ -146,13 +146,13 @@ class NoisyPeers(Peers):
     watch: ClusterWatch
     world: World
 
-    def send(self, to: int, messages: Sequence[bytes]) -> bool:
+    def send(self, to: int, messages: Sequence[bytes], keen: bool = False) -> bool:
         self.watch.sent(self._id, messages)
         if not self.world.noise:
-            return super().send(to, messages)
+            return super().send(to, messages, keen)
         said, later = super().send, current().call_later
         for message in messages:
-            disturb(self.world, later, lambda message=message: said(to, [message]))
+            disturb(self.world, later, lambda message=message: said(to, [message], keen))
         return True
 
 
