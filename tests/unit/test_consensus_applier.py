@@ -73,6 +73,14 @@ def entry(index: int, *commands: bytes, term: int = 1) -> Committed:
     return index, term, NORMAL, msgspec.msgpack.encode(list(commands)) if commands else b"", b""
 
 
+async def turns_until(reached: Callable[[], bool], most: int = 10_000) -> None:
+    for _ in range(most):
+        if reached():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it does not come to that")
+
+
 async def played(story: Story, entries: list[Committed], **kwargs: Any) -> Applier:
     """Until all are applied, and a checkpoint more if one is due."""
     light = kwargs.pop("light", None)
@@ -145,3 +153,57 @@ async def test_a_machine_that_does_not_answer_each_command_ends_it() -> None:
         await played(story, [entry(1, b"a")])
     assert raised.group_contains(RuntimeError, match="2 results")
     assert not any(told[0] == "applied" for told in story.told)
+
+
+@looped
+async def test_what_is_light_is_applied_before_put_returns_once_nothing_else_is_to_do() -> None:
+    story = Story()
+    applier = Applier(story, story, Limits(checkpoint_idle=60.0), lambda _: True, story.thread)
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(applier.run())
+        applier.put([entry(1)])
+        assert story.told == [], "nothing was applied yet: it may take long"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        applier.put([entry(2, b"a"), entry(3)])
+        assert story.applied_index == 3
+        assert applier.backlog == 0
+        applier.put([(4, 1, CHANGE_V2, b"change", encode_change(MemberChange((B,)))), entry(5)])
+        assert story.applied_index == 3, "what is behind it waits, too"
+        await turns_until(lambda: story.applied_index == 5)
+        run.cancel()
+    assert [told[1] for told in story.told if told[0] == "applied"] == [1, 2, 3, 4, 5]
+
+
+@looped
+async def test_what_cannot_be_applied_is_the_failure_of_whoever_put_it() -> None:
+    story = Story()
+    applier = Applier(story, story, Limits(checkpoint_idle=60.0), lambda _: True, story.thread)
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(applier.run())
+        applier.put([entry(1)])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        story.answers = 2
+        with pytest.raises(RuntimeError, match="2 results"):
+            applier.put([entry(2, b"a")])
+        run.cancel()
+
+
+@looped
+async def test_a_pause_is_used_for_a_checkpoint_and_again_while_readers_are_in_the_way() -> None:
+    story = Story()
+    applier = Applier(story, story, Limits(checkpoint_idle=0.0), lambda _: True, story.thread)
+
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(applier.run())
+        applier.put([entry(1)])
+        await turns_until(lambda: story.threads.count("checkpoint") == 2)
+        story.durable = 1
+        await turns_until(lambda: ("durable", 1) in story.told)
+        done = story.threads.count("checkpoint")
+        with pytest.raises(AssertionError):
+            await turns_until(lambda: story.threads.count("checkpoint") > done, most=50)
+        applier.put([entry(2)])
+        await turns_until(lambda: story.threads.count("checkpoint") > done)
+        run.cancel()

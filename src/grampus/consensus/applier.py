@@ -1,7 +1,8 @@
 """Applies committed entries, in order, one at a time, and tells who waits for them.
 
-What is light is applied on the event loop, everything else and every checkpoint on a thread, for
-the reasons in `writer`. The ready loop goes on meanwhile: a slow `apply` holds up no heartbeat.
+What is light is applied on the event loop, in the turn that commits it; everything else and every
+checkpoint on a thread, for the reasons in `writer`. The ready loop goes on meanwhile: a slow
+`apply` holds up no heartbeat.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Listening(Protocol):
 
 
 class Applier:
-    """`put` on the loop; `run` is the only one that uses the machine while it runs."""
+    """`put` on the loop; beside `run`, or in its pauses, nobody else uses the machine."""
 
     def __init__(
         self,
@@ -62,76 +63,135 @@ class Applier:
         self._limits = limits
         self._light = light
         self._thread = thread
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[Committed] = deque()
         self._wake = asyncio.Event()
+        #: `run` has nothing to do: what is light need not wait for it.
+        self._idle = False
         #: Bytes committed and not applied.
         self.backlog = 0
         self._since_entries = self._since_bytes = 0
         self._fresh = True
-        self._dirty = False
+        #: Something is not checkpointed yet; and a checkpoint comes next.
+        self._dirty = self._due = False
+        #: When something was applied last; the timer rings in a pause after it.
+        self._timer: asyncio.TimerHandle | None = None
+        self._newest = 0.0
 
     def put(self, entries: Sequence[Committed]) -> None:
+        """Raises what the machine raises: it is of no use then."""
         self._queue.extend(entries)
         self.backlog += sum(len(entry[3]) for entry in entries)
-        self._wake.set()
+        if self._idle:
+            self._apply_light()
+        if self._queue or self._due:
+            self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled. What the machine raises comes out."""
-        while True:
-            turn = 0
-            while self._queue:
-                await self._apply(self._queue.popleft())
-                turn += 1
-                if turn % TURN == 0:
-                    await asyncio.sleep(0)
-            self._wake.clear()
-            if not self._dirty:
+        try:
+            while True:
+                while self._queue or self._due:
+                    if self._due:
+                        await self.checkpoint()
+                    elif self._apply_light():
+                        await asyncio.sleep(0)
+                    else:
+                        await self._apply(self._queue.popleft())
+                self._wake.clear()
+                self._idle = True
                 await self._wake.wait()
-                continue
-            try:
-                async with asyncio.timeout(self._limits.checkpoint_idle):
-                    await self._wake.wait()
-            except TimeoutError:
-                await self.checkpoint()
+                self._idle = False
+        finally:
+            self._idle = False
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _apply_light(self) -> int:
+        """Those that are next and light, here and now; how many."""
+        count = 0
+        while self._queue and not self._due and count < TURN:
+            index, term, kind, data, _ = self._queue[0]
+            if kind != NORMAL or self._light is None or self._fresh:
+                break
+            commands = _DECODER.decode(data) if data else []
+            if not self._light(commands):
+                break
+            self._queue.popleft()
+            results, events = self._machine.apply(index, term, commands)
+            self._applied(index, term, commands, results, events, len(data))
+            count += 1
+        return count
 
     async def _apply(self, entry: Committed) -> None:
+        """On the thread."""
         index, term, kind, data, context = entry
-        results: list[object] = []
-        events: list[object] = []
         if kind != NORMAL:
             conf = self._listening.change(kind, data)
             before = Members.decode(self._machine.members)
             after = before.after(conf, decode_change(context))
             await self._thread(self._machine.apply_members, index, term, after.encode())
             self._listening.members_changed(after)
-        else:
-            commands = _DECODER.decode(data) if data else []
-            if self._light is not None and not self._fresh and self._light(commands):
-                results, events = self._machine.apply(index, term, commands)
-            else:
-                results, events = await self._thread(self._machine.apply, index, term, commands)
-                self._fresh = False
-            if len(results) != len(commands):
-                raise RuntimeError(
-                    f"the machine answered entry {index} of {len(commands)} commands with"
-                    f" {len(results)} results"
-                )
-        self.backlog -= len(data)
-        self._dirty = True
+            self._applied(index, term, [], [], [], len(data))
+            return
+        commands = _DECODER.decode(data) if data else []
+        results, events = await self._thread(self._machine.apply, index, term, commands)
+        self._fresh = False
+        self._applied(index, term, commands, results, events, len(data))
+
+    def _applied(
+        self,
+        index: int,
+        term: int,
+        commands: Sequence[bytes],
+        results: list[object],
+        events: list[object],
+        size: int,
+    ) -> None:
+        if len(results) != len(commands):
+            raise RuntimeError(
+                f"the machine answered entry {index} of {len(commands)} commands with"
+                f" {len(results)} results"
+            )
+        self.backlog -= size
         self._listening.applied(index, term, results, events)
         self._since_entries += 1
-        self._since_bytes += len(data)
+        self._since_bytes += size
+        self._dirty = True
+        self._newest = self._loop.time()
+        self._set_timer(self._newest + self._limits.checkpoint_idle)
         if (
             self._since_entries >= self._limits.checkpoint_entries
             or self._since_bytes >= self._limits.checkpoint_bytes
         ):
-            await self.checkpoint()
+            self._due = True
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_at(when, self._look)
+
+    def _look(self) -> None:
+        """Nothing may have come for so long."""
+        self._timer = None
+        if not self._dirty:
+            return
+        now, pause = self._loop.time(), self._limits.checkpoint_idle
+        if self._newest + pause > now:
+            self._set_timer(self._newest + pause)
+        elif self._idle:
+            self._due = True
+            self._wake.set()
+        else:
+            self._set_timer(now + pause)
 
     async def checkpoint(self) -> None:
         """Put off while readers are in the way. Not beside `run`, but from within or after it."""
+        self._due = False
         self._since_entries = self._since_bytes = 0
         self._fresh = True
         index = await self._thread(self._machine.checkpoint)
-        if index is not None:
+        if index is None:
+            self._set_timer(self._loop.time() + self._limits.checkpoint_idle)
+        else:
             self._dirty = False
             self._listening.checkpointed(index)
