@@ -56,7 +56,7 @@ from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
 from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
-from grampus.relay import Explain, Logs, NoRelay, Presence
+from grampus.relay import ClockDoubt, Explain, Logs, NoRelay, Presence
 from grampus.rpc.address import is_own
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
@@ -280,6 +280,7 @@ class Node:
             presence=Presence(status, relay),
             status=status,
             clock=self._clock,
+            clock_doubt=ClockDoubt(lambda: True, self._clock, relay),
             entropy=os.urandom,
             cluster=self._cluster_face,
             keys=self._keys,

@@ -490,6 +490,18 @@ class Present(Struct, frozen=True, array_like=True, tag="present"):
     workers: list[PresentWorker]
 
 
+class AskClock(Struct, frozen=True, array_like=True, tag="ask-clock"):
+    """Whether schedules are held back because the clock is in doubt; `trust` ends the doubt.
+    Answered by ClockTold."""
+
+    trust: bool = False
+
+
+class ClockTold(Struct, frozen=True, array_like=True, tag="clock-told"):
+    #: What is, or was until now, in doubt; "" for nothing.
+    doubt: str
+
+
 # ---- keys: requests of the lane `keys`
 
 
@@ -551,6 +563,8 @@ Message = (
     | Explained
     | AskPresence
     | Present
+    | AskClock
+    | ClockTold
     | KeysAsk
     | KeysTold
 )

@@ -1,4 +1,5 @@
-"""What only the leader knows, asked for on any server: logs, explanations, who is connected.
+"""What only the leader knows, asked for on any server: logs, explanations, who is connected, and
+whether its clock is believed.
 
 Rule: the server in office answers by itself; any other asks the leader, once, and never hands a
 question on that it was asked by a peer. Who leads, and how it is reached, is for `Relay`. What is
@@ -7,17 +8,19 @@ only shown to people is left out when the leader does not answer; logs say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from grampus.adapters import Explainer, LogReader, NodeStatus
-from grampus.api.ports import WorkerLoad
+from grampus.api.ports import OfficeClock, WorkerLoad
 from grampus.errors import GrampusError, NoQuorum, NotLeader, ProtocolError
 from grampus.protocol import (
+    AskClock,
     AskExplanation,
     AskPresence,
+    ClockTold,
     Explained,
     LogChunk,
     Message,
@@ -51,12 +54,15 @@ class NoRelay:
 class LeaderDesk:
     """Answers what other servers ask."""
 
-    def __init__(self, status: NodeStatus, logs: LogReader, explainer: Explainer) -> None:
+    def __init__(
+        self, status: NodeStatus, logs: LogReader, explainer: Explainer, clock: OfficeClock
+    ) -> None:
         self._status = status
         self._logs = logs
         self._explainer = explainer
+        self._clock = clock
 
-    async def answer(self, message: ReadLog | AskExplanation | AskPresence) -> Message:
+    async def answer(self, message: ReadLog | AskExplanation | AskPresence | AskClock) -> Message:
         if not self._status.leads():
             raise NotLeader("this server leads no longer: ask again")
         match message:
@@ -65,6 +71,11 @@ class LeaderDesk:
             case AskExplanation():
                 found = await self._explainer(message.run, message.task or None)
                 return Explained(b"" if found is None else _ENCODER.encode(found))
+            case AskClock():
+                doubt = self._clock.doubt
+                if message.trust:
+                    self._clock.trust()
+                return ClockTold(doubt)
             case AskPresence():
                 return Present([
                     PresentWorker(
@@ -144,3 +155,35 @@ class Presence:
             )
             for worker in answer.workers
         }
+
+
+class ClockDoubt:
+    """Schedules fire by the leader's clock."""
+
+    def __init__(self, leads: Callable[[], bool], clock: OfficeClock, relay: Relay) -> None:
+        self._leads = leads
+        self._clock = clock
+        self._relay = relay
+
+    async def look(self) -> str:
+        """What this server knows, when the leader does not answer."""
+        if self._leads():
+            return self._clock.doubt
+        try:
+            return await self._ask(AskClock())
+        except GrampusError:
+            return self._clock.doubt
+
+    async def trust(self) -> str:
+        """What was in doubt until now. Raises NoQuorum, NotLeader, ServerUnreachable."""
+        if not self._leads():
+            return await self._ask(AskClock(trust=True))
+        doubt = self._clock.doubt
+        self._clock.trust()
+        return doubt
+
+    async def _ask(self, asked: AskClock) -> str:
+        answer = await self._relay.ask_leader(asked, WITHIN)
+        if not isinstance(answer, ClockTold):
+            raise ProtocolError(f"AskClock was answered by {type(answer).__name__}")
+        return answer.doubt

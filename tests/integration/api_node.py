@@ -32,6 +32,7 @@ from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import LogChunk
+from grampus.relay import ClockDoubt, NoRelay
 from grampus.runs.commands import OpenSession, ReportAttempt, StartAttempts, TakeOffice
 from grampus.runs.events import Event
 from grampus.runs.proposer import Proposer
@@ -206,6 +207,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         status=status,
         presence=status.presence,
         clock=clock,
+        clock_doubt=ClockDoubt(lambda: True, clock, NoRelay()),
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot, blobs)),
         keys=keys,

@@ -27,6 +27,7 @@ from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
 from grampus.protocol import LogChunk
+from grampus.relay import ClockDoubt, NoRelay
 from grampus.runs.commands import (
     Command,
     OpenSession,
@@ -168,6 +169,7 @@ class Node:
         return LogChunk(offset, data, not data)
 
     async def _serve(self) -> None:
+        clock = Timekeeper(self._clock)
         ports = Ports(
             propose=self._propose,
             reads=self.reads,
@@ -176,7 +178,8 @@ class Node:
             explain=Explainer(self.reads, lambda: None, self._read_log, Timekeeper(self._clock)),
             status=NodeStatus(),
             presence=NodeStatus().presence,
-            clock=Timekeeper(self._clock),
+            clock=clock,
+            clock_doubt=ClockDoubt(lambda: True, clock, NoRelay()),
             entropy=os.urandom,
             cluster=NoCluster(),
             keys=self.keys,

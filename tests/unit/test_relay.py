@@ -10,8 +10,9 @@ import pytest
 from grampus.api.ports import WorkerLoad
 from grampus.errors import NoQuorum, NotLeader, ServerUnreachable
 from grampus.protocol import AskExplanation, LogChunk, Message, ReadLog
-from grampus.relay import Explain, LeaderDesk, Logs, NoRelay, Presence
+from grampus.relay import ClockDoubt, Explain, LeaderDesk, Logs, NoRelay, Presence
 from grampus.runs.explanation import Explanation, Reason, TaskExplanation
+from tests.looped import looped
 
 CHUNK = LogChunk(0, b"hello", True)
 LOAD = WorkerLoad(12, 2**30, "cgroup", "the disk is full")
@@ -33,11 +34,15 @@ class Server:
         self.asked: list[Message] = []
         parts: Any = self
         explainer: Any = self.explain
-        self.desk = LeaderDesk(parts, parts, explainer)
+        self.desk = LeaderDesk(parts, parts, explainer, parts)
+        self.doubt = "the clock is 31d ahead"
         self.fault: Exception | None = None
         self.leader: Server | None = None
 
-    # NodeStatus, LogReader, Explainer, Relay.
+    # NodeStatus, LogReader, Explainer, OfficeClock, Relay.
+
+    def trust(self) -> None:
+        self.doubt = ""
 
     def leads(self) -> bool:
         return self.is_leader
@@ -130,3 +135,31 @@ def test_who_leads_no_longer_passes_no_question_on() -> None:
 def test_a_node_that_is_alone_has_nobody_to_ask() -> None:
     with pytest.raises(NoQuorum):
         asyncio.run(NoRelay().ask_leader(AskExplanation("r1", ""), 1.0))
+
+
+@looped
+async def test_the_leaders_clock_is_trusted_on_any_server() -> None:
+    follower, leader = a_pair()
+    follower.doubt = "not this one"
+    clock: Any = follower
+    doubt = ClockDoubt(follower.leads, clock, follower)
+    assert await doubt.look() == "the clock is 31d ahead"
+    assert await doubt.trust() == "the clock is 31d ahead"
+    assert (follower.doubt, leader.doubt) == ("not this one", "")
+    assert await doubt.trust() == await doubt.look() == ""
+    clock = leader
+    leader.doubt = "again"
+    own = ClockDoubt(leader.leads, clock, NoRelay())
+    assert await own.trust() == "again"
+    assert leader.doubt == ""
+
+
+@looped
+async def test_no_other_clock_is_trusted_when_the_leader_does_not_answer() -> None:
+    follower, _ = a_pair()
+    follower.fault = NoQuorum("no server leads")
+    clock: Any = follower
+    doubt = ClockDoubt(follower.leads, clock, follower)
+    with pytest.raises(NoQuorum):
+        await doubt.trust()
+    assert await doubt.look() == follower.doubt != ""

@@ -173,6 +173,18 @@ class OfficeClock(Clock, Protocol):
         ...
 
 
+class ClockDoubt(Protocol):
+    """Of the clock by which schedules fire: that of the server in office."""
+
+    async def look(self) -> str:
+        """Why schedules are held back, for people; "" when they fire."""
+        ...
+
+    async def trust(self) -> str:
+        """Somebody says that it is right: what was in doubt until now. Raises NoQuorum."""
+        ...
+
+
 class Status(Protocol):
     """The node as it is this moment. Answers from memory."""
 
@@ -228,6 +240,7 @@ class Ports:
     explain: Explain
     presence: Presence
     clock: OfficeClock
+    clock_doubt: ClockDoubt
     #: So many random bytes.
     entropy: Callable[[int], bytes]
     cluster: Cluster

@@ -104,7 +104,7 @@ async def list_schedules(
 ) -> Response:
     views = await ports.reads.schedules(limit + 1, paging.read_name(cursor))
     more = paging.of_name(views[limit - 1].workflow) if len(views) > limit else None
-    held = ports.clock.doubt
+    held = await ports.clock_doubt.look()
     items = [schedule_answer(view, held) for view in views[:limit]]
     return respond(SchedulePage(items=items, next=more))
 
@@ -118,7 +118,8 @@ async def list_schedules(
     tags=["schedules"],
 )
 async def get_schedule(ports: ThePorts, name: Name) -> Response:
-    return respond(schedule_answer(await find_schedule(ports, name), ports.clock.doubt))
+    found = await find_schedule(ports, name)
+    return respond(schedule_answer(found, await ports.clock_doubt.look()))
 
 
 @router.get(
@@ -214,10 +215,8 @@ async def resume_schedule(ports: ThePorts, name: Name) -> Response:
     "when it jumps ahead, schedules are held back for ten minutes. A machine that was off for a "
     "month is in its right: whoever has looked at the clock ends the doubt with this.",
     response_model=ClockTrusted,
-    responses=responses("invalid-input"),
+    responses=responses("no-quorum", "invalid-input"),
     tags=["schedules"],
 )
 async def trust_clock(ports: ThePorts) -> Response:
-    held = ports.clock.doubt
-    ports.clock.trust()
-    return respond(ClockTrusted(held=held))
+    return respond(ClockTrusted(held=await ports.clock_doubt.trust()))

@@ -21,6 +21,7 @@ from grampus.master.roster import Roster
 from grampus.protocol import (
     KEYS_FRAME,
     PROTOCOL_VERSION,
+    AskClock,
     AskExplanation,
     AskPresence,
     GetBlob,
@@ -180,7 +181,7 @@ class _ServerRoom:
     async def request(self, connection: Peer, message: Message) -> Message:
         if isinstance(message, HasBlob | GetBlob | PutBlob):
             return await self._blobs.answer(message)
-        if isinstance(message, ReadLog | AskExplanation | AskPresence):
+        if isinstance(message, ReadLog | AskExplanation | AskPresence | AskClock):
             return await self._leader.answer(message)
         return await self._peers.request(message)
 

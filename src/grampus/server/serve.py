@@ -72,7 +72,7 @@ from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
 from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Hello, Message
-from grampus.relay import Explain, LeaderDesk, Logs, Presence
+from grampus.relay import ClockDoubt, Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
@@ -210,7 +210,7 @@ class ServerNode:
                 apply_version=lambda: ledger.apply_version, trail=trail,
             ),
             desk,
-            LeaderDesk(self._status, self._logs, self._explainer),
+            LeaderDesk(self._status, self._logs, self._explainer, clock),
             KeyDesk(keys, MemberDirectory(replica)),
         )  # fmt: skip
         self._snapshots = Snapshots(
@@ -483,6 +483,7 @@ class ServerNode:
             presence=Presence(status, relay),
             status=status,
             clock=self._clock,
+            clock_doubt=ClockDoubt(status.leads, self._clock, relay),
             entropy=os.urandom,
             cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
             keys=self._keys,
