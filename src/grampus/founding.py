@@ -38,6 +38,22 @@ class Standing(Struct, frozen=True):
     history: str
 
 
+class Survivor(Struct, frozen=True):
+    """How far the folder of a stopped server goes: what `recover` would keep."""
+
+    members: Members
+    #: Its last entry, and the term of that: of two survivors the one with the later term has more,
+    #: in the same term the one with the later entry.
+    last: int
+    term: int
+    #: Up to there entries are known to be committed. What is behind was maybe never acknowledged.
+    committed: int
+
+    @property
+    def uncertain(self) -> int:
+        return self.last - self.committed
+
+
 def raft_id(node: str) -> int:
     """The Raft id of a folder, from its node id: as random, and as lasting."""
     number = int.from_bytes(base64.b32decode(node.upper())[:8], "big") >> 1
@@ -79,6 +95,26 @@ async def _settle(generation: Generation, path: Path) -> None:
         await replica.close()
     finally:
         ledger.close()
+
+
+def survey(folder: Path) -> Survivor:
+    """Changes nothing but a torn end of the log. Raises Refused for the folder of no server. The
+    caller holds the folder."""
+    there = standing(folder)
+    if there is None:
+        raise Refused(f"{folder} belongs to no cluster: there is nothing to recover")
+    ledger = Ledger(there.generation.ledger / LEDGER)
+    try:
+        applied = ledger.applied_index
+    finally:
+        ledger.close()
+    log = DurableLog.open(there.generation.log)
+    try:
+        log.check_reaches(applied)
+        committed = max(applied, min(log.hard.commit, log.last))
+        return Survivor(there.members, log.last, log.last_term, committed)
+    finally:
+        log.close()
 
 
 def recover(folder: Path, me: Member, history: str, *, disk: Disk | None = None) -> Standing:

@@ -20,10 +20,13 @@ from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange
 from grampus.consensus.record import HEAD, Kind, LogCorrupt, scan
 from grampus.consensus.segment import Segment
+from grampus.consensus.snapshots import LEDGER
 from grampus.consensus.trail import Trail
 from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
+from grampus.founding import Survivor, recover, survey
+from grampus.ledger import Ledger
 from grampus.testing.cluster import SimCluster, simulated
 from grampus.testing.server import Settings, SimServer
 
@@ -426,3 +429,50 @@ def test_that_it_would_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ExceptionGroup) as raised:
         lose_what_the_put_back_has_forgotten(tmp_path)
     assert raised.group_contains(AssertionError, match="applies entry")
+
+
+def alone(cluster: SimCluster, server: SimServer) -> tuple[Survivor, bytes | None]:
+    """What the server's folder is said to keep, and k0 once it has recovered without the others."""
+    cluster.kill(server.machine.member.id)
+    folder = server.machine.folder
+    found = survey(folder)
+    made = recover(folder, server.machine.member, "h2")
+    assert made.members.voters == (server.machine.member.id,)
+    ledger = Ledger(made.generation.ledger / LEDGER)
+    try:
+        assert ledger.applied_index == found.last
+        value = ledger.database.value("SELECT value FROM kv WHERE key = ?", (b"k0",))
+        return found, value
+    finally:
+        ledger.close()
+
+
+def test_who_recovers_keeps_what_was_never_committed_and_says_so(tmp_path: Path) -> None:
+    with three(tmp_path) as cluster:
+        leader, one, other = roles(cluster)
+        cluster.world.run(cluster.world.time + 2.0)
+        assert leader.replica is not None
+        before = leader.replica.commit_index
+        cluster.world.partition |= {frozenset((leader.name, s.name)) for s in (one, other)}
+        outcomes = puts(leader, 1)
+        cluster.world.run(cluster.world.time + 0.2)
+        assert outcomes() == []
+        found, value = alone(cluster, leader)
+        assert (found.last, found.committed, found.uncertain) == (before + 1, before, 1)
+        assert value == b"v"
+
+
+def test_who_recovers_without_what_was_committed_elsewhere_says_how_far_it_goes(
+    tmp_path: Path,
+) -> None:
+    with three(tmp_path) as cluster:
+        leader, one, behind = roles(cluster)
+        cluster.world.run(cluster.world.time + 2.0)
+        cluster.world.partition |= {frozenset((behind.name, s.name)) for s in (leader, one)}
+        outcomes = puts(leader, 1)
+        cluster.world.run(cluster.world.time + 3.0, lambda: len(outcomes()) == 1)
+        assert [type(outcome) for outcome in outcomes()] == [Written]
+        (less, lacks), (more, has) = alone(cluster, behind), alone(cluster, one)
+        assert (lacks, has) == (None, b"v")
+        assert (less.term, less.last) < (more.term, more.last)  # which tells whom to choose
+        assert less.uncertain == 0

@@ -243,13 +243,22 @@ def snapshot(
 
 
 @app.command()
-def recover(data: Folder = None, yes: Yes = False) -> None:
+def recover(
+    data: Folder = None,
+    look: Annotated[
+        bool, typer.Option("--look", help="Only say what it would keep, and what it would lose.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Go on with one stopped server when the majority is lost.
 
     For good: it becomes the only member. What others had committed and this one had not is lost,
     and the others are refused from then on."""
-    from grampus.cli.server import recover_folder
+    from grampus.cli.server import recover_folder, survey_folder
 
+    survey_folder(data)
+    if look:
+        return
     confirm("Are most of the servers lost for good? What only they knew is lost with them.", yes)
     recover_folder(data)
 

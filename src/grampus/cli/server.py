@@ -170,6 +170,33 @@ async def _run(config: Config, plan: Plan) -> None:
         note("stopped")
 
 
+def survey_folder(data: str | None) -> None:
+    """`grampus cluster recover --look`, and what is said before it is done."""
+    import os
+
+    from grampus.config import load_config
+    from grampus.consensus.folder import ENTROPY, DataFolder
+    from grampus.founding import survey
+    from grampus.worker.identity import machine_id
+
+    config = load_config({"data": data})
+    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
+        found = survey(folder.path)
+    names = ", ".join(sorted(member.name for member in found.members.known))
+    print(f"folder  {config.data}, of one of the servers {names}")
+    print(f"ends    with entry {found.last:,} of term {found.term}")
+    kept = f"all entries up to {found.last:,}"
+    if found.uncertain:
+        kept += (
+            f"; the last {found.uncertain:,} are not known to be committed: clients may have been"
+            " told that their outcome is unknown"
+        )
+    print(f"keeps   {kept}")
+    print(f"loses   whatever the others have acknowledged beyond entry {found.last:,}")
+    print("choose  of all folders that can be read, one whose last entry has the highest term,")
+    print("        and of those the highest number")
+
+
 def recover_folder(data: str | None) -> None:
     """`grampus cluster recover`: offline, on the folder of a stopped server."""
     import base64
