@@ -63,6 +63,10 @@ class Tally:
                 return sum
         return None
 
+    def sums(self, index: int) -> dict[int, str]:
+        """By server, as far as they have told."""
+        return dict(self._told.get(index, {}))
+
     def split(self, index: int, voters: Collection[int]) -> bool:
         """All have told, and no majority has the same: nobody can say who is wrong."""
         told = self._told.get(index, {})

@@ -7,11 +7,12 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
 from grampus import backup
+from grampus.api.ports import LedgerCheck, LedgerState, LedgerSum
 from grampus.blobs import Blobs
 from grampus.clock import Clock
 from grampus.cluster import join_token, tokens
@@ -25,6 +26,7 @@ from grampus.cluster.token_commands import (
 )
 from grampus.cluster.tokens import TokenRow
 from grampus.consensus.folder import Identity
+from grampus.consensus.members import Members
 from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
 from grampus.database import Database
@@ -40,6 +42,7 @@ _ALONE = (
     "this node is alone (grampus up): a cluster is founded in its folder with grampus server start"
     " --init"
 )
+_NOBODY = "there is one server only, and none to compare its ledger with"
 #: Blobs asked for in one query.
 PAGE = 1000
 #: Writes a copy of the ledger to a new file; brings a blob here, if it can.
@@ -116,6 +119,47 @@ def _named(queries: Queries) -> Iterator[str]:
         after = page[-1]
 
 
+class Auditing(Protocol):
+    """Of `server.audit`."""
+
+    async def ask(self) -> int: ...
+    def outcome(self, index: int) -> tuple[dict[int, str], str | None]: ...
+
+
+class Checks:
+    """Comparisons of ledgers that a person asks for.
+
+    They are rounds like those that the leader begins: who is wrong stops."""
+
+    def __init__(self, audit: Auditing, members: Callable[[], Members]) -> None:
+        self._audit = audit
+        self._members = members
+        #: Begun here, the newest last.
+        self._begun: list[int] = []
+
+    async def begin(self) -> int:
+        if len(self._members().known) < 2:
+            raise Refused(_NOBODY)
+        index = await self._audit.ask()
+        self._begun = [*self._begun[-3:], index]
+        return index
+
+    def outcome(self, index: int) -> LedgerCheck:
+        sums, agreed = self._audit.outcome(index)
+        if not sums and index not in self._begun:
+            raise NotFound(f"nothing is known here of a check at entry {index}: begin another one")
+        members = self._members()
+        split = agreed is None and all(voter in sums for voter in members.voters)
+        rows = []
+        for member in sorted(members.known, key=lambda m: (m.name, m.id)):
+            told = sums.get(member.id, "")
+            state: LedgerState = "waits"
+            if told and (agreed is not None or split):
+                state = "unclear" if split else ("same" if told == agreed else "differs")
+            rows.append(LedgerSum(member.name, state, told))
+        return LedgerCheck(index, agreed, tuple(rows))
+
+
 class TokenDesk:
     """Makes join tokens, and takes them and the keys of workers back.
 
@@ -185,6 +229,12 @@ class LoneCluster:
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
         raise Refused(_ALONE)
 
+    async def begin_check(self) -> int:
+        raise Refused(_NOBODY)
+
+    def check(self, index: int) -> LedgerCheck:
+        raise Refused(_NOBODY)
+
     async def list_tokens(self) -> list[TokenRow]:
         return []
 
@@ -219,7 +269,11 @@ class LoneCluster:
 class ServedCluster:
     """Of `grampus server`."""
 
-    def __init__(self, steward: Steward, snapshots: Snapshots, tokens: TokenDesk) -> None:
+    def __init__(
+        self, steward: Steward, snapshots: Snapshots, tokens: TokenDesk, checks: Checks
+    ) -> None:
+        self.begin_check = checks.begin
+        self.check = checks.outcome
         self.make_token = tokens.make
         self.list_tokens = tokens.list
         self.revoke = tokens.revoke

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -253,6 +255,29 @@ def test_a_busy_port_is_told_before_anything_is_founded_or_joined(ground: Site, 
     with ground.client(servers="a") as client:
         assert [member.name for member in client.cluster().members] == ["a"]
     ground.launch("b", *join).ready()  # the token was not used
+
+
+def test_a_damaged_ledger_is_found_by_a_check_and_its_server_stops(ground: Site) -> None:
+    ground.grow()
+    with ground.client() as client:
+        client.kv.put("/k", b"right")
+    checked = ground.cli("cluster", "check")
+    assert checked.returncode == 0, checked.stderr
+    assert [line.split()[1] for line in checked.stdout.splitlines()[2:]] == ["same"] * 3
+    bad = ground.others(ground.leader())[0]
+    ground.kill(bad)
+    (ledger,) = ground.folder_of(bad).glob("ledger/*/ledger.db")
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("UPDATE kv SET value = x'00' WHERE key = CAST('/k' AS BLOB)")
+    ground.launch(bad).ready()
+    ground.settled(3)
+    checked = ground.cli("cluster", "check", "--wait", "20s")
+    assert checked.returncode == 1
+    found = [line.split()[:2] for line in checked.stdout.splitlines()[2:]]
+    assert found == [[name, "differs" if name == bad else "same"] for name in "abc"]
+    assert f"grampus cluster replace {bad}" in checked.stderr
+    code, said = ground.servers[bad].ended()
+    assert (code, "is not that of the majority" in said) == (4, True), said
 
 
 def test_a_removed_server_ends_and_is_told_so_when_it_comes_back(ground: Site) -> None:

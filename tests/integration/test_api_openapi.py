@@ -45,6 +45,7 @@ EXPECTED = {
     "GET /api/v1/cluster",
     "POST /api/v1/cluster/tokens", "GET /api/v1/cluster/snapshot",
     "POST /api/v1/cluster/members/{name}/{action}",
+    "POST /api/v1/cluster/checks", "GET /api/v1/cluster/checks/{index}",
     "GET /api/v1/kv", "GET /api/v1/kv/{key}", "PUT /api/v1/kv/{key}", "DELETE /api/v1/kv/{key}",
     "POST /api/v1/kv:txn",
 }  # fmt: skip

@@ -13,9 +13,12 @@ from grampus import checksum as module
 from grampus.checksum import ROUNDS, Tally, checksum
 from grampus.clock import SystemClock
 from grampus.cluster.commands import Put, encode_command
+from grampus.cluster_face import Checks
+from grampus.consensus.members import Members
 from grampus.database import Database
-from grampus.errors import Diverged
+from grampus.errors import Diverged, NotFound, Refused
 from grampus.ledger import Ledger
+from grampus.model.member import Member
 from grampus.server.audit import Audit
 from grampus.upkeep import TakeSum, TellSum
 from grampus.upkeep import encode_command as encode_upkeep
@@ -125,6 +128,55 @@ def test_a_ledger_that_differs_is_given_up_for_good_and_the_others_go_on(tmp_pat
                 part.cancel()
 
     asyncio.run(scenario())
+
+
+class Told:
+    """An auditor who was told these sums."""
+
+    def __init__(self, sums: dict[int, str]) -> None:
+        self.tally = Tally()
+        for server, sum in sums.items():
+            self.tally.told(7, server, sum)
+
+    async def ask(self) -> int:
+        return 7
+
+    def outcome(self, index: int) -> tuple[dict[int, str], str | None]:
+        return self.tally.sums(index), self.tally.agreed(index, VOTERS)
+
+
+@pytest.mark.parametrize(
+    ("sums", "states", "agreed"),
+    [
+        ({}, "waits waits waits waits", None),
+        ({1: "x"}, "waits waits waits waits", None),
+        ({1: "x", 2: "x"}, "same same waits waits", "x"),
+        ({1: "x", 2: "y", 3: "y", 4: "y"}, "differs same same same", "y"),
+        ({1: "x", 2: "y", 3: "z"}, "unclear unclear unclear waits", None),
+        ({4: "x", 1: "y", 2: "y"}, "same same waits differs", "y"),
+    ],
+)
+def test_a_check_says_of_each_member_whether_it_is_as_most(
+    sums: dict[int, str], states: str, agreed: str | None
+) -> None:
+    async def scenario() -> None:
+        known = tuple(Member(id, f"s{id}", "127.0.0.1", 1, 2) for id in (4, 3, 2, 1))
+        members = Members(conf=([1, 2, 3], [4], [], [], False), known=known)
+        checks = Checks(Told(sums), lambda: members)
+        found = checks.outcome(await checks.begin())
+        assert [row.name for row in found.servers] == ["s1", "s2", "s3", "s4"]
+        assert " ".join(row.state for row in found.servers) == states
+        assert found.agreed == agreed
+        with pytest.raises(NotFound, match="begin another one"):
+            checks.outcome(8)
+
+    asyncio.run(scenario())
+
+
+def test_one_server_has_nobody_to_compare_with() -> None:
+    alone = Members(conf=([1], [], [], [], False), known=(Member(1, "s1", "127.0.0.1", 1, 2),))
+    with pytest.raises(Refused, match="one server only"):
+        asyncio.run(Checks(Told({}), lambda: alone).begin())
 
 
 def test_a_server_that_stops_in_a_round_lets_go_of_the_ledger(

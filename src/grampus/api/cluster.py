@@ -13,8 +13,17 @@ from fastapi import APIRouter, Path, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import respond, time_text
+from grampus.api.ports import LedgerCheck
 from grampus.api.problems import WRITES, HttpProblem, responses
-from grampus.api.schemas import ClusterAnswer, TokenAnswer, TokenLine, TokenList, TokenRequest
+from grampus.api.schemas import (
+    CheckAnswer,
+    ClusterAnswer,
+    LedgerLine,
+    TokenAnswer,
+    TokenLine,
+    TokenList,
+    TokenRequest,
+)
 from grampus.api.state import ThePorts
 from grampus.cluster.tokens import TokenRow
 from grampus.errors import NoQuorum, NotLeader
@@ -62,6 +71,40 @@ async def change_member(ports: ThePorts, name: Name, action: WhichAction) -> Res
         return _json(await ports.cluster.ask(action.value, name))
     except (NotLeader, NoQuorum) as error:
         raise HttpProblem("no-quorum", str(error)) from error
+
+
+@router.post(
+    "/cluster/checks",
+    operation_id="beginCheck",
+    summary="Compare the ledgers of the servers now",
+    description="All servers take a checksum of their ledger at one entry of the log, and tell it. "
+    "Ask for the outcome under the entry's index, at the same server. A server whose ledger is not "
+    "that of most stops for good. The servers compare by themselves every ten minutes.",
+    response_model=CheckAnswer,
+    responses=responses(*WRITES, "conflict", "no-quorum", "invalid-input"),
+    tags=["cluster"],
+)
+async def begin_check(ports: ThePorts) -> Response:
+    return _check(ports.cluster.check(await ports.cluster.begin_check()))
+
+
+@router.get(
+    "/cluster/checks/{index}",
+    operation_id="getCheck",
+    summary="The outcome of a comparison",
+    response_model=CheckAnswer,
+    responses=responses("not-found", "conflict", "invalid-input"),
+    tags=["cluster"],
+)
+async def get_check(
+    ports: ThePorts, index: Annotated[int, Path(ge=1, description="Of its entry in the log.")]
+) -> Response:
+    return _check(ports.cluster.check(index))
+
+
+def _check(found: LedgerCheck) -> Response:
+    rows = [LedgerLine(name=row.name, state=row.state, sum=row.sum) for row in found.servers]
+    return respond(CheckAnswer(index=found.index, agreed=found.agreed, servers=rows))
 
 
 @router.post(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
@@ -201,6 +201,28 @@ class Status(Protocol):
         ...
 
 
+LedgerState = Literal["same", "differs", "waits", "unclear"]
+
+
+class LedgerSum(Struct, frozen=True):
+    """What a server has told of its ledger."""
+
+    name: str
+    #: `same` as most; `waits`: not told yet; `unclear`: no majority has the same.
+    state: LedgerState
+    #: Hexadecimal, or "".
+    sum: str
+
+
+class LedgerCheck(Struct, frozen=True):
+    """A comparison of the servers' ledgers at one entry of the log."""
+
+    index: int
+    #: What most of the voters have; None while that is not known.
+    agreed: str | None
+    servers: tuple[LedgerSum, ...]
+
+
 class Cluster(Protocol):
     """The servers of the cluster that this one belongs to."""
 
@@ -217,6 +239,16 @@ class Cluster(Protocol):
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
         """A join token for a `server` or `worker`, for `name` only unless it is "": its text, and
         when it expires, in wall ms. `life` in ms. Raises Refused."""
+        ...
+
+    async def begin_check(self) -> int:
+        """All servers take a checksum of their ledger now: at which entry.
+
+        Raises Refused when there is one server only, NoQuorum, OutcomeUnknown."""
+        ...
+
+    def check(self, index: int) -> LedgerCheck:
+        """What came out until now. Raises NotFound when nothing is known of it here."""
         ...
 
     async def list_tokens(self) -> list[TokenRow]:

@@ -505,6 +505,20 @@ class ClusterAnswer(Answer):
     )
 
 
+class LedgerLine(Answer):
+    name: str
+    state: Literal["same", "differs", "waits", "unclear"] = Field(
+        description="`waits`: not told yet. `unclear`: no majority has the same."
+    )
+    sum: str = Field(description="SHA-256 over all rows, or empty.")
+
+
+class CheckAnswer(Answer):
+    index: int = Field(description="Of the entry in the log after which all took their checksum.")
+    agreed: str | None = Field(description="What most voters have; null while it is not known.")
+    servers: list[LedgerLine]
+
+
 class TokenRequest(BaseModel):
     """What a join token is for."""
 

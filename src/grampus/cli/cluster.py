@@ -13,7 +13,8 @@ from grampus.cli.options import Format, Output, Server, TokenFile, Yes, confirm,
 from grampus.cli.output import document, note, span, table
 
 if TYPE_CHECKING:
-    from grampus.sdk.answers import ClusterInfo
+    from grampus.sdk.answers import ClusterInfo, LedgerCheck
+    from grampus.sdk.client import Client
 
 app = Noun("cluster", "The servers of a cluster, and who leads them.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a server.")]
@@ -82,6 +83,41 @@ def members(
         document(found.members)
     else:
         _members(found)
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="TIME", help="How long it may take, e.g. 5m.")
+    ] = "1m",
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Compare the ledgers of all servers now, row by row; exit code 1 unless all are the same.
+
+    They do so by themselves every ten minutes. A server that differs stops for good."""
+    with connect(ctx, server, token_file) as client:
+        found = _compare(client, wait)
+    if output is Format.json:
+        document(found)
+    else:
+        print(f"entry   {found.index:,}")
+        rows = [(each.name, each.state, each.sum[:16]) for each in found.servers]
+        table(("NAME", "LEDGER", "SUM"), rows)
+    for each in found.servers:
+        if each.state == "differs":
+            note(
+                f"the ledger of {each.name} is damaged: it stops; say grampus cluster replace"
+                f" {each.name}, empty its folder, and let it join again"
+            )
+        elif each.state == "waits":
+            note(f"{each.name} has not told its sum: see cluster status, or ask again with --wait")
+    if any(each.state == "unclear" for each in found.servers):
+        note("no majority has the same ledger: nobody can say which is right")
+    if any(each.state != "same" for each in found.servers):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -285,6 +321,26 @@ def _change(
 ) -> ClusterInfo:
     with connect(ctx, server, token_file) as client:
         return client.change_member(name, action)
+
+
+def _compare(client: Client, wait: str) -> LedgerCheck:
+    from time import sleep
+
+    from grampus.clock import SystemClock
+    from grampus.config import read_duration
+    from grampus.errors import UsageError
+
+    try:
+        patience = read_duration(wait)
+    except ValueError as error:
+        raise UsageError(f"--wait {wait}: {error}") from None
+    clock = SystemClock()
+    end = clock.ticks() + patience
+    found, pause = client.begin_check(), 0.05
+    while not found.complete and clock.ticks() < end:
+        sleep(pause)
+        found, pause = client.ledger_check(found.index), min(2 * pause, 1.0)
+    return found
 
 
 def _can_lose(found: ClusterInfo) -> str:

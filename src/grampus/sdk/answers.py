@@ -334,6 +334,25 @@ class ClusterInfo(Struct, frozen=True, kw_only=True):
     held_back: list[str] = []
 
 
+class LedgerSum(Struct, frozen=True, kw_only=True):
+    name: str
+    #: `same` as most, `differs`, `waits` (not told yet), or `unclear`: no majority has the same.
+    state: str
+    sum: str = ""
+
+
+class LedgerCheck(Struct, frozen=True, kw_only=True):
+    """A comparison of the servers' ledgers at entry `index`."""
+
+    index: int
+    agreed: str | None = None
+    servers: list[LedgerSum]
+
+    @property
+    def complete(self) -> bool:
+        return all(each.state != "waits" for each in self.servers)
+
+
 class JoinToken(Struct, frozen=True, kw_only=True):
     #: A secret: it is told this once.
     token: str

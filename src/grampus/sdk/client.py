@@ -37,6 +37,7 @@ from grampus.sdk.answers import (
     ClusterInfo,
     Explanation,
     JoinToken,
+    LedgerCheck,
     LogPiece,
     PlannedTick,
     Retried,
@@ -409,6 +410,14 @@ class Client:
         """`remove`, `replace` or `transfer`; the cluster afterwards."""
         path = f"/cluster/members/{_safe(name)}/{_safe(action)}"
         return self._do("POST", path, ClusterInfo, repeat=False)
+
+    def begin_check(self) -> LedgerCheck:
+        """All servers begin to take a checksum of their ledgers, at the same entry."""
+        return self._do("POST", "/cluster/checks", LedgerCheck, repeat=False)
+
+    def ledger_check(self, index: int) -> LedgerCheck:
+        """What has come out of it. Raises NotFound at a server that knows nothing of it."""
+        return self._do("GET", f"/cluster/checks/{index}", LedgerCheck)
 
     def join_token(self, role: str = "server", name: str = "", life: int = 3_600_000) -> JoinToken:
         """A token with which one node may join; `life` in ms."""

@@ -87,6 +87,16 @@ class Audit:
 
     # -- on the event loop
 
+    async def ask(self) -> int:
+        """Begins a round now; its index. Raises NoQuorum, OutcomeUnknown."""
+        (index,) = await self._replica.propose([encode_command(TakeSum(self._clock.now()))])
+        assert isinstance(index, int)
+        return index
+
+    def outcome(self, index: int) -> tuple[dict[int, str], str | None]:
+        """What servers have told of that round, by id, and what most of the voters have."""
+        return self._tally.sums(index), self._tally.agreed(index, self._voters())
+
     def _take(self, index: int, reader: Database) -> None:
         if self._ending:
             reader.close()

@@ -41,7 +41,7 @@ from grampus.cluster.monitor import About, keep_present, server_key
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
-from grampus.cluster_face import ServedCluster, Snapshots, TokenDesk
+from grampus.cluster_face import Checks, ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
@@ -485,7 +485,12 @@ class ServerNode:
             clock=self._clock,
             clock_doubt=ClockDoubt(status.leads, self._clock, relay),
             entropy=os.urandom,
-            cluster=ServedCluster(self._steward, self._snapshots, self._token_desk()),
+            cluster=ServedCluster(
+                self._steward,
+                self._snapshots,
+                self._token_desk(),
+                Checks(self._audit, lambda: self._replica.members),
+            ),
             keys=self._keys,
             barrier=self._replica.read_barrier,
         )
