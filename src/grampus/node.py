@@ -43,6 +43,7 @@ from grampus.database import Database
 from grampus.ending import explained
 from grampus.errors import FolderError, GrampusError
 from grampus.ledger import Ledger
+from grampus.loopback import is_own
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
 from grampus.master.driver import Master
@@ -57,7 +58,6 @@ from grampus.master.upgrade import Upgrade
 from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import ClockDoubt, Explain, Logs, NoRelay, Presence
-from grampus.rpc.address import is_own
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
 from grampus.runs.change import Graphs

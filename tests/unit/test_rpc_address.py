@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from grampus.errors import UsageError
-from grampus.rpc.address import CannotResolve, is_own, names_of, resolve
+from grampus.loopback import is_own
+from grampus.rpc.address import CannotResolve, names_of, resolve
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "8.8.8.8"])

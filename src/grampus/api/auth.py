@@ -7,13 +7,13 @@ no answer, and the check of `Host` keeps it from reaching a loopback server by a
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grampus.api.problems import address, problem
+from grampus.loopback import is_own
 
 #: Answered without a token: they tell nothing but that the server lives and what it speaks.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/api/v1/openapi.json"})
@@ -27,11 +27,7 @@ def hosts_of(listen: str) -> frozenset[str] | None:
 
     Only a loopback server is strict: what a network calls a machine is not known to it."""
     host = listen.strip("[]").lower()
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    return frozenset({"localhost", "127.0.0.1", "::1", host}) if loopback else None
+    return frozenset({"localhost", "127.0.0.1", "::1", host}) if is_own(host) else None
 
 
 class Gate:

@@ -137,7 +137,7 @@ class RaftReplica:
                 id, machine, transport, durable, incoming, introduced(generation.folder), threads,
                 limits or Limits(), light, kept, seed,
             )  # fmt: skip
-        except BaseException:
+        except BaseException:  # also when it is cancelled: nobody else knows of files and threads
             if durable is not None:
                 durable.abandon()
             for thread in threads:
@@ -423,7 +423,7 @@ class RaftReplica:
                     turns.run(), turns.ticks(), turns.snapshots.run(), self._applier.run()
                 ):  # fmt: skip
                     group.create_task(part)
-        except BaseExceptionGroup as errors:
+        except BaseExceptionGroup as errors:  # not when it is cancelled: that comes as it is
             first = _first(errors)
             self._fail(first)
             raise first from None

@@ -14,6 +14,7 @@ import socket
 import psutil
 
 from grampus.errors import ServerUnreachable, UsageError
+from grampus.loopback import is_loopback
 
 #: What may stand in a certificate.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*\Z")
@@ -58,15 +59,6 @@ async def resolve(host: str, *, encrypted: bool) -> list[str]:
     return numbers
 
 
-def is_own(host: str) -> bool:
-    """Whether `host`, as somebody has written it, can be reached from this machine only."""
-    host = host.strip("[]").lower()
-    try:
-        return is_loopback(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def is_everywhere(host: str) -> bool:
     """Whether who listens there is reached at every address of its machine."""
     try:
@@ -87,8 +79,3 @@ def names_of(host: str) -> list[str]:
     ]
     names = [name for name in (socket.gethostname(),) if _NAME.match(name)]
     return list(dict.fromkeys([*names, *numbers]))[:_MOST_NAMES]
-
-
-def is_loopback(number: str) -> bool:
-    """Whether an IP address is of this machine alone."""
-    return ipaddress.ip_address(number.partition("%")[0]).is_loopback

@@ -8,7 +8,6 @@ in the clear. Tokens are never logged.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from msgspec import Struct
 
 from grampus.config import DEFAULT_SERVER, Listen
 from grampus.errors import FolderError, UsageError
+from grampus.loopback import is_own
 
 TOKEN_LIMIT = 4096
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}
@@ -125,27 +125,19 @@ def _url(at: Listen, published: list[NodeFile]) -> str:
     for scheme in ("http", "https"):
         if any(node.url == canonical(f"{scheme}://{at}") for node in published):
             return f"{scheme}://{at}"
-    return f"http://{at}" if _is_own(at.host) else f"https://{at}"
+    return f"http://{at}" if is_own(at.host) else f"https://{at}"
 
 
 def _address(url: str, token: str | None, ca: Path | None, node: NodeFile | None) -> Address:
     if node is not None:
         return Address(url, token or node.token, ca or (Path(node.ca) if node.ca else None))
     host = urlsplit(canonical(url)).hostname or ""
-    if token is not None and url.startswith("http:") and not _is_own(host):
+    if token is not None and url.startswith("http:") and not is_own(host):
         raise UsageError(
             f"over {url} the token would be sent in the clear: write https://, or use ssh -L and"
             " 127.0.0.1"
         )
     return Address(url, token, ca)
-
-
-def _is_own(host: str) -> bool:
-    """Whether what is sent to `host` stays on this machine."""
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def nodes(state: Path) -> list[NodeFile]:

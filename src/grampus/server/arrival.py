@@ -39,6 +39,7 @@ from grampus.errors import (
     UsageError,
 )
 from grampus.founding import found, raft_id, standing
+from grampus.loopback import is_own
 from grampus.model.member import Member
 from grampus.protocol import (
     CONTROL_FRAME,
@@ -51,7 +52,7 @@ from grampus.protocol import (
     Message,
     Welcome,
 )
-from grampus.rpc.address import is_everywhere, is_own, names_of
+from grampus.rpc.address import is_everywhere, names_of
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
