@@ -54,14 +54,17 @@ class Auditor(Protocol):
 class Ledger:
     """`apply(index, term, commands)` is all that changes it."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Opens or makes DIR/ledger/ledger.db at `path`; None is a ledger in memory."""
+    def __init__(self, path: Path | None, *, newest: int | None = None) -> None:
+        """Opens or makes DIR/ledger/ledger.db at `path`; None is a ledger in memory.
+
+        `newest`: it knows apply versions up to this one, as an older program would; all, if None.
+        """
         self._path = ":memory:" if path is None else str(path)
         self._db = Database.open(self._path)
         self._graphs = Graphs()
         self._told_wal = False
-        self._newest = versions.newest()
-        kinds: list[Any] = [*upkeep.TYPES, *versions.command_types()]
+        self._newest = versions.newest() if newest is None else newest
+        kinds: list[Any] = [*upkeep.TYPES, *versions.command_types(self._newest)]
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(reduce(or_, kinds))
         #: Set by a server among others.
         self.auditor: Auditor | None = None

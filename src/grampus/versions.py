@@ -46,11 +46,13 @@ def handlers(version: int) -> Handlers:
     return Handlers(cluster_apply.APPLY[version], runs_apply.APPLY[version])
 
 
-def command_types() -> list[type[Any]]:
-    """Of all versions."""
+def command_types(to: int) -> list[type[Any]]:
+    """Of all versions up to `to`."""
     tables: Iterable[dict[type[Any], Any]] = (
-        *cluster_apply.APPLY.values(),
-        *runs_apply.APPLY.values(),
+        table
+        for tables in (cluster_apply.APPLY, runs_apply.APPLY)
+        for version, table in tables.items()
+        if version <= to
     )
     return list(dict.fromkeys(kind for table in tables for kind in table))
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +25,10 @@ from grampus.consensus.writer import Limits
 from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
 from grampus.founding import Survivor, recover, survey
 from grampus.ledger import Ledger
-from grampus.testing.cluster import SimCluster, simulated
-from grampus.testing.server import Settings, SimServer
-
-
-@contextlib.contextmanager
-def three(tmp_path: Path, settings: Settings | None = None, size: int = 3) -> Iterator[SimCluster]:
-    """A cluster of three, or so, that has come together; its end is checked by who uses it."""
-    cluster = SimCluster(1, tmp_path)
-    cluster.size, cluster.settings = size, settings or Settings()
-    logging.disable(logging.CRITICAL)
-    with simulated(cluster.world):
-        try:
-            cluster.grow()
-            cluster.world.run(cluster.world.time + 3.0)
-            yield cluster
-        finally:
-            logging.disable(logging.NOTSET)
-            cluster.world.close()
-
-
-def roles(cluster: SimCluster) -> tuple[SimServer, SimServer, SimServer]:
-    """The leader, and two followers."""
-    leader = cluster.leader()
-    assert leader is not None
-    one, other = (server for server in cluster.open() if server is not leader)
-    return leader, one, other
+from grampus.testing.cluster import SimCluster
+from grampus.testing.server import SimServer
+from grampus.testing.server_machine import Settings
+from tests.simulation.cluster_ground import roles, three
 
 
 def puts(server: SimServer, count: int, size: int = 1) -> Callable[[], list[object]]:
@@ -143,6 +119,7 @@ def test_a_leader_that_is_alone_answers_neither_write_nor_read(tmp_path: Path) -
         # The others go on, and its entries give way to theirs.
         assert cluster.leader() in (one, other)
         cluster.world.partition.clear()
+        cluster.world.run(cluster.world.time + 1.0)
         later = puts(leader, 3)
         cluster.world.run(cluster.world.time + 5.0, lambda: len(later()) == 3)
         assert {type(outcome) for outcome in later()} == {Written}

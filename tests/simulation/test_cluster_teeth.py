@@ -27,7 +27,7 @@ from grampus.errors import NotLeader, OutcomeUnknown
 from grampus.ledger import Ledger
 from grampus.testing.cluster import run_seed
 from grampus.testing.disk import SimDisk
-from grampus.testing.server import SimLedger
+from grampus.testing.server_machine import SimLedger
 
 #: Seeds that a bug has to hide from.
 SEEDS = 60

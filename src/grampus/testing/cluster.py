@@ -1,8 +1,9 @@
 """Several servers under faults, from a seed: `python -m grampus.testing.cluster --seed N`.
 
-For a while clients read and write, an operator changes the members, and processes, power, disks and
-connections fail; then nothing fails any more, and within a bound of virtual time all servers agree
-and answer. `ClusterWatch` looks at every step, and a checker at what the clients were told.
+For a while users read and write, clients keep sessions, locks and watches, an operator changes the
+members or brings the next version, and processes, power, disks and connections fail; then nothing
+fails any more, and within a bound of virtual time all servers agree and answer. `ClusterWatch` and
+`KeysWatch` look at every step, and a checker at what the users were told.
 """
 
 from __future__ import annotations
@@ -17,21 +18,30 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
+from grampus.cluster import client as cluster_client
+from grampus.cluster import feed, keyspace, retention
+from grampus.cluster.core.route import Address
 from grampus.consensus import peers as consensus_peers
 from grampus.consensus.members import Members
 from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
 from grampus.model.member import Member
 from grampus.rpc import server as rpc_server
+from grampus.server import audit
+from grampus.testing import next_version
+from grampus.testing.cluster_clients import Clients
 from grampus.testing.cluster_faults import FAULTS, Faults
 from grampus.testing.cluster_operator import Operator
+from grampus.testing.cluster_rollout import Rollout
 from grampus.testing.cluster_users import Users
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.linearizability import assert_linearizable
-from grampus.testing.server import Settings, SimMachine, SimServer
+from grampus.testing.server import SimServer
+from grampus.testing.server_machine import Settings, SimMachine
 from grampus.testing.wire import Port
 from grampus.testing.world import World
 
@@ -52,17 +62,24 @@ class Outcome(Struct):
 
 
 @contextlib.contextmanager
-def simulated(world: World) -> Iterator[None]:
-    """Connections find the simulated world in the place of the real one."""
-    swaps = [
+def simulated(world: World, settings: Settings) -> Iterator[None]:
+    """The drivers find the simulated world, and small bounds, in the place of the real ones."""
+    swaps: list[tuple[Any, str, Any]] = [
         (rpc_server, "_listen", lambda _, port: Port(port)),
         (consensus_peers, "random", world.rng),
+        (cluster_client, "random", world.rng),
+        (keyspace, "HISTORY_ROWS", settings.history),
+        (keyspace, "SLACK_ROWS", 3),
+        (feed, "RECENT", settings.recent),
+        (audit, "EVERY", settings.audit),
+        (retention, "EVERY", settings.retain),
     ]
     before = [getattr(module, name) for module, name, _ in swaps]
     try:
         for module, name, value in swaps:
             setattr(module, name, value)
-        yield
+        with next_version.known():
+            yield
     finally:
         for (module, name, _), value in zip(swaps, before, strict=True):
             setattr(module, name, value)
@@ -84,6 +101,11 @@ def chosen(world: World) -> Settings:
             segment=rng.choice([2_000, 100_000]),
         ),
         steward=rng.random() < 0.5,
+        history=rng.choice([5, 50, 100_000]),
+        recent=rng.choice([4, 8192]),
+        audit=rng.choice([1.0, 4.0, 20.0]),
+        retain=3.0,
+        upgrade=rng.random() < 0.5,
     )
 
 
@@ -100,27 +122,39 @@ class SimCluster:
         few = 3 if self.settings.steward else 2
         self.size = self.world.rng.choice([1, few, 3, 3, 3, 5])
         self.users = Users(self.world, self.watch, self.open)
+        self.clients = Clients(self.world, self.watch.keys, self._addresses)
         self.operator = Operator(self)
+        self.rollout = Rollout(self)
         self._ids = 0
         self._faults = Faults(self)
         self._probes = 0
 
     def run(self) -> None:
         world = self.world
-        with simulated(world):
+        with simulated(world, self.settings):
             try:
                 self.grow()
+                self.clients.begin()
                 self._faults.plan(world.time)
+                if self.settings.upgrade:
+                    self.rollout.plan()
                 world.run(world.time + FAULTS, self._look)
                 world.say("no more faults")
                 self._faults.mend()
                 self._again()
+                self.clients.rest()
                 world.run(world.time + PATIENCE, lambda: self._look() or not self.restless())
                 left = self.restless()
                 assert not left, f"after {PATIENCE:g} s without faults: {left}"
                 self._check()
             finally:
-                world.close()
+                self.close()
+
+    def close(self) -> None:
+        """Nothing goes on, and no file stays open."""
+        self.world.close()
+        for machine in self.machines.values():
+            machine.disk.forget()
 
     def _look(self) -> bool:
         self.watch.look([s.replica for s in self.servers.values() if s.replica is not None])
@@ -130,12 +164,20 @@ class SimCluster:
                 assert replica.applied_index >= server.applied, f"{server.name} goes back"
                 server.applied = replica.applied_index
         assert not (late := self.users.late()), f"no answer to {late}"
+        self.clients.look()
         return False
 
     # -- servers ----------------------------------------------------------------------------------
 
     def open(self) -> list[SimServer]:
         return [server for server in self.servers.values() if server.replica is not None]
+
+    def _addresses(self) -> list[Address]:
+        """Of the members, by whoever leads; of all there are, when nobody does."""
+        leader = self.leader()
+        known = () if leader is None or leader.replica is None else leader.replica.members.known
+        members = known or [machine.member for machine in self.machines.values()]
+        return [(member.host, member.node_port) for member in members]
 
     def leader(self) -> SimServer | None:
         """Of the newest term that has one."""
@@ -176,7 +218,9 @@ class SimCluster:
         id = self._ids
         member = Member(id, name or NAMES[id % 26], "127.0.0.1", 7000 + id, 8000 + id)
         folder = self.folder / str(id)
-        self.machines[id] = SimMachine(self.world, self.watch, member, folder, self.settings)
+        machine = SimMachine(self.world, self.watch, member, folder, self.settings)
+        machine.knows = self.rollout.newest
+        self.machines[id] = machine
         self.start(id)
         return member
 
@@ -252,6 +296,7 @@ class SimCluster:
         for id in list(self.machines):
             self.start(id)
         self.operator.act("replace" if self.operator.lost else "promote")
+        self.rollout.finish()
         self.world.after(1.0, self._again)
 
     def restless(self) -> str:
@@ -274,6 +319,8 @@ class SimCluster:
                 return f"{server.name} has applied {applied} of {last}"
         if self.users.asking:
             return f"no answer to {sorted(self.users.asking)}"
+        if left := self.rollout.restless(replica.members.voters) or self.clients.restless():
+            return left
         return self._probe(replica.members)
 
     def _probe(self, members: Members) -> str:

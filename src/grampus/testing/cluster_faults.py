@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 FAULTS = 30.0
 FAULT_KINDS = (
     "break", "kill", "power", "fuse", "full", "hold", "cut", "oneway", "noise", "slow", "clock",
-    "stop", "blackout", "leader",
+    "stop", "blackout", "leader", "stale", "client",
 )  # fmt: skip
 ACTS = ("grow", "promote", "promote", "shrink", "transfer", "lose", "replace", "replace")
 CLIENTS = 4
@@ -80,8 +80,12 @@ class Faults:
                     cluster.kill(one.machine.member.id, power=True)
             case "leader":
                 self._at_the_leader()
+            case "stale":
+                self._leave_behind()
             case "stop":
                 server.stop()
+            case "client":
+                self._at_a_client()
             case "clock":
                 server.machine.skew += rng.choice([-3_600_000, -2_000, 5_000, 86_400_000])
             case "cut" | "oneway":
@@ -121,6 +125,29 @@ class Faults:
                 self._apart({leader.name})
                 self._burst(leader)
 
+    def _leave_behind(self) -> None:
+        """The leader stands still. When it wakes another leads, of whom it does not hear, and one
+        client is left to talk to it."""
+        rng, leader = self._world.rng, self._cluster.leader()
+        if leader is not None:
+            self._apart({leader.name, rng.choice(self._cluster.clients.names)})
+            leader.loop.held_until = self._world.time + rng.choice([1.5, 2.0, 3.0])
+
+    def _at_a_client(self) -> None:
+        rng, clients = self._world.rng, self._cluster.clients
+        name = rng.choice(clients.names)
+        loop = clients.all[name].loop
+        match rng.choice(["kill", "hold", "cut", "wires"]):
+            case "kill":
+                clients.kill(name)
+            case "hold":
+                loop.held_until = self._world.time + rng.choice([0.5, 2.0, 6.0])
+            case "cut":
+                self._apart({name})
+            case "wires":
+                for wire in [wire for wire in self._world.wires if wire.loop is loop]:
+                    wire.break_()
+
     def _burst(self, server: SimServer) -> None:
         """Some ask just that one: it does not know yet that it is alone."""
         world, users = self._world, self._cluster.users
@@ -132,8 +159,7 @@ class Faults:
             )
 
     def _part(self, kind: str) -> None:
-        rng = self._world.rng
-        names = [machine.member.name for machine in self._cluster.machines.values()]
+        rng, names = self._world.rng, self._names()
         some = set(rng.sample(names, rng.randint(1, max(1, len(names) - 1))))
         if kind == "cut":
             self._apart(some)
@@ -143,9 +169,15 @@ class Faults:
         self._world.oneway |= pairs
         self._heal_soon(lambda: self._world.oneway.difference_update(pairs))
 
+    def _names(self) -> list[str]:
+        """Of those between whom something may stand: the servers, and maybe the clients."""
+        cluster = self._cluster
+        names = [machine.member.name for machine in cluster.machines.values()]
+        return names + cluster.clients.names if self._world.rng.random() < 0.5 else names
+
     def _apart(self, some: set[str]) -> None:
-        names = [machine.member.name for machine in self._cluster.machines.values()]
-        pairs = {frozenset((a, b)) for a in some for b in names if b not in some}
+        others = [name for name in self._names() if name not in some]
+        pairs = {frozenset((a, b)) for a in some for b in others}
         self._world.partition |= pairs
         self._heal_soon(lambda: self._world.partition.difference_update(pairs))
 

@@ -15,7 +15,14 @@ from grampus.cluster.commands import PutOp as PutPart
 from grampus.cluster.commands import Txn as TxnCommand
 from grampus.cluster.queries import Queries
 from grampus.consensus.port import Stopped
-from grampus.errors import GrampusError, NoQuorum, NotLeader, OutcomeUnknown, Overloaded
+from grampus.errors import (
+    GrampusError,
+    NoQuorum,
+    NotLeader,
+    OutcomeUnknown,
+    Overloaded,
+    Refused,
+)
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.history import (
     Action,
@@ -29,6 +36,7 @@ from grampus.testing.history import (
     Wrote,
     swap,
 )
+from grampus.testing.next_version import NEXT, Mark, encode_mark
 from grampus.testing.server import SimServer
 from grampus.testing.world import World
 
@@ -56,7 +64,11 @@ class Users:
         if name in self.asking or not servers:
             return
         rng = self._world.rng
-        self.ask(name, rng.choice(servers), rng.choice(["get", "put", "put", "swap", "many"]))
+        server = rng.choice(servers)
+        kinds = ["get", "put", "put", "swap", "many"]
+        if server.knows == NEXT:
+            kinds.append("mark")
+        self.ask(name, server, rng.choice(kinds))
 
     def ask(self, name: str, server: SimServer, kind: str) -> None:
         if name not in self.asking and server.loop.alive:
@@ -101,6 +113,8 @@ class Users:
 
     async def _try(self, name: str, server: SimServer, kind: str, key: bytes) -> bool:
         """False when nothing happened."""
+        if kind == "mark":
+            return await self._mark(server, key)
         keys = [b"k%d" % number for number in range(KEYS)] if kind == "many" else [key]
         actions = [self._action(kind, key) for key in keys]
         called = self._micros()
@@ -118,6 +132,7 @@ class Users:
             for client, action in zip(clients, actions, strict=True)
         ]
         commands = [encode_command(self._command(server, action)) for action in actions]
+        self._watch.asked(commands)
         replica = server.replica
         if replica is None:
             for place in places:
@@ -139,6 +154,24 @@ class Users:
         ):
             self._watch.answered(command)
             self.history[place] = Operation(client, called, self._micros(), action, _result(answer))
+        return True
+
+    async def _mark(self, server: SimServer, key: bytes) -> bool:
+        """What only the next version can do."""
+        replica = server.replica
+        if replica is None:
+            return False
+        commands = [encode_mark(Mark(self._world.now(), key))]
+        try:
+            answers = await replica.propose(commands)
+        except GrampusError as error:
+            if not isinstance(error, Refused | Stopped | OutcomeUnknown | NoQuorum):
+                raise
+            self._watch.seen[f"mark: {type(error).__name__}"] += 1
+            return isinstance(error, OutcomeUnknown)
+        assert answers == ["marked"]
+        assert self._watch.counted, "what only the next version knows is done before it counts"
+        self._watch.seen["marked"] += 1
         return True
 
     def _micros(self) -> int:

@@ -4,8 +4,9 @@
 - A term has one leader, who is a voter in its own eyes; a server votes once in a term.
 - A server that starts again knows the newest term in which it has said anything, and whom it
   voted for in it.
-- A command is applied once. What was answered "nothing happened" is never applied; what was
-  answered well was applied before.
+- A command of those that are to happen once is applied once. What was answered "nothing happened"
+  is never applied; what was answered well was applied before.
+What must hold of keys, sessions and watches is in `KeysWatch`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from grampus.consensus.members import Members
 from grampus.errors import OutcomeUnknown
+from grampus.testing.keys_watch import KeysWatch
 from grampus.testing.world import World
 
 LEADER = 2
@@ -43,7 +45,10 @@ class ClusterWatch:
         self.seen: Counter[str] = Counter()
         #: By index: the term, and what it was made of.
         self.truth: dict[int, tuple[int, tuple[bytes, ...]]] = {}
-        #: By command: where it was applied.
+        self.keys = KeysWatch(self.seen)
+        #: The voters when the ledger was raised to the next version: all were to know it.
+        self.counted: tuple[int, ...] = ()
+        #: By command: where it was applied, or 0; of those that clients have proposed.
         self._committed: dict[bytes, int] = {}
         self._sums: dict[int, tuple[str, str]] = {}
         self._leaders: dict[int, int] = {}
@@ -58,11 +63,19 @@ class ClusterWatch:
             f" {_shown(commands)}, not {_shown(before[1])}"
         )
         for command in commands:
-            first = self._committed.setdefault(command, index)
+            if command not in self._committed:
+                continue
+            first = self._committed[command] = self._committed[command] or index
             assert first == index, f"entry {index} repeats entry {first}"
             assert command not in self._nothing, (
                 f"entry {index}: it was said that it never happened"
             )
+
+    def raised(self, members: Members) -> None:
+        """A ledger came to the next version."""
+        if not self.counted:
+            self.seen["raised"] += 1
+            self.counted = tuple(id for id in members.voters if id not in members.lost)
 
     def content(self, name: str, index: int, checksum: str) -> None:
         """A ledger's, at an index."""
@@ -100,9 +113,14 @@ class ClusterWatch:
             first = self._leaders[replica.term]
             assert first == replica.id, f"{first} and {replica.id} lead in term {replica.term}"
 
+    def asked(self, commands: Sequence[bytes]) -> None:
+        """They are proposed, and are to happen once at most."""
+        for command in commands:
+            self._committed.setdefault(command, 0)
+
     def answered(self, command: bytes) -> None:
         self.seen["answered"] += 1
-        assert command in self._committed, "it was answered before it was applied"
+        assert self._committed[command], "it was answered before it was applied"
 
     def refused(self, commands: Sequence[bytes], error: Exception) -> None:
         if isinstance(error, OutcomeUnknown):
@@ -111,7 +129,7 @@ class ClusterWatch:
         self.seen["nothing happened"] += 1
         self._nothing.update(commands)
         for command in commands:
-            assert command not in self._committed, f"it happened, although: {error}"
+            assert not self._committed[command], f"it happened, although: {error}"
 
     @property
     def last(self) -> int:

@@ -1,23 +1,23 @@
-"""One server of a simulated cluster: a real replica over a real log and ledger, real connections.
+"""One server of a simulated cluster: a real replica over a real log and ledger, the metadata center
+and the clerks that keep the house, over real connections.
 
-Its machine is played: disk and ledger lose what a power cut takes, its process is killed or held.
+Its process is killed or held; what is left of it then is a `SimMachine`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-
-from msgspec import Struct
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from grampus.answers import decode_answers, encode_answers
+from grampus.cluster.desk import KeyDesk
+from grampus.cluster.lanes import Lanes
+from grampus.cluster.reads import KeyReads
+from grampus.cluster.server import ClusterServer
 from grampus.consensus.generation import Generation
-from grampus.consensus.introduction import introduce
-from grampus.consensus.log import DurableLog
-from grampus.consensus.members import Members, NoMember
+from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
@@ -25,119 +25,33 @@ from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
 from grampus.consensus.trail import OLDER, Trail
-from grampus.consensus.turns import Kept
-from grampus.consensus.writer import Limits
-from grampus.database import StorageFailed
-from grampus.errors import NotLeader
-from grampus.founding import Standing, found, standing
+from grampus.database import Database, StorageFailed
+from grampus.errors import Diverged, FolderError, Outdated
+from grampus.founding import found
 from grampus.ledger import Ledger
-from grampus.model.member import Member
-from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, PROTOCOL_VERSION, Goodbye, Hello, Message
+from grampus.master.office import Clerk
+from grampus.master.upgrade import Upgrade
+from grampus.protocol import (
+    HELLO_FRAME,
+    HELLO_TIMEOUT,
+    PROTOCOL_VERSION,
+    Hello,
+    Message,
+)
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
-from grampus.rpc.subject import Subject
+from grampus.server.audit import Audit, AuditRounds
+from grampus.server.directory import MemberDirectory
 from grampus.testing.checked import disturb
 from grampus.testing.cluster_watch import ClusterWatch
-from grampus.testing.disk import SimDisk
+from grampus.testing.server_machine import SimLedger, SimMachine
+from grampus.testing.server_port import PeerRoom, ServerPort
+from grampus.testing.steady_clock import SteadyClock
 from grampus.testing.world import ProcessLoop, World, current
-from grampus.versions import FIRST
 
 CLUSTER, HISTORY = "sim", "h1"
-#: Ledgers are compared at every so many entries.
-LOOK = 25
 Peer = Connection[Message]
-
-
-class Settings(Struct, frozen=True):
-    """Small bounds make snapshots, segments and checkpoints come often."""
-
-    limits: Limits = Limits(checkpoint_entries=50, checkpoint_idle=0.5)
-    kept: Kept = Kept()
-    #: Whether the leader promotes and replaces by itself, as a steward in office does.
-    steward: bool = False
-
-
-class SimLedger(Ledger):
-    """Keeps, at every checkpoint, what a power cut would leave of it; tells what it applies."""
-
-    def __init__(self, machine: SimMachine, path: Path) -> None:
-        super().__init__(path)
-        self._machine = machine
-        self._file = path
-        self.image = path.with_suffix(".image")
-        if not self.image.exists():
-            super().checkpoint()
-            shutil.copyfile(path, self.image)
-
-    def apply(
-        self, index: int, term: int, commands: Sequence[bytes]
-    ) -> tuple[list[object], list[object]]:
-        self._machine.disk.need_room()
-        answer = super().apply(index, term, commands)
-        self._machine.watch.applied(self._machine.member.name, index, term, tuple(commands))
-        self._look()
-        return answer
-
-    def apply_members(self, index: int, term: int, members: bytes) -> None:
-        self._machine.disk.need_room()
-        super().apply_members(index, term, members)
-        self._machine.watch.applied(self._machine.member.name, index, term, (members,))
-
-    def _look(self) -> None:
-        if self.applied_index % LOOK == 0:
-            name = self._machine.member.name
-            self._machine.watch.content(name, self.applied_index, self.checksum())
-
-    def checkpoint(self) -> int | None:
-        self._machine.disk.need_room()
-        index = super().checkpoint()
-        if index is not None:
-            shutil.copyfile(self._file, self.image)
-        return index
-
-
-class SimMachine:
-    """What is left of a server when its process is gone."""
-
-    def __init__(
-        self, world: World, watch: ClusterWatch, member: Member, folder: Path, settings: Settings
-    ) -> None:
-        self.world = world
-        self.watch = watch
-        self.member = member
-        self.folder = folder
-        self.settings = settings
-        self.disk = SimDisk(world.rng)
-        #: By how much its wall clock is wrong, in ms.
-        self.skew = 0
-        for part in ("ledger", "log"):
-            (folder / part).mkdir(parents=True)
-        DurableLog.open(folder / "log").close()
-
-    @property
-    def new(self) -> bool:
-        """It has no ledger of the cluster yet, and room to be told of it."""
-        return Generation.current(self.folder).number == 0 and self.disk.room is None
-
-    def introduce(self, members: Members) -> None:
-        introduce(self.folder, members, self.disk)
-
-    def standing(self) -> Standing | None:
-        return standing(self.folder)
-
-    def crash(self, power: bool) -> None:
-        if not power:
-            self.disk.forget()
-            return
-        undone = self.disk.cut_power()
-        self.world.say(f"{self.member.name}: {undone} changes of its disk are lost")
-        for image in sorted(self.folder.rglob("*.image")):
-            if self.world.rng.random() < 0.7:
-                path = image.with_suffix(".db")
-                shutil.copyfile(image, path)
-                for tail in ("-wal", "-shm"):
-                    path.with_name(path.name + tail).unlink(missing_ok=True)
 
 
 class NoisyPeers(Peers):
@@ -156,12 +70,30 @@ class NoisyPeers(Peers):
         return True
 
 
+class SimAudit(Audit):
+    """A process that is killed reads no more."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._readers: list[Database] = []
+
+    def begun(self, index: int, reader: Database) -> None:
+        self._readers = [*self._readers[-2:], reader]
+        super().begun(index, reader)
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+
 class SimServer:
     """A process of `grampus server`, without API and master."""
 
     def __init__(self, loop: ProcessLoop, machine: SimMachine) -> None:
         self.loop = loop
         self.machine = machine
+        #: The newest apply version of the program that runs.
+        self.knows = machine.knows
         self.replica: RaftReplica | None = None
         self.ledger: Ledger | None = None
         #: Highest index that it has applied.
@@ -169,9 +101,13 @@ class SimServer:
         #: All of it.
         self.task: asyncio.Task[None] | None = None
         self.steward: Steward | None = None
-        self._desk: PeerDesk | None = None
+        self._clock = SteadyClock(loop.world, lambda: machine.skew)
+        #: Who is heard at its port, while it is open.
+        self._lanes: Lanes | None = None
         self._trail: Trail
-        loop.dying.append(self._died)
+        #: Closed from last to first, also when it is killed.
+        self._files = contextlib.ExitStack()
+        loop.dying.append(self._files.close)
 
     @property
     def name(self) -> str:
@@ -182,34 +118,42 @@ class SimServer:
         if self.task is not None:
             self.task.cancel()
 
-    def _died(self) -> None:
-        if self.ledger is not None:
-            self.ledger.close()
-
     async def run(self, first: bool) -> None:
-        """Until it is cancelled, removed, or its disk is full. Whatever else ends it is a bug."""
-        disk = self.machine.disk
-        disk.was_full = False
+        """Until it is cancelled or removed, or stops because its disk is full, its program too old
+        or its ledger damaged. Whatever else ends it is a bug."""
+        machine, world = self.machine, self.loop.world
+        machine.disk.was_full = False
         try:
-            if first and self.machine.standing() is None:
-                await found(self.machine.folder, self.machine.member, HISTORY, disk=disk)
-            bits = self.loop.world.rng.getrandbits
-            self._trail = Trail.begin(self.machine.folder, disk, lambda: bits(63))
+            if first and machine.standing() is None:
+                await found(machine.folder, machine.member, HISTORY, disk=machine.disk)
+            bits = world.rng.getrandbits
+            self._trail = Trail.begin(machine.folder, machine.disk, lambda: bits(63))
             await self._listen()
         except* NoMember as errors:
             older = str(errors.exceptions[0]) == OLDER
-            self.loop.world.say(f"{self.name} is told that it was removed, and stops")
-            self.machine.watch.seen["put back" if older else "removed"] += 1
+            world.say(f"{self.name} is told that it was removed, and stops")
+            machine.watch.seen["put back" if older else "removed"] += 1
         except* StorageFailed:
-            if not disk.was_full:
+            if not machine.disk.was_full:
                 raise
-            self.loop.world.say(f"{self.name} stops: its disk is full")
-            self.machine.watch.seen["stopped by a full disk"] += 1
+            world.say(f"{self.name} stops: its disk is full")
+            machine.watch.seen["stopped by a full disk"] += 1
+        except* (Outdated, FolderError):
+            if not machine.fell_back and machine.member.id in machine.watch.counted:
+                raise
+            world.say(f"{self.name} stops: its program is too old")
+            machine.watch.seen["too old"] += 1
+        except* Diverged:
+            if not machine.damaged:
+                raise
+            world.say(f"{self.name} stops: its ledger is damaged")
+            machine.watch.seen["diverged"] += 1
 
     async def _listen(self) -> None:
         async with asyncio.TaskGroup() as group:
+            port = ServerPort(lambda: self._lanes)
             server: Server[Message] = Server(
-                Codec(Message), self, self._greet, group,
+                Codec(Message), port, port.greet, group,
                 hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
             )  # fmt: skip
             await server.start("127.0.0.1", self.machine.member.node_port)
@@ -224,7 +168,11 @@ class SimServer:
         member, world, watch = self.machine.member, self.loop.world, self.machine.watch
         generation = Generation.current(self.machine.folder)
         generation.sweep()
-        ledger = self.ledger = SimLedger(self.machine, generation.ledger / LEDGER)
+        path = generation.ledger / LEDGER
+        ledger = self.ledger = SimLedger(self.machine, path, self.knows)
+        self._files.callback(ledger.close)
+        reads = KeyReads(path)
+        self._files.callback(reads.close)
         try:
             async with asyncio.TaskGroup() as group:
                 peers = NoisyPeers(member.id, self._hello, decode_answers, group, trail=self._trail)
@@ -234,74 +182,91 @@ class SimServer:
                     limits=self.machine.settings.limits, kept=self.machine.settings.kept,
                     light=ledger.light, disk=self.machine.disk, seed=world.rng.getrandbits(32),
                 )  # fmt: skip
+                replica.admit = ledger.admit
                 watch.booted(member.id, replica.term, replica.vote)
-                steward = Steward(
-                    replica, peers, member, CLUSTER, HISTORY,
-                    apply_version=lambda: ledger.apply_version, newest=FIRST,
-                )  # fmt: skip
-                self.replica, self.steward = replica, steward
-                self._desk = PeerDesk(
-                    replica, encode_answers, self._hello("control"), steward, trail=self._trail
-                )
-                trail = group.create_task(self._trail.run(peers.stamp))
-                office = group.create_task(self._office(replica, steward, group))
-                void = group.create_task(self._until(peers.void))
+                keys = ClusterServer(replica, reads, self._clock, HISTORY, world.rng.randbytes)
+                self._open(replica, ledger, peers, keys)
+                parts = [
+                    group.create_task(self._part(work))
+                    for work in (
+                        keys.run(),
+                        self._audit(replica, ledger).run(),
+                        self._office(replica, ledger, group),
+                        self._until(peers.void),
+                        self._trail.run(peers.stamp),
+                    )
+                ]
                 try:
                     await replica.run()
                 finally:
-                    office.cancel()
-                    void.cancel()
-                    trail.cancel()
-                    self.replica = self._desk = self.steward = None
+                    for part in parts:
+                        part.cancel()
+                    self.replica = self.steward = self._lanes = None
+                    keys.close()
                     peers.close()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
-            ledger.close()
+            self._files.close()
             self.ledger = None
+
+    async def _part(self, work: Coroutine[Any, Any, None]) -> None:
+        """Why the replica has ended, it says itself."""
+        with contextlib.suppress(Stopped):
+            await work
+
+    def _open(
+        self, replica: RaftReplica, ledger: SimLedger, peers: Peers, keys: ClusterServer
+    ) -> None:
+        self.replica = replica
+        self.steward = Steward(
+            replica, peers, self.machine.member, CLUSTER, HISTORY,
+            apply_version=lambda: ledger.apply_version, newest=self.knows,
+        )  # fmt: skip
+        desk = PeerDesk(
+            replica, encode_answers, self._hello("control"), self.steward,
+            apply_version=lambda: ledger.apply_version, trail=self._trail,
+        )  # fmt: skip
+        self._lanes = Lanes(PeerRoom(desk, CLUSTER), KeyDesk(keys, MemberDirectory(replica)))
+
+    def _audit(self, replica: RaftReplica, ledger: SimLedger) -> SimAudit:
+        member = self.machine.member
+        audit = ledger.auditor = SimAudit(
+            replica, member.id, member.name, lambda: replica.members.voters, self._clock
+        )
+        self._files.callback(audit.close)
+        return audit
 
     async def _until(self, void: asyncio.Future[str]) -> None:
         raise NoMember(await void)
 
     async def _office(
-        self, replica: RaftReplica, steward: Steward, group: asyncio.TaskGroup
+        self, replica: RaftReplica, ledger: SimLedger, group: asyncio.TaskGroup
     ) -> None:
-        """The steward works while the server leads."""
-        with contextlib.suppress(Stopped):
-            while self.machine.settings.steward:
-                await replica.leads()
-                term = replica.term
-                work = group.create_task(steward.run(term))
-                try:
-                    await replica.deposed(term)
-                finally:
-                    work.cancel()
+        """Who works while the server leads."""
+        steward = self.steward
+        assert steward is not None
+        common = steward.common_version
+        while True:
+            await replica.leads()
+            term = replica.term
+            clerks: list[Clerk] = [
+                Upgrade(replica, self._clock, lambda: ledger.apply_version, common),
+                AuditRounds(replica, self._clock, lambda: replica.members.voters),
+                *([steward] if self.machine.settings.steward else []),
+            ]
+            work = [group.create_task(clerk.run(term)) for clerk in clerks]
+            try:
+                await replica.deposed(term)
+            finally:
+                for task in work:
+                    task.cancel()
 
     def _hello(self, lane: str) -> Hello:
         member, replica = self.machine.member, self.replica
         return Hello(
             PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", HISTORY, member.id,
-            member, stamp=self._trail.newest, term=0 if replica is None else replica.term,
+            member, self.knows, stamp=self._trail.newest,
+            term=0 if replica is None else replica.term,
             last=0 if replica is None else replica.last_index,
         )  # fmt: skip
-
-    # -- the Handler of its node port
-
-    def _greet(
-        self, hello: Message, peer: str, subject: Subject | None
-    ) -> tuple[Message, bool, int]:
-        if self._desk is None or not isinstance(hello, Hello):
-            return Goodbye("not open yet"), False, 0
-        return self._desk.greet(hello)
-
-    def messages(self, connection: Peer, batch: list[Message]) -> None:
-        if self._desk is not None and isinstance(connection.greeting, Hello):
-            self._desk.messages(connection.greeting, batch)
-
-    async def request(self, connection: Peer, message: Message) -> Message:
-        if self._desk is None:
-            raise NotLeader("not open yet")
-        return await self._desk.request(message)
-
-    def closed(self, connection: Peer, reason: str) -> None:
-        return
