@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,22 +13,7 @@ from grampus.errors import GrampusError
 from grampus.sdk.answers import ClusterInfo
 from grampus.sdk.client import Client
 from tests.acceptance.node import COMMAND, PATIENCE, Ground, Node, until
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of which the next one is free too."""
-    found: list[int] = []
-    for _ in range(1000):
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with suppress(OSError):
-                two.bind(("127.0.0.1", port + 1))
-                if not {port - 1, port, port + 1} & set(found):
-                    found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("there are no free ports")
+from tests.ports import free_ports
 
 
 class Site(Ground):
@@ -123,13 +107,13 @@ class Site(Ground):
     def others(self, *names: str) -> str:
         return "".join(name for name in self.servers if name not in names)
 
-    def worker(self, name: str, *options: str) -> Node:
-        """A process of `grampus worker`, ready."""
+    def worker(self, name: str, *options: str, prefix: Sequence[str] = ()) -> Node:
+        """A process of `grampus worker`, ready; `prefix` is a command that runs it."""
         addresses = ",".join(self.address(server) for server in self.ports)
         fresh = [] if self.folder_of(name).exists() else ["--token-file", self.token("worker")]
         command = [
-            *COMMAND, "worker", "start", "--data", str(self.folder_of(name)), "--name", name,
-            "--join", addresses, "--slots", "4", *fresh, *options,
+            *prefix, *COMMAND, "worker", "start", "--data", str(self.folder_of(name)),
+            "--name", name, "--join", addresses, "--slots", "4", *fresh, *options,
         ]  # fmt: skip
         node = self.workers[name] = Node(self, command, log=f"{name}.log")
         return node.ready(pattern=rf"ready {name}\n")

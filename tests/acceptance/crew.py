@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import select
-import socket
 from pathlib import Path
 
-from tests.acceptance.node import COMMAND, PATIENCE, Ground, Node
-
-
-def free_pair() -> int:
-    """A port that is free, and whose next one is too."""
-    for _ in range(100):
-        with socket.socket() as one, socket.socket() as next:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            try:
-                next.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no two ports are free")
+from tests.acceptance.node import COMMAND, PATIENCE, Ground, Node, says_something
 
 
 class WorkerProcess(Node):
@@ -37,7 +21,7 @@ class WorkerProcess(Node):
 
     def ready(self, within: float = PATIENCE) -> WorkerProcess:
         assert self.process.stdout is not None
-        found, _, _ = select.select([self.process.stdout], [], [], within)
+        found = says_something(self.process.stdout, within)
         assert found, f"not ready: {self.said()}"
         assert self.process.stdout.readline().decode() == f"ready {self.name}\n", self.said()
         return self

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from grampus.config import load_config
 from grampus.sdk.client import Client
@@ -34,6 +34,13 @@ def until(what: Callable[[], Any], within: float = PATIENCE, every: float = 0.02
         assert time.monotonic() < end, f"not within {within:g} s"
         time.sleep(every)
     return answer
+
+
+def says_something(pipe: IO[bytes], within: float) -> bool:
+    """Whether something can be read from it within so many seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(within))
 
 
 class Ground:
@@ -132,8 +139,7 @@ class Node:
         self, within: float = PATIENCE, pattern: str = r"ready (http://127\.0\.0\.1:(\d+))\n"
     ) -> Node:
         assert self.process.stdout is not None
-        found, _, _ = select.select([self.process.stdout], [], [], within)
-        assert found, f"not ready: {self.said()}"
+        assert says_something(self.process.stdout, within), f"not ready: {self.said()}"
         line = self.process.stdout.readline().decode()
         match = re.fullmatch(pattern, line)
         assert match, f"{line!r}: {self.said()}"

@@ -14,8 +14,9 @@ import pytest
 
 from grampus.errors import ConditionFailed, GrampusError, NoQuorum
 from grampus.model.run import RunState
-from tests.acceptance.cluster import Site, free_ports, site
+from tests.acceptance.cluster import Site, site
 from tests.acceptance.node import Ground, until
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.raft
 FLOW = """workflow: flow

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import free_ports
 from tests.acceptance.node import COMMAND, PATIENCE, Ground
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.raft, pytest.mark.timeout(300)]
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from node import COMMAND, PATIENCE, Ground, until
 
+from tests.ports import free_ports
+
 pytest.importorskip("grampus_raft")
 pytestmark = pytest.mark.timeout(180)
 
@@ -30,7 +32,7 @@ class Place:
         self.ground = ground
         self.running: dict[str, subprocess.Popen[str]] = {}
         self.tokens = 0
-        self.ports = dict(zip(("s1", "s2", "s3"), free_pairs(3), strict=True))
+        self.ports = dict(zip(("s1", "s2", "s3"), free_ports(3), strict=True))
 
     def address(self, name: str) -> str:
         return f"{HOST}:{self.ports[name]}"
@@ -98,19 +100,6 @@ class Place:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def free_pairs(count: int) -> list[int]:
-    """Ports that are free, and so is the next."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            port = one.getsockname()[1]
-            with suppress(OSError):
-                two.bind(("127.0.0.1", port + 1))
-                found.append(port)
-    return found
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from grampus.model.run import AttemptState, RunState
 from grampus.sdk.client import Client
-from tests.acceptance.crew import WorkerProcess, credential, free_pair, node_at
+from tests.acceptance.crew import WorkerProcess, credential, node_at
 from tests.acceptance.node import Ground, Node, until
+from tests.ports import free_port
 
 #: A bundle, a result that travels as a blob, and a worker that needs what another has made.
 FLOW = """
@@ -57,7 +58,7 @@ class Crew:
 
     def __init__(self, folder: Path) -> None:
         self.ground = Ground(folder)
-        self.port = free_pair()
+        self.port = free_port()
         self.place = folder / "lines"
         self.place.touch()
         self.node = node_at(self.ground, self.port).ready()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -227,11 +226,3 @@ async def hung_up(reader: asyncio.StreamReader) -> bytes:
 def said(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     """What was logged, without asyncio's remarks in debug mode on how slow this machine is."""
     return [r for r in caplog.records if r.name != "asyncio" or r.levelno >= logging.ERROR]
-
-
-def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

@@ -22,7 +22,6 @@ from rpc_peers import (
     Line,
     Number,
     Spoken,
-    free_port,
     greet,
     heard,
     hung_up,
@@ -42,6 +41,7 @@ from grampus.rpc.frames import frame
 from grampus.rpc.server import CannotListen, Server
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls import NodeTls
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(60)
 

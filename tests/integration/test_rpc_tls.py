@@ -21,7 +21,6 @@ from rpc_peers import (
     Hi,
     Number,
     Spoken,
-    free_port,
     greet,
     hung_up,
     line,
@@ -38,6 +37,7 @@ from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls import NodeTls, Tls, pinned_tls, unverified_tls
 from grampus.rpc.tls_folder import TlsFolder
+from tests.ports import free_port
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,6 +43,7 @@ from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
 from grampus.server.directory import MemberDirectory
+from tests.ports import free_ports
 
 #: No test waits longer than this for anything, in seconds.
 PATIENCE = 60.0
@@ -228,20 +228,11 @@ def _lay(folder: Path, members: Members) -> None:
     lay_down(generation.following, copy, (index, term), HardState(term, 0, index), Disk())
 
 
-def _free_ports(count: int) -> list[int]:
-    """Free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @asynccontextmanager
 async def three(folder: Path) -> AsyncIterator[Three]:
     known = tuple(
         Member(number, f"s{number}", "127.0.0.1", 1, port)
-        for number, port in enumerate(_free_ports(3), 1)
+        for number, port in enumerate(free_ports(3), 1)
     )
     members = Members(conf=([1, 2, 3], [], [], [], False), known=known)
     servers = []
