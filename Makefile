@@ -15,7 +15,7 @@ RAFT   := $(if $(CARGO)$(filter true,$(CI)),$(VENV)/raft.stamp)
 
 help: ## this list
 	@echo "make demo   run the flights example on a one-node Grampus, with live progress, and show its report"
-	@echo "make test   every check and test that CI runs"
+	@echo "make test   every check and test that CI runs, two at a time (JOBS=number for more)"
 	@echo "make raft   build and test grampus_raft, the part in Rust that clusters need (make test does it too)"
 	@echo "make lint   ruff, mypy, import-linter"
 	@echo "make format write the code in its one format"
@@ -55,8 +55,9 @@ lint: $(VENV)/dev.stamp
 
 raft: $(VENV)/raft.stamp
 
+# Two at a time, however many cores there are: most tests wait, and some measure how long.
 test: lint $(RAFT)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(or $(JOBS),2) --dist worksteal
 
 format: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --fix .
