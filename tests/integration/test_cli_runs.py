@@ -396,7 +396,7 @@ def test_on_a_terminal_the_run_is_a_live_picture_that_ends(node: Node, client: C
     master, terminal = pty.openpty()
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     env.pop("NO_COLOR", None)
-    with Puppet(node, load_fails, pace=0.2).playing(newest(node)):
+    with Puppet(node, load_fails, pace=0.8).playing(newest(node)):
         process = spawn(
             "run", "start", "etl", "--wait", stdout=subprocess.PIPE, stderr=terminal, env=env
         )
