@@ -31,6 +31,7 @@ from grampus.consensus.port import Replica
 from grampus.consensus.roll import Line, Roll
 from grampus.database import Database
 from grampus.errors import NotFound, Refused
+from grampus.rpc.subject import WORKER
 from grampus.runs.change import Graphs
 from grampus.runs.queries import Queries
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 _ALONE = (
     "this node is alone (grampus up): a cluster is founded in its folder with grampus server start"
     " --init"
+)
+_WORKERS = (
+    "this node is alone (grampus up) and makes no tokens: a worker of this machine joins it with"
+    " --token-file DATA/worker-credential, of the node's data folder"
 )
 _NOBODY = "there is one server only, and none to compare its ledger with"
 #: Blobs asked for in one query.
@@ -227,7 +232,7 @@ class LoneCluster:
         self.snapshot = snapshots.snapshot
 
     async def make_token(self, role: str, name: str, life: int) -> tuple[str, int]:
-        raise Refused(_ALONE)
+        raise Refused(_WORKERS if role == WORKER else _ALONE)
 
     async def begin_check(self) -> int:
         raise Refused(_NOBODY)

@@ -186,3 +186,12 @@ def test_a_batch_of_too_many_tasks_is_refused_as_a_whole(tmp_path: Path) -> None
         assert (await node.client.get("/api/v1/runs")).json()["items"] == []
 
     play(tmp_path, scenario)
+
+
+def test_a_node_alone_says_how_others_get_in(tmp_path: Path) -> None:
+    async def scenario(node: Node) -> None:
+        for role, told in (("worker", "DATA/worker-credential"), ("server", "start --init")):
+            answer = await node.client.post("/api/v1/cluster/tokens", json={"role": role})
+            assert told in problem_of(answer, 409, "conflict")["detail"]
+
+    play(tmp_path, scenario)
