@@ -14,7 +14,14 @@ from grampus.master.core.explain import explain
 from grampus.master.core.queue import ReadyQueue
 from grampus.model.run import AttemptState
 from grampus.model.workflow import Shell, Task, Workflow
-from grampus.runs.commands import ApplyWorkflow, PauseRun, ResumeRun, SubmitRun, pack_definition
+from grampus.runs.commands import (
+    ApplyWorkflow,
+    OpenSession,
+    PauseRun,
+    ResumeRun,
+    SubmitRun,
+    pack_definition,
+)
 from grampus.runs.explanation import Code, Explanation
 from grampus.runs.story import listed, span
 from tests.unit.test_runs_rules import Book
@@ -118,6 +125,29 @@ def test_a_timeout_that_is_held_back_by_a_doubted_clock_says_so() -> None:
     assert reason.text == f"the run's own timeout has passed by a clock that is doubted: {doubt}"
     (reason,) = explain(world.scheduler, standing, late).reasons
     assert reason.text == "the run's own timeout passes in 0.000s"
+
+
+def test_workers_that_would_do_but_take_nothing_are_told_with_the_reason() -> None:
+    world = a_world(Task("a", Shell("x"), slots=6), slots=2)
+    world.turn()
+    for name, slots in (("deaf", 6), ("dry", 8), ("full", 7), ("small", 1)):
+        world.propose(OpenSession(1, name, name, "m", "b", True, "default", slots))
+    world.turn()
+    places = {place.worker: place for place in world.scheduler.places.values()}
+    for name in ("dry", "full", "small"):
+        places[name].connected = True
+    places["dry"].draining, places["full"].trouble = True, "no room"
+    (reason,) = told(world, "r1", "a").tasks[0].reasons
+    assert reason.text == (
+        "needs 6 slots, the largest worker that takes tasks of group default has 2; deaf would do,"
+        " but does not answer, dry would do, but is draining and full would do, but starts nothing"
+        " now (no room)"
+    )
+    for name in ("small", "full", "w1"):
+        places[name].draining = True
+    (reason,) = told(world, "r1", "a").tasks[0].reasons
+    assert reason.code == "worker-draining"
+    assert reason.text.endswith("its workers are draining: dry, full, small and w1; deaf is silent")
 
 
 def test_a_failed_run_names_what_failed() -> None:

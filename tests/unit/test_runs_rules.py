@@ -214,6 +214,19 @@ def test_cancelling_a_finished_run_is_refused_and_cancelling_twice_is_not() -> N
     refused(book.do(CancelRun(30, "r2", "ann")), "conflict")
 
 
+def test_what_ended_by_itself_during_the_cancel_is_told_as_it_was() -> None:
+    book = Book(*(Task(name, Shell("x"), retry=Retry(max=3)) for name in "abcd"))
+    book.submit("r1")
+    numbers = [book.start("r1", index)[0] for index in range(4)]
+    book.do(CancelRun(15, "r1", "ann"))
+    ends = [AttemptState.FAILED, AttemptState.TIMED_OUT, AttemptState.LOST, AttemptState.CANCELLED]
+    for n, end in zip(numbers, ends, strict=True):
+        book.end(n, end)
+    tasks = [book.task("r1", index) for index in range(4)]
+    assert tasks == ["FAILED", "TIMED_OUT", "CANCELLED", "CANCELLED"]
+    assert book.state("r1") == RunState.CANCELLED
+
+
 def test_a_result_that_comes_after_the_cancel_is_kept() -> None:
     book = Book()
     book.submit("r1")

@@ -25,6 +25,11 @@ from grampus.runs.progress import (
 #: starts without another round trip. Part of the rules of `apply`; the scheduler uses less, but
 #: for the shortest.
 AHEAD = 8
+#: How a task ends whose attempt was over before the cancel of its run reached it.
+_ENDED_ITSELF = {
+    AttemptState.FAILED: TaskState.FAILED,
+    AttemptState.TIMED_OUT: TaskState.TIMED_OUT,
+}
 
 
 class TaskRow(NamedTuple):
@@ -214,7 +219,7 @@ def _try_again_or_fail(
     at, state, task = command.at, command.state, graph.tasks[index]
     if row.state == RunState.CANCELLING:
         # A run that is being cancelled starts nothing, however the attempt ended.
-        final = TaskState.CANCELLED if state != AttemptState.FAILED else TaskState.FAILED
+        final = _ENDED_ITSELF.get(state, TaskState.CANCELLED)
         ended = [(index, TaskState.RUNNING, final)]
         row = finish_tasks(change, at, row, graph, ended, command.error)
         settle(change, at, row)

@@ -226,7 +226,7 @@ def _placement(
         yield _silent(group, task, now)
     elif not able:
         troubled = [place for place in there if place.trouble and not place.draining]
-        yield _troubled(troubled, task) if troubled else _draining(there, task)
+        yield _troubled(troubled, task) if troubled else _draining(group, there, task)
     elif task.slots > max(place.slots for place in able):
         yield _too_big(group, able, task)
     elif not _is_retrying(task, now):
@@ -261,23 +261,37 @@ def _troubled(there: list[Place], task: TaskStanding) -> Reason:
     return Reason(code="worker-troubled", text=text, names=names)
 
 
-def _draining(there: list[Place], task: TaskStanding) -> Reason:
+def _draining(group: list[Place], there: list[Place], task: TaskStanding) -> Reason:
     names = tuple(sorted(place.worker for place in there)[:MOST_NAMES])
     what = "its worker is" if len(there) == 1 else "its workers are"
     text = f"group {task.group}: {what} draining: {listed(list(names), MOST_NAMES)}"
+    silent = sorted(place.worker for place in group if not place.connected)
+    if silent:
+        text += f"; {listed(silent, MOST_NAMES)} {'is' if len(silent) == 1 else 'are'} silent"
     return Reason(code="worker-draining", text=text, names=names)
 
 
-def _too_big(group: list[Place], there: list[Place], task: TaskStanding) -> Reason:
-    largest = max(there, key=lambda place: place.slots)
+def _too_big(group: list[Place], able: list[Place], task: TaskStanding) -> Reason:
+    largest = max(able, key=lambda place: place.slots)
+    ways = [
+        f"{place.worker} would do, but {_unable(place)}"
+        for place in sorted(group, key=lambda place: place.worker)
+        if place.slots >= task.slots
+    ]
     text = (
-        f"needs {_count(task.slots, 'slot')}, the largest worker of group {task.group} has "
-        f"{largest.slots}"
+        f"needs {_count(task.slots, 'slot')}, the largest worker"
+        f"{' that takes tasks' if ways else ''} of group {task.group} has {largest.slots}"
     )
-    silent = sorted(p.worker for p in group if not p.connected and p.slots >= task.slots)
-    if silent:
-        text += f"; {listed(silent)} would do, but does not answer"
+    if ways:
+        text += f"; {listed(ways)}"
     return Reason(code="too-big", text=text, names=(largest.worker,))
+
+
+def _unable(place: Place) -> str:
+    """Of a worker that is not able."""
+    if not place.connected:
+        return "does not answer"
+    return "is draining" if place.draining else f"starts nothing now ({place.trouble})"
 
 
 def _busy(
