@@ -16,10 +16,13 @@ from contextlib import nullcontext
 import uvicorn
 from fastapi import FastAPI
 
+from grampus.api.connections import Guest, Listener
 from grampus.api.state import Shared
+from grampus.descriptors import share
 from grampus.errors import Refused, UsageError
 
-#: Connections beyond this are answered 503 by uvicorn itself; the gate's own bound is lower.
+#: Connections at most, and fewer where the process may have few files open; uvicorn answers 503 to
+#: requests beyond. The gate's own bound is lower.
 MOST_CONNECTIONS = 1024
 BACKLOG = 512
 #: Seconds that an idle connection is kept.
@@ -52,6 +55,7 @@ class ApiServer:
         self._scheme = "http" if tls is None else "https"
         config = uvicorn.Config(
             app,
+            http=Guest,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -88,7 +92,8 @@ class ApiServer:
         except OSError as error:
             raise UsageError(f"{self.host} is no address to listen at: {error.strerror}") from error
         family, kind, proto, _, address = found[0]
-        listener = socket.socket(family, kind, proto)
+        listener = Listener(family, kind, proto)
+        listener.most = share(MOST_CONNECTIONS)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setblocking(False)

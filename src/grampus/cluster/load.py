@@ -8,6 +8,7 @@ use both.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import psutil
 from msgspec import Struct
+
+log = logging.getLogger("grampus.cluster")
 
 _ROOT = Path("/sys/fs/cgroup")
 _MINE = Path("/proc/self/cgroup")
@@ -73,6 +76,12 @@ class LoadAverage:
         self._last = self._groups.look().used, time.monotonic()
 
     def sample(self) -> None:
+        try:
+            self._sample()
+        except OSError as error:  # no file can be opened just now: one sample less
+            log.warning("how busy this machine is cannot be told: %s", error)
+
+    def _sample(self) -> None:
         allowed, now = self._groups.look(), time.monotonic()
         (used, before), self._last = self._last, (allowed.used, now)
         cpu = psutil.cpu_percent(None)

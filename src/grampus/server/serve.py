@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from grampus import secret_file, versions
+from grampus import descriptors, secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.answers import decode_answers, encode_answers
 from grampus.api.app import create_app
@@ -108,6 +108,7 @@ async def run_server(
 
     Raises GrampusError when it cannot start or go on."""
     sys.setswitchinterval(SWITCH_INTERVAL)
+    descriptors.take_all()
     with contextlib.ExitStack() as stack:
         folder = open_folder(config.data, config.name)
         stack.callback(folder.close)

@@ -1,0 +1,101 @@
+"""Strangers who only connect: they are few, and for a short time, and the server goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from api_node import Node, play_live
+
+from grampus.api import connections, server
+from grampus.descriptors import share, take_all
+
+
+@contextmanager
+def connected(url: httpx.URL, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections that say nothing."""
+    with ExitStack() as stack:
+        made = [
+            stack.enter_context(socket.create_connection((url.host, url.port)))
+            for _ in range(count)
+        ]
+        for each in made:
+            each.setblocking(False)
+        yield made
+
+
+async def ended(stranger: socket.socket) -> bool:
+    """Whether the other side has closed it, or does within a second."""
+    try:
+        async with asyncio.timeout(1):
+            return await asyncio.get_running_loop().sock_recv(stranger, 1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_beyond_the_bound_are_closed_at_once_and_make_room_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(connections, "HEAD", 3.0)
+
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        with connected(client.base_url, 20) as strangers:
+            assert sum(await asyncio.gather(*map(ended, strangers))) == 12
+            await asyncio.sleep(2.5)  # those that held the places have said nothing for too long
+            assert all(await asyncio.gather(*map(ended, strangers)))
+            assert (await client.get("/healthz")).status_code == 200
+
+    play_live(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+def test_who_does_not_finish_the_head_of_a_request_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD", 0.3)
+
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        with connected(client.base_url, 1) as [stranger]:
+            for byte in said:
+                await asyncio.get_running_loop().sock_sendall(stranger, bytes([byte]))
+                await asyncio.sleep(0.002)
+            assert await ended(stranger)
+
+    play_live(tmp_path, scenario)
+
+
+def test_who_has_asked_may_wait_for_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD", 0.2)
+
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", "/api/v1/kv", params={"watch": "true"}) as answer:
+            lines = answer.aiter_lines()
+            assert "told up to" in await anext(lines)
+            await asyncio.sleep(0.6)
+            await client.put("/api/v1/kv/a", content=b"1")
+            async for line in lines:
+                if line.startswith("event: change"):
+                    return
+        pytest.fail("the watch was closed")
+
+    play_live(tmp_path, scenario)
+
+
+def test_a_listener_takes_a_part_of_what_the_process_may_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+        assert (share(1024), share(100)) == (256, 100)
+        take_all()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 1024 or hard == 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
