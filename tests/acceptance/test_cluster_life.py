@@ -354,6 +354,7 @@ def test_a_snapshot_is_the_beginning_of_another_cluster(ground: Site, tmp_path: 
     with ground.client() as client:
         client.kv.put("/k", b"saved")
         assert client.save_snapshot(file) == file.stat().st_size
+        assert file.stat().st_mode & 0o077 == 0
         client.kv.put("/k", b"later")
     with site(tmp_path / "other", "x") as other:
         done = other.cli(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import httpx
 import msgspec
@@ -188,10 +188,11 @@ class Transport:
         raise unreachable(tried)
 
     def download(self, path: str, file: Path) -> int:
-        """Writes a body to a file, whole or not at all; its size in bytes. Raises GrampusError."""
+        """Writes a body to a file, whole or not at all, that its owner alone can read; its size in
+        bytes. Raises GrampusError."""
         aside = file.with_name(file.name + ".part")
         try:
-            with self.stream(path, silence=SILENCE) as answer, aside.open("wb") as out:
+            with self.stream(path, silence=SILENCE) as answer, _secret(aside) as out:
                 for piece in answer.iter_bytes(1 << 20):
                     out.write(piece)
                 out.flush()
@@ -345,6 +346,14 @@ def _trust(address: Address) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=address.ca)
     except OSError as error:
         raise UsageError(f"the authority in {address.ca} cannot be used: {error}") from error
+
+
+def _secret(file: Path) -> BinaryIO:
+    """A copy of a ledger holds whatever anybody has put into it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    out = open(os.open(file, flags, 0o600), "wb")
+    os.fchmod(out.fileno(), 0o600)
+    return out
 
 
 def _why(address: Address, error: httpx.TransportError) -> str:
