@@ -321,7 +321,7 @@ def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path:
 def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> None:
     """A task that runs does not notice that the whole cluster was gone."""
     ground.grow()
-    ground.worker("w1")
+    worker = ground.worker("w1")
     with ground.client() as client:
         client.kv.put("/k", b"old")
         client.apply(flow(ground, 8.0))
@@ -345,6 +345,13 @@ def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> 
         assert client.kv.get("/k").value == b"new"
         assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
         assert [task.attempts[-1].attempt for task in client.tasks(run)] == [1, 1]
+    # The old ones have a leader of their own, but whoever has seen the new history stays away.
+    with ground.client(servers=rest[0]) as client:
+        until(lambda: client.kv.get("/k").value == b"old")
+    ground.kill(left)
+    until(lambda: "a history that the cluster has left" in worker.said())
+    with ground.client(servers=rest[0]) as client:
+        assert not any(each.connected for each in client.workers())
 
 
 def test_a_snapshot_is_the_beginning_of_another_cluster(ground: Site, tmp_path: Path) -> None:
