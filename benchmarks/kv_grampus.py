@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import AsyncIterator
 from itertools import cycle
@@ -44,7 +45,8 @@ class Store:
             host, _, port = address.partition(":")
             addresses.append((host, int(port) + 1))
         secret = read_credentials(Path(folder)).server
-        hello = Hello(PROTOCOL_VERSION, KEYS, "server", "bench", "", secret)
+        history = tomllib.loads(Path(folder, "node.toml").read_text())["history"]
+        hello = Hello(PROTOCOL_VERSION, KEYS, "server", "bench", "", secret, history)
         self._clients = [
             ClusterClient(
                 addresses[n % len(addresses) :] + addresses[: n % len(addresses)],

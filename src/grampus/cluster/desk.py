@@ -1,7 +1,7 @@
 """The metadata center at the node port: what nodes ask over the lane for keys, and the answers.
 
 Rule: who may speak here is looked at by whoever opens the door; each question is answered, if by
-an error. Nothing is kept for anybody: a watch is a question too.
+an error. Nothing is kept for anybody but questions that wait: a watch is a question, too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Protocol
 
 from grampus.cluster import requests
 from grampus.cluster.failures import failed
+from grampus.cluster.feed import Question
+from grampus.cluster.queries import Piece
 from grampus.cluster.requests import (
     Answer,
     CloseSession,
@@ -62,6 +64,10 @@ class KeyDesk:
     def __init__(self, keys: ClusterServer, directory: Directory) -> None:
         self._keys = keys
         self._directory = directory
+        #: Those that wait for a change, by their numbers.
+        self._questions: dict[Peer, dict[int, Question]] = {}
+        #: The newest change that was told, and how: many are told the same.
+        self._newest: tuple[Piece, KeysTold] | None = None
 
     @property
     def seen(self) -> Seen:
@@ -77,8 +83,13 @@ class KeyDesk:
         return KeysTold(requests.encode(await self.answer(message.body)))
 
     def take(self, connection: Peer, number: int, message: Message) -> bool:
-        """Writes are taken at once, so that all of one turn are proposed together; True if so."""
-        if not isinstance(message, KeysAsk) or not requests.is_write(message.body):
+        """Writes are taken at once, so that all of one turn are proposed together, and questions
+        for changes, of which there are many; True if so."""
+        if not isinstance(message, KeysAsk):
+            return False
+        if requests.is_for_changes(message.body):
+            return self._take_question(connection, number, message.body)
+        if not requests.is_write(message.body):
             return False
         try:
             command = self._command(requests.decode_request(message.body))
@@ -87,6 +98,31 @@ class KeyDesk:
         else:
             self._keys.writes.soon(command, partial(self._tell, connection, number))
         return True
+
+    def _take_question(self, connection: Peer, number: int, body: bytes) -> bool:
+        told = partial(self._tell_change, connection, number)
+        try:
+            request = requests.decode_request(body)
+            assert isinstance(request, GetChanges)
+            question = self._keys.ask_changes(
+                request.prefix, request.first, _seconds(request.wait), request.view, told
+            )
+        except GrampusError as error:
+            self._tell(connection, number, error)
+            return True
+        if question is not None and question.timer is not None:
+            self._questions.setdefault(connection, {})[number] = question
+        return question is not None
+
+    def _tell_change(self, connection: Peer, number: int, answer: Piece | GrampusError) -> None:
+        self._questions.get(connection, {}).pop(number, None)
+        if isinstance(answer, GrampusError):
+            self._tell(connection, number, answer)
+            return
+        if self._newest is None or self._newest[0] is not answer:
+            told = KeysTold(requests.encode(Told(answer.until, answer.facts)))
+            self._newest = answer, told
+        connection.respond(number, self._newest[1])
 
     def _command(self, request: Request) -> bytes:
         writes = self._keys.writes
@@ -109,7 +145,8 @@ class KeyDesk:
         connection.respond(number, KeysTold(requests.encode(answer)))
 
     def closed(self, connection: Peer, reason: str) -> None:
-        return
+        for question in self._questions.pop(connection, {}).values():
+            self._keys.feed.forget(question)
 
     async def answer(self, body: bytes) -> requests.Answer:
         try:
@@ -132,8 +169,7 @@ class KeyDesk:
                 page = await keys.range(prefix, limit, after, view)
                 return Found(page.revision, page.items, page.more)
             case GetChanges(prefix, first, wait, view):
-                seconds = min(max(wait, 0), LONGEST_WAIT) / 1000
-                piece = await keys.changes(prefix, first, seconds, view)
+                piece = await keys.changes(prefix, first, _seconds(wait), view)
                 return Told(piece.until, piece.facts)
             case KeepAlive(session):
                 await keys.keep_alive(session)
@@ -149,3 +185,7 @@ class KeyDesk:
                 answer = await keys.writes.propose(self._command(request))
                 assert isinstance(answer, Answer)
                 return answer
+
+
+def _seconds(wait: int) -> float:
+    return min(max(wait, 0), LONGEST_WAIT) / 1000

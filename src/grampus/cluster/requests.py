@@ -178,6 +178,11 @@ def is_write(data: bytes) -> bool:
     return data.startswith(_WRITES, 1)
 
 
+def is_for_changes(data: bytes) -> bool:
+    """Whether the encoded request is a GetChanges."""
+    return data.startswith(b"\xa7changes", 1)
+
+
 def encode(body: Request | Answer) -> bytes:
     return _ENCODER.encode(body)
 

@@ -26,7 +26,7 @@ from grampus.cluster.commands import (
     Written,
 )
 from grampus.cluster.events import event_key
-from grampus.cluster.feed import SILENCE, Feed
+from grampus.cluster.feed import SILENCE, Feed, Question, Told
 from grampus.cluster.limits import (
     check_key,
     check_name,
@@ -160,6 +160,18 @@ class ClusterServer:
                     await self._confirm()
                 return piece
         raise Stopped("the server stops: ask another one")
+
+    def ask_changes(
+        self, prefix: bytes, first: int | None, wait: float, view: View, told: Told
+    ) -> Question | None:
+        """As `changes`, without a task; None where that has to wait before it can ask."""
+        seen = view.seen
+        if first is None or not view.stale or (seen is not None and seen.history != self.history):
+            return None
+        if seen is not None and seen.revision > self.feed.revision:
+            return None
+        check_prefix(prefix)
+        return self.feed.ask(prefix, end_of(prefix), max(first - 1, 0), wait, told)
 
     async def _settle(self, view: View) -> None:
         if view.seen is not None:
