@@ -15,6 +15,7 @@ from grampus.cluster.requests import (
     CloseSession,
     DeleteKeys,
     GetRange,
+    OpenSession,
     PutKey,
     Request,
     Transact,
@@ -137,11 +138,12 @@ HUGE = 2**63
         DeleteKeys(b"/a", False, Origin(1, 1, HUGE)),
         Transact((), (), (), Origin(HUGE)),
         CloseSession(HUGE),
+        OpenSession("i" * 129, "s", 5_000),
         GetRange(b"/", -2),
     ],
     ids=lambda request: type(request).__name__,
 )
-def test_a_number_that_the_ledger_cannot_hold_never_gets_into_the_log(
+def test_what_the_ledger_cannot_hold_never_gets_into_the_log(
     tmp_path: Path, request_: Request
 ) -> None:
     async def scenario(ground: Three) -> None:

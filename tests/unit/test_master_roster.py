@@ -134,3 +134,18 @@ def test_only_who_has_registered_is_kept() -> None:
             await roster.request(line, Ping(7))
 
     asyncio.run(scenario())
+
+
+def test_nothing_is_kept_of_who_has_left() -> None:
+    async def scenario() -> None:
+        roster, _, lines = a_roster(Clock())
+        for line in lines:
+            await register(roster, line)
+        roster.closed(lines[0], "it has left")
+        assert list(roster._names.values()) == ["w2"]
+        roster._control.clear()  # those lines cannot be spoken to
+        roster.dismiss("this server leads no more")
+        kept = (roster._names, roster._sessions, roster._heard, roster._loads, roster._containments)
+        assert not any(kept)
+
+    asyncio.run(scenario())

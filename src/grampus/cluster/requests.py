@@ -8,8 +8,10 @@ holds nothing for who watches, and a slow watcher is not told more than it takes
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from grampus.cluster.commands import Compare, Deleted, Op, Origin, TxnDone, Written
 from grampus.cluster.values import KeysChanged, KeyValue
@@ -85,7 +87,7 @@ class Transact(Struct, frozen=True, array_like=True, tag="txn"):
 class OpenSession(Struct, frozen=True, array_like=True, tag="open-session"):
     """Answered by Opened. Asked again with the same random `instance`, it is the same session."""
 
-    instance: str
+    instance: Annotated[str, Meta(max_length=128)]
     name: str
     #: In ms.
     ttl: int

@@ -50,6 +50,8 @@ from grampus.errors import (
 #: Seconds: for a server that is behind, for a read barrier.
 CATCH_UP = 1.0
 BARRIER = 2.0
+#: And for which it is known that a server hears of what is committed, or does not.
+FRESH = 1.0
 
 
 class Got(Struct, frozen=True):
@@ -76,6 +78,9 @@ class ClusterServer:
         self._entropy = entropy
         self.history = history
         self.feed = Feed(reads)
+        self._listening = asyncio.Lock()
+        #: When it was last looked whether this server hears, on the loop's clock; and why not.
+        self._heard: tuple[float, NoQuorum | Stopped | None] = (-FRESH, None)
         self.sessions = SessionDriver(replica, reads, clock)
         self._retention = KeyRetention(replica, reads, clock)
         self.writes = Writes(replica, clock)
@@ -137,7 +142,7 @@ class ClusterServer:
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, silence)) as pieces:
             async for piece in pieces:
                 if not piece.facts and not view.stale:
-                    await self._confirm()
+                    await self._hears()
                 yield piece
 
     async def changes(
@@ -157,7 +162,7 @@ class ClusterServer:
         async with aclosing(self.feed.watch(prefix, end_of(prefix), after, wait)) as pieces:
             async for piece in pieces:
                 if not piece.facts:
-                    await self._confirm()
+                    await self._hears()
                 return piece
         raise Stopped("the server stops: ask another one")
 
@@ -183,6 +188,22 @@ class ClusterServer:
             await self.feed.reached(view.seen.revision, CATCH_UP)
         if not view.stale:
             await self._confirm()
+
+    async def _hears(self) -> None:
+        """This server hears of what is committed, or did so a moment ago; one look serves all that
+        ask meanwhile. Raises NoQuorum, or Stopped."""
+        loop = asyncio.get_running_loop()
+        async with self._listening:
+            at, error = self._heard
+            if loop.time() - at >= FRESH:
+                error = None
+                try:
+                    await self._confirm()
+                except (NoQuorum, Stopped) as found:
+                    error = found
+                self._heard = loop.time(), error
+        if error is not None:
+            raise type(error)(str(error))
 
     async def _confirm(self) -> None:
         """A majority does answer, and this server has all that was committed before."""

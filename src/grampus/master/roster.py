@@ -207,7 +207,7 @@ class Roster:
             self._loads.pop(session, None)
             self._containments.pop(session, None)
             self.office.happened([WorkerGone(session)])
-            log.info("worker %s is disconnected: %s", self._names.get(session), reason)
+            log.info("worker %s is disconnected: %s", self._names.pop(session, None), reason)
         for name, bulk in list(self._bulk.items()):
             if bulk is connection:
                 del self._bulk[name]
@@ -305,6 +305,7 @@ class Roster:
         """Closes every control connection; the workers register elsewhere."""
         leaving, self._control = self._control, {}
         self._sessions.clear()
+        self._names.clear()
         self._heard.clear()
         self._loads.clear()
         self._containments.clear()
