@@ -107,7 +107,7 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
     machine: str
     boot: str
     group: str
-    slots: Int64
+    slots: Annotated[int, Meta(ge=1, le=10_000)]
     pid: int
     containment: str
     #: True when every containment of earlier incarnations in this folder was seen empty.
