@@ -12,6 +12,7 @@ import pytest
 from grampus.consensus import trail
 from grampus.consensus.disk import Disk
 from grampus.consensus.trail import Trail
+from grampus.database import StorageFailed
 from grampus.errors import FolderError
 from grampus.protocol import PROTOCOL_VERSION, Hello, Stamp, Welcome
 from tests.looped import looped
@@ -87,6 +88,9 @@ async def test_a_peer_is_heard_when_both_have_looked_and_its_stamp_is_written_do
     await here.write_down()
     assert here.hears(said)
     assert here.hears(hello(None, id=3))  # one that knows nothing of stamps
+    # It asks for something over another connection, as when it listens elsewhere now.
+    assert not here.refuses(hello(None), 0)
+    assert here.hears(said)
     later = hello(begin(tmp_path / "b").newest)
     assert not here.refuses(later, 0)
     assert not here.hears(later)  # a new process, which has not told its stamp yet
@@ -147,3 +151,30 @@ async def test_a_stamp_is_left_once_a_minute_and_told(
     task.cancel()
     await asyncio.wait([task])
     assert begin(tmp_path / "b").looked(1, welcome(one.newest))
+
+
+@looped
+async def test_a_full_disk_holds_up_what_is_told_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "AGAIN", 0.0)
+    here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
+    write, tried = Trail._write, asyncio.Event()
+
+    def full(self: Trail, name: str, data: bytes) -> None:
+        loop.call_soon_threadsafe(tried.set)
+        raise StorageFailed("the disk is full")
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(Trail, "_write", full)
+    task = asyncio.create_task(here.run(lambda stamp: None))
+    assert here.looked(2, welcome(None))
+    here.told(2, there.newest)
+    await tried.wait()
+    assert not here.hears(hello(there.newest))
+    monkeypatch.setattr(Trail, "_write", write)
+    while here._told:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert here.hears(hello(there.newest))
+    task.cancel()
+    await asyncio.wait([task])

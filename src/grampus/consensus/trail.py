@@ -15,6 +15,7 @@ What this cannot see: an image that is younger than the newest stamp that anybod
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,14 @@ from typing import TypeVar
 import msgspec
 
 from grampus.consensus.disk import Disk
+from grampus.database import StorageFailed
 from grampus.errors import FolderError
 from grampus.protocol import Hello, Stamp, Welcome
 
-#: Seconds between two stamps.
-EVERY = 60.0
+log = logging.getLogger("grampus.peers")
+
+#: Seconds between two stamps, and before what could not be written is tried again.
+EVERY, AGAIN = 60.0, 1.0
 #: Own stamps that are kept: older ones are taken for remembered. And servers whose are kept.
 KEPT, SERVERS = 2000, 64
 #: To a server whose folder was put back.
@@ -96,21 +100,35 @@ class Trail:
                 async with asyncio.timeout_at(due):
                     await self._wake.wait()
             except TimeoutError:
-                await self._on_a_thread(self._advance)
                 due = loop.time() + EVERY
-                tell(self.newest)
+                await self._leave(tell)
                 continue
             self._wake.clear()
-            await self.write_down()
+            try:
+                await self.write_down()
+            except StorageFailed as error:
+                log.warning("what other servers told of their folders is not kept: %s", error)
+                await asyncio.sleep(AGAIN)
+                self._wake.set()
+
+    async def _leave(self, tell: Callable[[Stamp], None]) -> None:
+        """A disk that is full ends the server when its log has to be written, not before."""
+        try:
+            await self._on_a_thread(self._advance)
+        except StorageFailed as error:
+            log.warning("this folder gets no stamp now: %s", error)
+        else:
+            tell(self.newest)
 
     async def write_down(self) -> None:
         """What peers have told of themselves."""
-        told, self._told = self._told, {}
+        told = dict(self._told)
         before = [(id, stamp) for id, stamp in self._seen.items() if id not in told]
         seen = dict([*before, *told.items()][-SERVERS:])
         await self._on_a_thread(partial(self._write, _SIGHTINGS, msgspec.msgpack.encode(seen)))
         self._seen = seen
         self._met.update(told)
+        self._told = {id: stamp for id, stamp in self._told.items() if told.get(id) != stamp}
 
     async def _on_a_thread(self, call: Callable[[], None]) -> None:
         """It has ended, also when this is cancelled: the next one writes the same files."""
@@ -146,10 +164,12 @@ class Trail:
         """Whether its folder is certainly older than what was seen of it, or lacks an entry that it
         has acknowledged."""
         seen, stamp = self._seen.get(hello.id), hello.stamp
-        if stamp is None or stamp != seen:
-            self._met.discard(hello.id)  # until it has told its stamp
-        back = stamp is not None and seen is not None and stamp.number <= seen.number
-        if stamp is not None and ((back and stamp != seen) or hello.last < acknowledged):
+        if stamp is None:
+            return False  # it only asks for something, or knows nothing of stamps
+        if stamp != seen:
+            self._met.discard(hello.id)  # until it has told this one
+        back = seen is not None and stamp.number <= seen.number and stamp != seen
+        if back or hello.last < acknowledged:
             self._older.add(hello.id)
             return True
         return False
