@@ -23,6 +23,8 @@ log = logging.getLogger("grampus.blobs")
 
 #: Bytes sent at once, and seconds for one piece.
 PIECE, PIECE_TIMEOUT = 2 * 1024 * 1024, 30.0
+#: Seconds that the slowest servers have once a majority has a blob.
+MOMENT = 0.5
 
 
 class BlobSpread:
@@ -54,10 +56,22 @@ class BlobSpread:
     async def spread(self, hash: str) -> None:
         """Returns when a majority of the voters has it. Raises NoQuorum."""
         voters = self._replica.members.conf[0]
-        others = [id for id in voters if id != self._replica.id]
-        outcomes = await asyncio.gather(*(self._give(id, hash) for id in others))
-        have = sum(outcomes) + (self._replica.id in voters)
-        if have < len(voters) // 2 + 1:
+        have, needed = int(self._replica.id in voters), len(voters) // 2 + 1
+        async with asyncio.TaskGroup() as group:
+            others = [id for id in voters if id != self._replica.id]
+            giving = {group.create_task(self._give(id, hash)) for id in others}
+            while giving:
+                # Who has not got it a moment after the majority has fetches it later by himself.
+                moment = None if have < needed else MOMENT
+                done, giving = await asyncio.wait(
+                    giving, timeout=moment, return_when=asyncio.FIRST_COMPLETED
+                )
+                have += sum(each.result() for each in done)
+                if not done:
+                    for each in giving:
+                        each.cancel()
+                    break
+        if have < needed:
             raise NoQuorum(
                 f"only {have} of {len(voters)} servers can store blob {hash[:12]}: try again when"
                 " more of them are back"
