@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,9 +45,6 @@ class Story:
     def checkpoint(self) -> int | None:
         self.told.append(("checkpoint", self.applied_index))
         return self.durable
-
-    def snapshot(self, path: Path) -> tuple[int, int, bytes]:
-        raise NotImplementedError
 
     # the listener
     def change(self, kind: int, data: bytes) -> Conf:

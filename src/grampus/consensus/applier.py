@@ -15,7 +15,6 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from grampus.consensus.members import Conf, Members, decode_change
-from grampus.consensus.port import Replicated
 from grampus.consensus.record import NORMAL
 from grampus.consensus.writer import Light, Limits
 
@@ -25,6 +24,21 @@ Committed = tuple[int, int, int, bytes, bytes]
 _DECODER = msgspec.msgpack.Decoder(list[bytes])
 #: Entries applied on the loop before others get their turn.
 TURN = 16
+
+
+class Machine(Protocol):
+    """What entries are applied to: of a `Replicated`, what is needed for that."""
+
+    @property
+    def members(self) -> bytes: ...
+
+    def apply(
+        self, index: int, term: int, commands: Sequence[bytes]
+    ) -> tuple[list[object], list[object]]: ...
+
+    def apply_members(self, index: int, term: int, members: bytes) -> None: ...
+
+    def checkpoint(self) -> int | None: ...
 
 
 class Listening(Protocol):
@@ -52,7 +66,7 @@ class Applier:
 
     def __init__(
         self,
-        machine: Replicated,
+        machine: Machine,
         listening: Listening,
         limits: Limits,
         light: Light | None,
