@@ -112,6 +112,15 @@ class House:
                     return shim
         raise AssertionError("nothing is prepared")
 
+    def spares(self) -> list[int]:
+        """Below the warm shims, while no attempt runs."""
+        return [pid for shim in children(self.outer()) for pid in children(shim)]
+
+    async def rested(self) -> set[int]:
+        """What is below the outer shim once no spare waits there any more."""
+        await until(lambda: not self.spares(), "no spare waits")
+        return set(descendants(self.outer()))
+
 
 NOTHING = "def nothing(): return None\n"
 
@@ -223,7 +232,7 @@ async def family(house: House, call: str = "family", **more: int) -> tuple[int, 
 def test_whatever_ends_a_warm_attempt_nothing_of_it_is_left(tmp_path: Path) -> None:
     async def story(house: House) -> None:
         await house.warm_up()
-        base = set(descendants(house.outer()))
+        base = await house.rested()
         n, _ = await family(house, "polite")
         house.ground.end(n)
         end = await house.ground.ended(n)
@@ -237,12 +246,67 @@ def test_whatever_ends_a_warm_attempt_nothing_of_it_is_left(tmp_path: Path) -> N
         assert (end.cause, end.exit) == ("timeout", -signal.SIGKILL)
         assert [p for p in pids if is_alive(p) and p not in base] == []
         assert (await house.run("leave_behind"))[0].exit == 0
-        assert set(descendants(house.outer())) == base
+        assert await house.rested() == base
         n = house.start("nothing")
         assert (await house.ground.ended(n)).exit == 0
         assert await house.is_warm(n)
 
     tell(tmp_path, FAMILY, story)
+
+
+SPARE = """
+import os, random
+from grampus.sdk.context import context
+seen = []
+def look():
+    with open("/proc/self/status") as file: status = file.read()
+    seen.append(1)
+    return [status.partition("NSpid:")[2].split()[:3], context().attempt, os.getcwd(), len(seen),
+            sorted(map(int, os.listdir("/proc/self/fd")))[:-1], os.getsid(0) == os.getpid()]
+def draw(): return random.random()
+"""
+
+
+def number_within(pid: int) -> str:
+    """As its own namespace numbers it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return status.partition("NSpid:")[2].split("\n")[0].split()[-1]
+
+
+def test_a_spare_that_waits_becomes_the_next_attempt(tmp_path: Path) -> None:
+    async def story(house: House) -> None:
+        await house.warm_up()
+        for _ in range(3):
+            (spare,) = await until(house.spares, "a spare waits")
+            number = number_within(spare)
+            n = house.start("look")
+            assert (await house.ground.ended(n)).exit == 0
+            found = house.result(n)
+            assert isinstance(found, list)
+            assert number in found[0]
+            assert found[1:] == [n, str(house.bundle), 1, [0, 1, 2], True]
+        drawn = {(await house.run("draw"))[1] for _ in range(3)}
+        assert len(drawn) == 3
+
+    tell(tmp_path, SPARE, story)
+
+
+def test_a_spare_that_nobody_wants_goes_and_one_that_is_killed_is_not_missed(
+    tmp_path: Path,
+) -> None:
+    async def story(house: House) -> None:
+        await house.warm_up()
+        (spare,) = await until(house.spares, "a spare waits")
+        os.kill(spare, signal.SIGKILL)
+        await until(lambda: not is_alive(spare), "it is gone")
+        assert (await house.run("draw"))[0].exit == 0
+        await until(lambda: house.spares() not in ([], [spare]), "another spare waits")
+        await house.rested()
+        n = house.start("draw")
+        assert (await house.ground.ended(n)).exit == 0
+        assert await house.is_warm(n)
+
+    tell(tmp_path, SPARE, story)
 
 
 @pytest.mark.parametrize("victim", ["warm shim", "prepared process", "outer shim"])

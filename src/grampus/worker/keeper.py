@@ -391,6 +391,9 @@ class Keeper:
             self._lose(slot, "its shim died")
         elif self._line:
             self._serve_queue()
+        elif isinstance(slot, WarmSlot) and slot.launch is None:
+            slot.stand_by()
+            self._push(channel)
 
     def _complain(self, slot: Slot) -> None:
         if slot.launch is not None:

@@ -5,7 +5,8 @@ output, ends it when it is told to or when its time is over, and reports it when
 left: then nothing of the attempt is left either (see `containment`). When the connection to the
 warden ends, it kills what runs and goes.
 
-It hears `Launch` and `Halt`, and answers `Ended` (ready to be passed on) and `Struggling`.
+It hears `Launch`, `Halt` and `StandBy`, and answers `Ended` (ready to be passed on) and
+`Struggling`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class Halt(Struct, frozen=True, array_like=True, tag="halt"):
     """End what runs: TERM, and KILL after `grace` ms. Asked again, the shorter one counts."""
 
     grace: int
+
+
+class StandBy(Struct, frozen=True, array_like=True, tag="stand-by"):
+    """Nothing waits to be started: there is time to make ready what the next attempt will need."""
 
 
 class Struggling(Struct, frozen=True, array_like=True, tag="struggling"):
@@ -147,7 +152,7 @@ class Shim:
         )
         self._clock = SystemClock()
         self._frames = FrameReader(FRAME_LIMIT)
-        self._decode = msgspec.msgpack.Decoder(Launch | Halt).decode
+        self._decode = msgspec.msgpack.Decoder(Launch | Halt | StandBy).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._attempt: Attempt | None = None
         #: The warden is gone.
@@ -167,7 +172,7 @@ class Shim:
         gc.freeze()
         while self._attempt is not None or not self._leaving:
             attempt = self._attempt
-            wait = None if attempt is None else max(0, attempt.wake_at() - _ticks())
+            wait = self._rest() if attempt is None else max(0, attempt.wake_at() - _ticks())
             for fd, _ in poll.poll(wait):
                 if fd == wake.fileno():
                     wake.recv(4096)
@@ -178,6 +183,13 @@ class Shim:
             if self._attempt is not None:
                 self._tend(self._attempt)
 
+    def _stand_by(self) -> None:
+        """Nothing that would be worth it."""
+
+    def _rest(self) -> int | None:
+        """Nothing runs: for how many ms, unless something happens; None is for ever."""
+        return None
+
     def _hear(self) -> bool:
         try:
             data = read(self._sock)
@@ -186,10 +198,13 @@ class Shim:
         except (OSError, ProtocolError, msgspec.DecodeError):
             return False
         for order in orders:
-            if isinstance(order, Launch):
-                self._launch(order)
-            else:
-                self._halt(order.grace)
+            match order:
+                case Launch():
+                    self._launch(order)
+                case Halt(grace):
+                    self._halt(grace)
+                case StandBy():
+                    self._stand_by()
         return bool(data)
 
     # Beginning

@@ -17,9 +17,10 @@ from grampus.worker.channel import Channel
 from grampus.worker.containment import Containment
 from grampus.worker.orders import Launch
 from grampus.worker.process_tree import descendants
-from grampus.worker.shim import Halt, become_shim
+from grampus.worker.shim import Halt, StandBy, become_shim
 
 _encode = msgspec.msgpack.Encoder().encode
+_STAND_BY = _encode(StandBy())
 
 
 class Slot:
@@ -68,6 +69,10 @@ class Slot:
     def halt(self, grace: int) -> None:
         if self.channel is not None:
             self.channel.send(_encode(Halt(grace)))
+
+    def stand_by(self) -> None:
+        if self.channel is not None:
+            self.channel.send(_STAND_BY)
 
     def finish(self) -> None:
         """The attempt is over and nothing of it is left."""
