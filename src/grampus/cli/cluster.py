@@ -95,10 +95,10 @@ def check(
     server: Server = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Compare the ledgers of all servers now, row by row.
+    """Compare the ledgers of all servers now.
 
-    Leaves with 1 unless all are the same. They do so by themselves every ten minutes. A server that
-    differs stops for good."""
+    The exit code is 1 unless all are the same. They compare by themselves every ten minutes; a
+    server that differs stops for good."""
     with connect(ctx, server, token_file) as client:
         found = _compare(client, wait)
     if output is Format.json:
