@@ -95,7 +95,7 @@ def test_noise_at_every_port_disturbs_nobody(ground: Site) -> None:
     hello = Hello(PROTOCOL_VERSION, "control", "server", "b", "", "wrong credential", "", 1)
     noises = [
         frame(Codec(Message).encode(OneWay(0, hello))),
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /api/v1/runs HTTP/1.1\r\nHost: localhost\r\n\r\n",
         struct.pack(">I", 2**31) + b"x" * 1000,
         b"",
         *(random.Random(n).randbytes(4000) for n in range(20)),
