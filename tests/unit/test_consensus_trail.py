@@ -11,6 +11,7 @@ import pytest
 
 from grampus.consensus import trail
 from grampus.consensus.disk import Disk
+from grampus.consensus.members import NoMember
 from grampus.consensus.trail import Trail
 from grampus.database import StorageFailed
 from grampus.errors import FolderError
@@ -59,10 +60,14 @@ async def test_a_folder_put_back_knows_it_at_once_and_after_any_number_of_starts
     shutil.copytree(tmp_path / "b", tmp_path / "image")
     seen = begin(tmp_path / "b").newest
     for _ in range(4):
-        old = begin(tmp_path / "image")
-        assert not old.looked(1, welcome(seen))
-        assert old.lost
-        assert not old.hears(hello(None))
+        begin(tmp_path / "image")  # nobody tells it, and its number grows past what was seen
+    old = begin(tmp_path / "image")
+    assert old.newest.number > seen.number
+    assert not old.looked(1, welcome(seen))
+    assert old.lost
+    assert not old.hears(hello(None))
+    with pytest.raises(NoMember, match="put back to an earlier time"):
+        begin(tmp_path / "image")  # it may not outgrow the truth
 
 
 @looped

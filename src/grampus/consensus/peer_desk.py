@@ -164,6 +164,8 @@ class PeerDesk:
             return ReadIndexed(0)
 
     async def _snapshot(self, piece: PutSnapshot) -> TookSnapshot:
+        if self._trail is not None and self._trail.lost:
+            return TookSnapshot(False)
         ok = await self._replica.incoming.take(piece.manifest, piece.offset, piece.data, piece.last)
         if ok and piece.last:
             self._replica.step([piece.message])

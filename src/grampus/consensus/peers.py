@@ -317,7 +317,7 @@ class PeerLink:
             except GrampusError as error:
                 if isinstance(error, NoMember):
                     if self._trail is not None and str(error) == OLDER:
-                        self._trail.lost = True
+                        self._trail.give_up()
                     self._refused(error)
                 if str(error) != self.complaint:
                     self.complaint = str(error)

@@ -6,8 +6,9 @@ DIR/trail at each start and once a minute, durable before it is told to anybody;
 writes down, in DIR/sightings, the newest stamp of each other.
 
 Rules: in Welcome a server says which stamp of the other it has seen last. Whose trail does not
-hold that stamp is older than what the cluster has seen of it, and ends without another word. What
-a peer says counts only when it has told its stamp after that look, and the stamp is written down.
+hold that stamp is older than what the cluster has seen of it, and ends without another word, for
+good: it writes that down too, or it would outgrow the truth by starting again and again. What a
+peer says counts only when it has told its stamp after that look, and the stamp is written down.
 
 What this cannot see: an image that is younger than the newest stamp that anybody alive has seen.
 """
@@ -24,6 +25,7 @@ from typing import TypeVar
 import msgspec
 
 from grampus.consensus.disk import Disk
+from grampus.consensus.members import NoMember
 from grampus.database import StorageFailed
 from grampus.errors import FolderError
 from grampus.protocol import Hello, Stamp, Welcome
@@ -40,7 +42,7 @@ OLDER = (
     " earlier time, and may have forgotten what it has promised"
 )
 T = TypeVar("T")
-_TRAIL, _SIGHTINGS = "trail", "sightings"
+_TRAIL, _SIGHTINGS, _PUT_BACK = "trail", "sightings", "put-back"
 
 
 class Trail:
@@ -72,9 +74,12 @@ class Trail:
 
     @classmethod
     def begin(cls, folder: Path, disk: Disk, entropy: Callable[[], int]) -> Trail:
-        """A new start of the folder. Raises FolderError, StorageFailed.
+        """A new start of the folder. Raises NoMember when it is known to have been put back;
+        FolderError, StorageFailed.
 
         `entropy` gives 63 random bits."""
+        if (folder / _PUT_BACK).exists():
+            raise NoMember(OLDER)
         stamps = _read(folder / _TRAIL, list[Stamp], [])
         seen = _read(folder / _SIGHTINGS, dict[int, Stamp], {})
         trail = cls(folder, disk, entropy, stamps, seen)
@@ -144,10 +149,19 @@ class Trail:
     def looked(self, id: int, welcome: Welcome) -> bool:
         """Whether this folder knows what that peer has seen of it."""
         if welcome.seen is not None and not self._holds(welcome.seen):
-            self.lost = True
+            self.give_up()
         else:
             self._looked.add(id)
         return not self.lost
+
+    def give_up(self) -> None:
+        """This folder was put back: nothing is said any more, now or after another start."""
+        if not self.lost:
+            self.lost = True
+            try:
+                self._write(_PUT_BACK, b"")
+            except StorageFailed as error:
+                log.error("that this folder was put back is not kept: %s", error)
 
     def _holds(self, stamp: Stamp) -> bool:
         first = self._stamps[0].number

@@ -115,7 +115,10 @@ async def run_server(
         config = as_before(config, folder)
         place = await arrive(folder, config.listen, config.name, plan, SystemClock().now())
         secret_file.write(config.data / "token", place.api_token.encode() + b"\n")
-        trail = Trail.begin(config.data, Disk(), partial(secrets.randbits, 63))
+        try:
+            trail = Trail.begin(config.data, Disk(), partial(secrets.randbits, 63))
+        except NoMember as error:
+            raise NoMember(_what_to_do(str(error), config.name)) from error
         told, encryption = _Once(ready), None
         if place.encrypted:
             clock, host = SystemClock(), config.listen.host
@@ -129,6 +132,15 @@ async def run_server(
                 log.info("%s: this server opens anew", snapshots.exceptions[0])
             except* (GrampusError, OSError) as errors:
                 raise explained(errors) from errors
+
+
+def _what_to_do(why: str, name: str) -> str:
+    if why != OLDER:
+        return why
+    return (
+        f"{why}; say on another server: grampus cluster replace {name}, empty this folder, and let"
+        " it join anew"
+    )
 
 
 class _Once:
@@ -407,12 +419,7 @@ class ServerNode:
         any more, so that whoever asked for it gets the answer."""
         why = await void
         await asyncio.sleep(FAREWELL)
-        if why == OLDER:
-            why += (
-                f"; say on another server: grampus cluster replace {self._place.me.name}, empty"
-                " this folder, and let it join anew"
-            )
-        raise NoMember(why)
+        raise NoMember(_what_to_do(why, self._place.me.name))
 
     async def _say_when_ready(
         self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]
