@@ -139,6 +139,32 @@ def _put(client: object) -> bool:
     return True
 
 
+def test_a_leader_whose_followers_stand_still_refuses_at_once(ground: Site) -> None:
+    """Their connections stay open: only their silence tells."""
+    ground.grow()
+    left = ground.leader()
+    for name in ground.others(left):
+        ground.hold(name)
+    with ground.client(servers=left) as client:
+        until(lambda: client.cluster().leader is None, 10)
+        until(lambda: client.cluster().led > 2_000, 10)
+        begun = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(NoQuorum):
+                client.kv.put("/k", b"x")
+            with pytest.raises(NoQuorum):
+                client.kv.get("/k")
+        assert time.monotonic() - begun < 5.0
+        done = ground.cli("kv", "put", "/k", "x", "--server", f"http://{ground.address(left)}")
+        assert done.returncode == 3, done.stderr
+        assert "no server leads" in done.stderr
+    for name in ground.others(left):
+        ground.go_on(name)
+    with ground.client() as client:
+        until(lambda: ground.leader())
+        client.kv.put("/k", b"x")
+
+
 def test_all_of_them_killed_and_started_again_have_everything(ground: Site) -> None:
     ground.grow()
     with ground.client() as client:
