@@ -378,7 +378,7 @@ def test_a_second_warden_waits_until_the_first_has_ended_its_attempts(
         ground.sh(1, "trap '' TERM; echo up; sleep 600 & wait; while :; do sleep 0.05; done")
         await ground.written(ground.live(await ground.slot_of(1)), "up")
         with pytest.raises(WardenFailed, match="another warden still has attempts"):
-            await ground.start(ready_timeout=0.5)
+            await ground.start(ready_timeout=2)
         assert ground.count(Ended, 1) == 0
         below = descendants(first.pid)
         begin = time.monotonic()

@@ -96,7 +96,7 @@ class Site:
 
     @property
     def instance(self) -> str:
-        return (self.data / "worker" / "warden.lock").read_text().strip()
+        return (self.data / "worker" / "warden.lock").read_text().partition(" ")[0]
 
     def warden(self) -> int:
         """Its pid: the warden is the parent of the shims, and says so in its log."""
