@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -244,6 +245,22 @@ def test_a_shell_task_runs_and_is_reported_with_what_it_left(tmp_path: Path) -> 
         async with asyncio.timeout(10):
             while any(folder.exists() for folder in kept):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("kind", ["subreaper", "auto"])
+def test_a_containment_that_cannot_promise_all_is_said_at_the_start(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = functools.partial(WardenClient.start, containment=kind)
+    monkeypatch.setattr(WardenClient, "start", start)
+
+    async def story(scene: Scene) -> None:
+        (register,) = scene.server.registrations
+        said = [r for r in caplog.messages if r.startswith("attempts are held together by a subre")]
+        assert len(said) == (register.containment == "subreaper")
+        assert kind in ("auto", register.containment)
 
     play(tmp_path, story)
 

@@ -39,6 +39,7 @@ from grampus.worker.blobs import Exchange
 from grampus.worker.bundles import Bundles
 from grampus.worker.chores import Chores, Held
 from grampus.worker.condition import Condition
+from grampus.worker.containment import Subreaper
 from grampus.worker.core.attempt import UNLAUNCHED
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.events import (
@@ -390,6 +391,12 @@ class Worker:
                 self._folder, self.slots, self._noticed, self._warden_ended
             )
         self._warden, self._retiring = client, False
+        if client.containment == Subreaper.name:
+            log.warning(
+                "attempts are held together by a %s alone: what they leave is found by its descent,"
+                " and may be missed should their warden and its shim be killed at once; grampus"
+                " doctor says what would hold them better", Subreaper.name,
+            )  # fmt: skip
 
     def _is_ours(self, client: WardenClient) -> bool:
         memory = self._journal.memory if self._core.session is None else self._core.memory()
