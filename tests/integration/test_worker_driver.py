@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -37,6 +38,7 @@ from grampus.protocol import (
     Hello,
     Invocation,
     Kill,
+    Load,
     LogChunk,
     Message,
     PutBlob,
@@ -57,6 +59,7 @@ from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls import NodeTls
 from grampus.tasks.value import decode
+from grampus.worker import driver
 from grampus.worker.driver import Worker
 from grampus.worker.process_tree import marked
 from grampus.worker.warden_client import WardenClient
@@ -77,6 +80,7 @@ class FakeServer:
         self.session = 0
         self.reports: list[Report] = []
         self.synced: list[Synced] = []
+        self.loads: list[Load] = []
         self.control: Peer | None = None
         self.bulk: Peer | None = None
         self.asked: list[Message] = []
@@ -119,6 +123,8 @@ class FakeServer:
                         connection.send(Ack(self.session, done, []))
                 case Synced():
                     self.synced.append(message)
+                case Load():
+                    self.loads.append(message)
         self.changed.set()
 
     async def request(self, connection: Peer, message: Message) -> Message:
@@ -261,6 +267,26 @@ def test_a_containment_that_cannot_promise_all_is_said_at_the_start(
         said = [r for r in caplog.messages if r.startswith("attempts are held together by a subre")]
         assert len(said) == (register.containment == "subreaper")
         assert kind in ("auto", register.containment)
+
+    play(tmp_path, story)
+
+
+def test_a_worker_whose_next_warden_must_wait_says_so_and_goes_on_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "WARDEN_LATE", 0.2)
+
+    async def story(scene: Scene) -> None:
+        server = scene.server
+        with (scene.folder / "worker" / "warden.lock").open() as lock:
+            # What cannot be killed holds it, as it were.
+            os.kill(scene.worker._warden.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+            load = await server.until(lambda: next((x for x in server.loads if x.trouble), None))
+            assert load.trouble.startswith("its warden is gone")
+        await server.until(lambda: server.loads[-1].trouble == "")
+        server.assign(1, Shell("true"))
+        assert (await server.final(1)).state == AttemptState.SUCCEEDED
 
     play(tmp_path, story)
 

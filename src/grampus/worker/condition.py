@@ -51,6 +51,10 @@ class Condition:
     def is_over(self, n: int) -> None:
         self._stuck.discard(n)
 
+    def misses_warden(self, why: str = "") -> None:
+        reason = f": {why}" if why else ""
+        self.warden = f"its warden is gone, and the next one does not start yet{reason}"
+
     def has_new_word(self) -> None:
         """The warden begins to tell anew."""
         self.warden = ""

@@ -95,6 +95,8 @@ JOURNAL = "journal.db"
 LOAD_SAMPLE, LOAD_EVERY = 1.0, 3
 #: Between two tries to start a warden, in seconds; the last one repeats.
 WARDEN_WAITS = (0.1, 0.5, 2.0, 10.0)
+#: A worker without a warden for so long says so, in seconds.
+WARDEN_LATE = 3.0
 #: At a stop, how long acknowledgements of the last reports are waited for, in seconds.
 LAST_REPORTS = 3.0
 #: How long the end of the session is waited for, in seconds.
@@ -447,14 +449,25 @@ class Worker:
             await self._warden_gone.wait()
             self._warden = None
             self._happen(WardenLost())
-            tries = 0
-            while self._warden is None:
-                try:
-                    await self._start_warden()
-                except (GrampusError, OSError) as error:
-                    log.error("the warden does not start: %s", error)
-                    await asyncio.sleep(WARDEN_WAITS[min(tries, len(WARDEN_WAITS) - 1)])
-                    tries += 1
+            # Most come within a second; one that must wait for what cannot be killed does not.
+            loop = asyncio.get_running_loop()
+            late = loop.call_later(WARDEN_LATE, self._condition.misses_warden)
+            try:
+                await self._try_to_start_warden()
+            finally:
+                late.cancel()
+
+    async def _try_to_start_warden(self) -> None:
+        """Until there is one."""
+        tries = 0
+        while self._warden is None:
+            try:
+                await self._start_warden()
+            except (GrampusError, OSError) as error:
+                log.error("the warden does not start: %s", error)
+                self._condition.misses_warden(str(error))
+                await asyncio.sleep(WARDEN_WAITS[min(tries, len(WARDEN_WAITS) - 1)])
+                tries += 1
 
     def _warden_ended(self) -> None:
         self._warden_gone.set()
