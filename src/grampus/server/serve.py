@@ -17,17 +17,16 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from grampus import descriptors, secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
 from grampus.answers import decode_answers, encode_answers
-from grampus.api.app import create_app
 from grampus.api.encryption import Encryption
 from grampus.api.ports import Ports
-from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
@@ -91,6 +90,9 @@ from grampus.server.directory import MemberDirectory
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
 from grampus.worker.identity import boot_id
+
+if TYPE_CHECKING:
+    from grampus.api.server import ApiServer
 
 log = logging.getLogger("grampus.server")
 
@@ -345,11 +347,13 @@ class ServerNode:
             tls=None if encryption is None else encryption.nodes,
         )  # fmt: skip
         await listener.start(config.listen.host, config.listen.node_port)
+        replica = group.create_task(self._part(self._replica.run()))
+        # The servers agree on a leader while each loads its API, which takes about as long.
+        await asyncio.to_thread(import_module, "grampus.api.app")
         api = self._api()
         await api.start()
         ca = None if encryption is None else encryption.ca
         discovery.publish(config.state, api.url, self._place.api_token, os.getpid(), ca)
-        replica = group.create_task(self._part(self._replica.run()))
         parts = [
             group.create_task(self._part(work))
             for work in (
@@ -480,6 +484,9 @@ class ServerNode:
                 log.exception("and this failed too")
 
     def _api(self) -> ApiServer:
+        from grampus.api.app import create_app
+        from grampus.api.server import ApiServer
+
         listen = self._config.listen
         status, logs, explainer, relay = self._status, self._logs, self._explainer, self._relay
         ports = Ports(
