@@ -89,6 +89,9 @@ class Welcome(Struct, frozen=True, array_like=True, tag="welcome"):
     #: To a worker, and on the lane for keys: the history of the ledger, and its newest revision.
     history: str = ""
     revision: int = 0
+    #: To a server: the term of who answers, and the last entry that he was answered for in it.
+    term: int = 0
+    acknowledged: int = 0
 
 
 class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):

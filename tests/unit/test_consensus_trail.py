@@ -26,14 +26,18 @@ def begin(folder: Path) -> Trail:
     return Trail.begin(folder, Disk(), lambda: next(VALUES))
 
 
-def welcome(seen: Stamp | None) -> Welcome:
-    return Welcome(PROTOCOL_VERSION, "a", "c1", 1, True, seen)
+def welcome(seen: Stamp | None, *, term: int = 1, acknowledged: int = 0) -> Welcome:
+    return Welcome(PROTOCOL_VERSION, "a", "c1", 1, True, seen, term=term, acknowledged=acknowledged)
 
 
-def hello(stamp: Stamp | None, *, id: int = 2, last: int = 100) -> Hello:
+def hello(stamp: Stamp | None, last: int = 100, *, id: int = 2, term: int = 1) -> Hello:
     return Hello(
-        PROTOCOL_VERSION, "control", "server", "b", "c1", "", "h1", id, stamp=stamp, last=last
-    )
+        PROTOCOL_VERSION, "control", "server", "b", "c1", "", "h1", id,
+        stamp=stamp, term=term, last=last,
+    )  # fmt: skip
+
+
+HERE = hello(None)
 
 
 async def tell(here: Trail, there: Trail, id: int = 2) -> None:
@@ -46,9 +50,9 @@ async def test_each_start_has_a_stamp_and_knows_those_before(tmp_path: Path) -> 
     first = begin(tmp_path / "b")
     second = begin(tmp_path / "b")
     assert second.newest.number == first.newest.number + 1
-    assert second.looked(1, welcome(first.newest))
-    assert second.looked(1, welcome(second.newest))
-    assert second.looked(3, welcome(None))
+    assert second.looked(1, welcome(first.newest), HERE)
+    assert second.looked(1, welcome(second.newest), HERE)
+    assert second.looked(3, welcome(None), HERE)
     assert not second.lost
 
 
@@ -63,7 +67,7 @@ async def test_a_folder_put_back_knows_it_at_once_and_after_any_number_of_starts
         begin(tmp_path / "image")  # nobody tells it, and its number grows past what was seen
     old = begin(tmp_path / "image")
     assert old.newest.number > seen.number
-    assert not old.looked(1, welcome(seen))
+    assert not old.looked(1, welcome(seen), HERE)
     assert old.lost
     assert not old.hears(hello(None))
     with pytest.raises(NoMember, match="put back to an earlier time"):
@@ -85,37 +89,55 @@ async def test_a_peer_is_heard_when_both_have_looked_and_its_stamp_is_written_do
 ) -> None:
     here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
     said = hello(there.newest)
-    assert not here.refuses(said, 0)
+    here.greeted(said)
     assert not here.hears(said)
-    assert here.looked(2, welcome(None))
+    assert here.looked(2, welcome(None), HERE)
     here.told(2, there.newest)
     assert not here.hears(said)  # not written down yet
     await here.write_down()
     assert here.hears(said)
     assert here.hears(hello(None, id=3))  # one that knows nothing of stamps
     # It asks for something over another connection, as when it listens elsewhere now.
-    assert not here.refuses(hello(None), 0)
+    here.greeted(hello(None))
     assert here.hears(said)
     later = hello(begin(tmp_path / "b").newest)
-    assert not here.refuses(later, 0)
+    here.greeted(later)
     assert not here.hears(later)  # a new process, which has not told its stamp yet
 
 
 @looped
-async def test_an_older_stamp_or_a_shorter_log_than_was_acknowledged_is_refused(
+async def test_an_older_stamp_or_a_shorter_log_than_was_acknowledged_is_told_by_its_owner(
     tmp_path: Path,
 ) -> None:
     here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
-    old = there.newest
-    newest = begin(tmp_path / "b").newest
-    await tell(here, there := begin(tmp_path / "b"))
-    for stamp in (old, newest, Stamp(there.newest.number, 1)):
-        assert here.refuses(hello(stamp), 0)
-        assert here.complaint(2)
-    assert not here.refuses(hello(there.newest), 100)
-    assert here.refuses(hello(there.newest), 101)
+    await tell(here, there)
+    asked = welcome(here.seen(2), term=5, acknowledged=101)
+    assert there.looked(1, asked, hello(there.newest, 101, term=5))
+    assert there.looked(1, asked, hello(there.newest, 7, term=6))  # another leader has cut it
+    assert not there.looked(1, asked, hello(there.newest, 100, term=5))
+    assert there.lost
+    here.disowned(2)
+    assert here.complaint(2)
     assert not here.complaint(3)
     await tell(here, there)
+    assert not here.complaint(2)
+
+
+@looped
+async def test_a_hello_may_be_older_than_what_came_meanwhile_on_another_lane(
+    tmp_path: Path,
+) -> None:
+    """It was made, then the minute was over, and the log grew; only then it was read."""
+    here, there = begin(tmp_path / "a"), begin(tmp_path / "b")
+    await tell(here, there)
+    assert here.looked(2, welcome(None), HERE)
+    said = hello(there.newest, 100)
+    there._advance()
+    await tell(here, there)
+    here.greeted(said)
+    assert here.hears(said)
+    answer = welcome(here.seen(2), term=1, acknowledged=150)
+    assert there.looked(1, answer, hello(there.newest, 170))
     assert not here.complaint(2)
 
 
@@ -127,9 +149,9 @@ async def test_stamps_are_bounded_and_forgotten_ones_are_taken_for_known(
     monkeypatch.setattr(trail, "SERVERS", 2)
     stamps = [begin(tmp_path / "b").newest for _ in range(5)]
     newest = begin(tmp_path / "b")
-    assert newest.looked(1, welcome(stamps[0]))
-    assert newest.looked(1, welcome(stamps[4]))
-    assert not newest.looked(1, welcome(Stamp(stamps[4].number, 1)))
+    assert newest.looked(1, welcome(stamps[0]), HERE)
+    assert newest.looked(1, welcome(stamps[4]), HERE)
+    assert not newest.looked(1, welcome(Stamp(stamps[4].number, 1)), HERE)
     here = begin(tmp_path / "a")
     for id in (2, 3, 4):
         await tell(here, newest, id)
@@ -155,7 +177,7 @@ async def test_a_stamp_is_left_once_a_minute_and_told(
     assert (await told.get()).number == first.number + 1
     task.cancel()
     await asyncio.wait([task])
-    assert begin(tmp_path / "b").looked(1, welcome(one.newest))
+    assert begin(tmp_path / "b").looked(1, welcome(one.newest), HERE)
 
 
 @looped
@@ -173,7 +195,7 @@ async def test_a_full_disk_holds_up_what_is_told_until_there_is_room(
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(Trail, "_write", full)
     task = asyncio.create_task(here.run(lambda stamp: None))
-    assert here.looked(2, welcome(None))
+    assert here.looked(2, welcome(None), HERE)
     here.told(2, there.newest)
     await tried.wait()
     assert not here.hears(hello(there.newest))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import ROUND, RaftReplica
 from grampus.consensus.steward import Steward
-from grampus.consensus.trail import OLDER, Trail
+from grampus.consensus.trail import Trail
 from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError
 from grampus.protocol import (
     BULK_FRAME,
@@ -81,25 +83,18 @@ class PeerDesk:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
         if why := self.too_old(hello):
             return Goodbye(why), False, 0
-        if self._was_put_back(hello):
-            return Goodbye(OLDER), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
-        trail = self._trail
-        seen = None if trail is None else trail.seen(hello.id)
-        stamps = trail is not None
-        answer = Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply, stamps, seen)
+        answer = Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply)
+        if (trail := self._trail) is not None:
+            trail.greeted(hello)
+            peer = self._replica.peers.get(hello.id)
+            answer = replace(
+                answer, stamps=True, seen=trail.seen(hello.id), term=self._replica.term,
+                acknowledged=0 if peer is None else peer[0],
+            )  # fmt: skip
         return answer, True, limit
-
-    def _was_put_back(self, hello: Hello) -> bool:
-        replica, acknowledged = self._replica, 0
-        if self._trail is None:
-            return False
-        if hello.id in replica.peers and hello.term <= replica.term:
-            # In a later term another leader may have cut its log.
-            acknowledged = replica.peers[hello.id][0]
-        return self._trail.refuses(hello, acknowledged)
 
     def stranger(self, hello: Hello) -> str:
         """Why a server has no place in this cluster any more, whatever its credential; "" for

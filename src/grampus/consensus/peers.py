@@ -316,8 +316,6 @@ class PeerLink:
                 )
             except GrampusError as error:
                 if isinstance(error, NoMember):
-                    if self._trail is not None and str(error) == OLDER:
-                        self._trail.give_up()
                     self._refused(error)
                 if str(error) != self.complaint:
                     self.complaint = str(error)
@@ -345,7 +343,7 @@ class PeerLink:
     def _look(self, connection: Peer, answer: Welcome, lane: str) -> None:
         """Before anything is said. Raises NoMember when this folder was put back."""
         trail = self._trail
-        if trail is not None and not trail.looked(self.member.id, answer):
+        if trail is not None and not trail.looked(self.member.id, answer, self._hello(lane)):
             connection.send(Goodbye(OLDER))
             connection.flush()
             connection.close(OLDER)
@@ -372,7 +370,7 @@ class _Deaf:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
-        if answer.reason in (REMOVED, GIVEN_UP, OLDER):
+        if answer.reason in (REMOVED, GIVEN_UP):
             raise NoMember(answer.reason)
         raise Refused(f"it refuses this server: {answer.reason}")
     if not isinstance(answer, Welcome):

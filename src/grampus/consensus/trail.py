@@ -5,10 +5,12 @@ and entries that others count on. So a server leaves a stamp, a number and a ran
 DIR/trail at each start and once a minute, durable before it is told to anybody; and each server
 writes down, in DIR/sightings, the newest stamp of each other.
 
-Rules: in Welcome a server says which stamp of the other it has seen last. Whose trail does not
-hold that stamp is older than what the cluster has seen of it, and ends without another word, for
-good: it writes that down too, or it would outgrow the truth by starting again and again. What a
-peer says counts only when it has told its stamp after that look, and the stamp is written down.
+Rules: in Welcome a server says which stamp of the other it has seen last, and up to which entry
+the other has answered it. Whose trail or log does not hold that is older than what the cluster has
+seen of it, and ends without another word, for good: it writes that down too, or it would outgrow
+the truth by starting again and again. Nobody else may decide that: a Hello is of before it was
+read, and more may have been told meanwhile on another lane. What a peer says counts only when it
+has told its stamp after that look, and the stamp is written down.
 
 What this cannot see: an image that is younger than the newest stamp that anybody alive has seen.
 """
@@ -146,9 +148,11 @@ class Trail:
 
     # -- what others remember of this server
 
-    def looked(self, id: int, welcome: Welcome) -> bool:
-        """Whether this folder knows what that peer has seen of it."""
-        if welcome.seen is not None and not self._holds(welcome.seen):
+    def looked(self, id: int, welcome: Welcome, now: Hello) -> bool:
+        """Whether this folder knows what that peer has seen of it; `now` is its Hello of now."""
+        # In a later term another leader may have cut its log.
+        forgot = now.term <= welcome.term and now.last < welcome.acknowledged
+        if forgot or (welcome.seen is not None and not self._holds(welcome.seen)):
             self.give_up()
         else:
             self._looked.add(id)
@@ -174,19 +178,14 @@ class Trail:
     def seen(self, id: int) -> Stamp | None:
         return self._seen.get(id)
 
-    def refuses(self, hello: Hello, acknowledged: int) -> bool:
-        """Whether its folder is certainly older than what was seen of it, or lacks an entry that it
-        has acknowledged."""
+    def greeted(self, hello: Hello) -> None:
+        """It comes, and if by its stamp in a new process, what it says does not count until it has
+        told that stamp."""
         seen, stamp = self._seen.get(hello.id), hello.stamp
         if stamp is None:
-            return False  # it only asks for something, or knows nothing of stamps
-        if stamp != seen:
-            self._met.discard(hello.id)  # until it has told this one
-        back = seen is not None and stamp.number <= seen.number and stamp != seen
-        if back or hello.last < acknowledged:
-            self._older.add(hello.id)
-            return True
-        return False
+            return  # it only asks for something, or knows nothing of stamps
+        if seen is None or stamp.number > seen.number:
+            self._met.discard(hello.id)
 
     def disowned(self, id: int) -> None:
         """It has found that out by itself."""
