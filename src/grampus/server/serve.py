@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -33,10 +32,10 @@ from grampus.clock import SystemClock
 from grampus.cluster import tokens
 from grampus.cluster.admission import Admission
 from grampus.cluster.commands import encode_command
-from grampus.cluster.desk import KEYS, KeyDesk
+from grampus.cluster.desk import KeyDesk
 from grampus.cluster.join_desk import JoinDesk
 from grampus.cluster.join_token import PLAIN
-from grampus.cluster.monitor import About, keep_present, server_key
+from grampus.cluster.monitor import About, server_key
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
@@ -52,11 +51,11 @@ from grampus.consensus.replica import RaftReplica
 from grampus.consensus.roll import Load
 from grampus.consensus.snapshots import LEDGER, Installed
 from grampus.consensus.steward import Steward
-from grampus.consensus.trail import OLDER, Trail
+from grampus.consensus.trail import Trail
 from grampus.consensus.writer import SWITCH_INTERVAL
 from grampus.database import Database
 from grampus.ending import explained
-from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
+from grampus.errors import GrampusError, OutcomeUnknown
 from grampus.ledger import Ledger
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
@@ -70,7 +69,7 @@ from grampus.master.roster import Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
 from grampus.patience import hear_cancel
-from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, ClusterAsk, Hello, Message
+from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import ClockDoubt, Explain, LeaderDesk, Logs, Presence
 from grampus.rpc.certificates import authority_hash
 from grampus.rpc.codec import Codec
@@ -82,11 +81,12 @@ from grampus.runs.proposer import Proposer
 from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
 from grampus.sdk import discovery
-from grampus.server.arrival import Place, Plan, admission, arrive, as_before, open_folder
+from grampus.server.arrival import Place, Plan, arrive, as_before, open_folder
 from grampus.server.audit import Audit, AuditRounds
 from grampus.server.blob_gather import BlobGather
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
+from grampus.server.manners import Manners, what_to_do
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
 from grampus.worker.identity import boot_id
@@ -95,9 +95,6 @@ if TYPE_CHECKING:
     from grampus.api.server import ApiServer
 
 log = logging.getLogger("grampus.server")
-
-#: Seconds that a leader has to give the lead away when it is told to stop.
-FAREWELL = 2.0
 
 
 async def run_server(
@@ -120,7 +117,7 @@ async def run_server(
         try:
             trail = Trail.begin(config.data, Disk(), partial(secrets.randbits, 63))
         except NoMember as error:
-            raise NoMember(_what_to_do(str(error), config.name)) from error
+            raise NoMember(what_to_do(str(error), config.name)) from error
         told, encryption = _Once(ready), None
         if place.encrypted:
             clock, host = SystemClock(), config.listen.host
@@ -134,15 +131,6 @@ async def run_server(
                 log.info("%s: this server opens anew", snapshots.exceptions[0])
             except* (GrampusError, OSError) as errors:
                 raise explained(errors) from errors
-
-
-def _what_to_do(why: str, name: str) -> str:
-    if why != OLDER:
-        return why
-    return (
-        f"{why}; say on another server: grampus cluster replace {name}, empty this folder, and let"
-        " it join anew"
-    )
 
 
 class _Once:
@@ -202,6 +190,7 @@ class ServerNode:
             apply_version=lambda: ledger.apply_version, newest=versions.newest(),
             load=self._load,
         )  # fmt: skip
+        self._manners = Manners(place, replica, self._steward, encryption)
         self._audit = Audit(
             replica, place.me.id, place.me.name, lambda: replica.members.voters, clock
         )
@@ -363,16 +352,16 @@ class ServerNode:
                 self._gather.run(),
                 self._keys.run(),
                 self._audit.run(),
-                self._say_when_ready(api.url, ready, waits),
-                self._until(self._replica.void()),
-                self._until(self._peers.void),
+                self._manners.say_when_ready(api.url, ready, waits),
+                self._manners.until(self._replica.void()),
+                self._manners.until(self._peers.void),
                 self._trail.run(self._peers.stamp),
-                self._tell_where(),
+                self._manners.tell_where(),
                 api.run(),
                 *([] if encryption is None else [encryption.run()]),
             )
         ]
-        present = group.create_task(self._part(self._present()))
+        present = group.create_task(self._part(self._manners.present(self._gather)))
         try:
             await self._failed.wait()
             assert self._failure is not None
@@ -384,7 +373,7 @@ class ServerNode:
             discovery.withdraw(config.state, api.url, os.getpid())
             self._office.stop()
             if self._failure is None:
-                await self._give_lead_away()
+                await self._manners.give_lead_away()
             self._wakes.close()
             self._keys.close()
             await api.stop()
@@ -403,70 +392,6 @@ class ServerNode:
             return None
         about = msgspec.json.decode(found.value, type=About)
         return Load(about.cpu, about.memory, about.lacks)
-
-    async def _present(self) -> None:
-        """Is listed among the servers; by itself first, or by any other."""
-        place, clock, encryption = self._place, SystemClock(), self._encryption
-        me = place.me
-        about = {
-            "name": me.name, "host": me.host, "port": me.port, "node_port": me.node_port,
-            "pid": os.getpid(),
-        }  # fmt: skip
-        await keep_present(
-            server_key(me.name), about, [(me.host, me.node_port)], lambda: place.hello(KEYS),
-            clock, os.urandom, None if encryption is None else encryption.nodes,
-            lambda: {"lacks": self._gather.lacks},
-        )  # fmt: skip
-
-    async def _until(self, void: Awaitable[str]) -> None:
-        """Raises NoMember a moment after this server has seen, or was told, that it is no member
-        any more, so that whoever asked for it gets the answer."""
-        why = await void
-        await asyncio.sleep(FAREWELL)
-        raise NoMember(_what_to_do(why, self._place.me.name))
-
-    async def _say_when_ready(
-        self, url: str, ready: Callable[[str], None], waits: Callable[[str], None]
-    ) -> None:
-        patience = 1.0
-        while True:
-            try:
-                await self._replica.read_barrier()
-                break
-            except NoQuorum as error:
-                waits(str(error))
-                await asyncio.sleep(patience)
-                patience = min(2 * patience, 30.0)
-        # What is there now stays: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        ready(url)
-
-    async def _tell_where(self) -> None:
-        """To the others, when this server listens elsewhere than it did: until then they do not
-        reach it, and a majority may be missing."""
-        place, replica, me = self._place, self._replica, self._place.me
-        while replica.members.find(me.id) not in (None, me):
-            others = [m for m in replica.members.known if m.id != me.id]
-            with contextlib.suppress(GrampusError):
-                if replica.leader:
-                    await self._steward.relay(ClusterAsk("admit", member=me))
-                else:
-                    await admission(place, [(m.host, m.node_port) for m in others])
-            await asyncio.sleep(1.0)
-
-    async def _give_lead_away(self) -> None:
-        """So that nobody has to wait for an election when this server stops."""
-        replica = self._replica
-        others = [id for id in replica.members.conf[0] if id != replica.id]
-        heard = [id for id in others if id in replica.peers and replica.peers[id][4]]
-        if not replica.leader or not heard:
-            return
-        with contextlib.suppress(GrampusError, TimeoutError):
-            async with asyncio.timeout(FAREWELL):
-                term = replica.term
-                await replica.transfer(max(heard, key=lambda id: replica.peers[id][0]))
-                await replica.deposed(term)
 
     async def _part(self, work: Coroutine[Any, Any, None]) -> None:
         """A part that fails ends the server in order, as if it had been told to stop."""
