@@ -134,8 +134,8 @@ class OneServer:
         if hello.lane == KEYS:
             seen = self.keys.seen
             return Welcome(
-                PROTOCOL_VERSION, self.member.name, "c1", 0, seen.history,
-                seen.revision + self.ahead,
+                PROTOCOL_VERSION, self.member.name, "c1", history=seen.history,
+                revision=seen.revision + self.ahead,
             ), True, KEYS_FRAME  # fmt: skip
         if self.cut:
             return Goodbye("cut off"), False, 0
