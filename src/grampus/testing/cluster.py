@@ -142,7 +142,6 @@ class SimCluster:
                 world.say("no more faults")
                 self._faults.mend()
                 self._again()
-                self.clients.rest()
                 world.run(world.time + PATIENCE, lambda: self._look() or not self.restless())
                 left = self.restless()
                 assert not left, f"after {PATIENCE:g} s without faults: {left}"
@@ -173,11 +172,12 @@ class SimCluster:
         return [server for server in self.servers.values() if server.replica is not None]
 
     def _addresses(self) -> list[Address]:
-        """Of the members, by whoever leads; of all there are, when nobody does."""
+        """Of the members that there are; of all machines, when nobody leads."""
         leader = self.leader()
         known = () if leader is None or leader.replica is None else leader.replica.members.known
         members = known or [machine.member for machine in self.machines.values()]
-        return [(member.host, member.node_port) for member in members]
+        there = [member for member in members if member.id in self.machines]
+        return [(member.host, member.node_port) for member in there]
 
     def leader(self) -> SimServer | None:
         """Of the newest term that has one."""
@@ -297,6 +297,7 @@ class SimCluster:
             self.start(id)
         self.operator.act("replace" if self.operator.lost else "promote")
         self.rollout.finish()
+        self.clients.rest()
         self.world.after(1.0, self._again)
 
     def restless(self) -> str:

@@ -213,7 +213,8 @@ class Clients:
             self._world.after(self._world.rng.choice([0.01, 1.0, 4.0]), lambda: self._start(name))
 
     def rest(self) -> None:
-        """Nothing fails any more. Who knows none of the servers that there are is told of them."""
+        """Nothing fails any more. Who knows none of the servers that there are is told of them: all
+        that it knew may have been replaced before it heard of others."""
         self._resting = True
         servers = self._servers()
         for name, client in self.all.items():
