@@ -232,10 +232,24 @@ class Report(Struct, frozen=True, array_like=True, tag="report"):
     #: Bytes of stdout and stderr.
     stdout: Count = 0
     stderr: Count = 0
+    #: `at` on the steady clock of the worker's machine, in ms since boot; 0 when not known.
+    ticks: Count = 0
+    #: From its start to its end on that clock, in ms; None while it runs, and when it never ran.
+    took: Count | None = None
 
 
 class Reports(Struct, frozen=True, array_like=True, tag="reports"):
     reports: list[Report]
+    #: When this was sent, by the clocks that `Report.at` and `Report.ticks` are of; 0: not known.
+    at: Time = 0
+    ticks: Count = 0
+
+    def ago(self, report: Report) -> int:
+        """How long before this was sent it happened, in ms. The steady clock is asked first: the
+        other may have jumped, and is not the server's."""
+        if self.ticks and report.ticks:
+            return max(0, self.ticks - report.ticks)
+        return max(0, self.at - report.at) if self.at else 0
 
 
 class Ack(Struct, frozen=True, array_like=True, tag="ack"):

@@ -48,6 +48,9 @@ def test_started_comes_before_ended_and_times_are_in_order(kind: str, tmp_path: 
             end, start = await ground.ended(n), await ground.wait(Started, n)
             assert ground.said.index(start) < ground.said.index(end)
             assert 0 <= end.at - start.at < 15_000
+            assert start.ticks <= end.ticks
+            assert end.took is not None
+            assert 0 <= end.took <= end.ticks - start.ticks + 1
             assert 0 <= start.slot < 4
 
     play(story, tmp_path, kind)

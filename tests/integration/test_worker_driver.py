@@ -79,6 +79,8 @@ class FakeServer:
         self.registrations: list[Register] = []
         self.session = 0
         self.reports: list[Report] = []
+        #: How long ago it had happened, of the newest report of a number.
+        self.ago: dict[int, int] = {}
         self.synced: list[Synced] = []
         self.loads: list[Load] = []
         self.control: Peer | None = None
@@ -118,6 +120,7 @@ class FakeServer:
             match message:
                 case Reports(reports):
                     self.reports += reports
+                    self.ago |= {r.n: message.ago(r) for r in reports}
                     if self.acks:
                         done = [r.n for r in reports if r.state in FINAL_ATTEMPT]
                         connection.send(Ack(self.session, done, []))
@@ -408,7 +411,7 @@ def test_a_lost_connection_loses_no_report(tmp_path: Path) -> None:
         server = scene.server
         server.acks = False
         server.assign(1, Shell("true"))
-        await server.final(1)
+        took, ago = (await server.final(1)).took, server.ago[1]
         server.assign(2, Shell("sleep 0.3"))
         await server.until(lambda: any(r.n == 2 for r in server.reports))
         server.reports.clear()
@@ -417,8 +420,13 @@ def test_a_lost_connection_loses_no_report(tmp_path: Path) -> None:
         server.acks = True
         await server.until(lambda: len(server.registrations) == 2)
         assert server.session == 1
-        assert (await server.final(1)).state == AttemptState.SUCCEEDED
-        assert (await server.final(2)).state == AttemptState.SUCCEEDED
+        again = await server.final(1)
+        assert (again.state, again.took) == (AttemptState.SUCCEEDED, took)
+        assert server.ago[1] >= ago + 50, "it is as old as it is, not as new as its news"
+        second = await server.final(2)
+        assert second.state == AttemptState.SUCCEEDED
+        assert second.took is not None
+        assert second.took >= 300
         server.send(Sync(1, 5, 4, [3], []))
         synced = await server.until(lambda: server.synced and server.synced[-1])
         assert (synced.running, synced.missing) == ([], [3])

@@ -242,3 +242,14 @@ def test_tries_count_in_their_round_and_only_what_is_charged() -> None:
     (b,) = Watched(run(), [task("b", 0, "RUNNING", max_attempts=3, tries=2)]).tasks
     b.move(event("attempt.finished", 8, task="b", attempt=9, state="FAILED"))
     assert b.tries == 2
+
+
+def test_a_task_that_ended_before_it_was_told_took_only_as_long_as_it_took() -> None:
+    watched = Watched(run(), [task("a")])
+    ended = T0 + timedelta(seconds=4)
+    assert told(
+        watched,
+        event("attempt.started", 1, task="a", attempt=1, worker="w1"),
+        event("task.finished", 8.8, task="a", state="SUCCEEDED", ended=ended),
+    ) == ["a                 SUCCEEDED   after 3.0s"]
+    assert watched.tasks[0].ended == round(ended.timestamp() * 1000)

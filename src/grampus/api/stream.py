@@ -32,7 +32,7 @@ NDJSON = "application/x-ndjson"
 SSE_COMMENT = b": still here\n\n"
 #: Events read at once.
 PAGE = 200
-_TIMES = ("at", "due")
+_TIMES = ("at", "due", "ended")
 Revision = Annotated[int, Query(ge=0, le=2**53, description="Only events beyond this revision.")]
 
 

@@ -105,8 +105,9 @@ class WatchedTask:
                     self.tries = self._failed
                 self.error = "" if ok else event.error or _ending(event)
                 return ""
-        self.state, self.reason, self.ended = TaskState(event.state), event.reason, at
-        lasted = f"after {span(at - self.started)}" if self.started else ""
+        self.state, self.reason = TaskState(event.state), event.reason
+        self.ended = ms_of(event.ended) or at
+        lasted = f"after {span(max(0, self.ended - self.started))}" if self.started else ""
         why = (self.error or event.reason) if self.state in FAILED else event.reason
         return ": ".join(part for part in (lasted, why) if part)
 

@@ -29,12 +29,14 @@ class Intake:
     def __init__(self, proposer: Proposer, clock: Clock) -> None:
         self._proposer = proposer
         self._clock = clock
-        self._waiting: list[tuple[Connection[Message], Report]] = []
+        #: Each with the time at which it happened, on our clock.
+        self._waiting: list[tuple[Connection[Message], Report, int]] = []
         self._wake = asyncio.Event()
 
-    def put(self, connection: Connection[Message], reports: list[Report]) -> None:
-        room = WAITING - len(self._waiting)
-        self._waiting.extend((connection, report) for report in reports[:room])
+    def put(self, connection: Connection[Message], reports: list[tuple[Report, int]]) -> None:
+        """Each with how long ago it happened, in ms."""
+        room, now = WAITING - len(self._waiting), self._clock.now()
+        self._waiting.extend((connection, report, now - ago) for report, ago in reports[:room])
         self._wake.set()
 
     async def run(self) -> None:
@@ -46,18 +48,19 @@ class Intake:
                 self._wake.clear()
             try:
                 answers = await self._proposer.propose(
-                    *(self._command(report) for _, report in batch)
+                    *(self._command(report, when) for _, report, when in batch)
                 )
             except GrampusError as error:
                 log.warning("%d reports wait for their workers to repeat: %s", len(batch), error)
                 await asyncio.sleep(0.1)
                 continue
-            self._acknowledge(batch, answers)
+            self._acknowledge([(peer, report) for peer, report, _ in batch], answers)
 
-    def _command(self, report: Report) -> ReportAttempt:
+    def _command(self, report: Report, when: int) -> ReportAttempt:
         return ReportAttempt(
-            self._clock.now(), report.session, report.n, report.state, report.at, report.exit,
+            self._clock.now(), report.session, report.n, report.state, when, report.exit,
             report.error, report.exception, report.output, report.stdout, report.stderr,
+            report.took,
         )  # fmt: skip
 
     def _acknowledge(

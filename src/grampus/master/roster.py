@@ -157,15 +157,15 @@ class Roster:
     # -- the Handler ----------------------------------------------------------------------------
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        reports: list[Report] = []
+        reports: list[tuple[Report, int]] = []
         session = self._sessions.get(connection)
         self._hear(connection)
         for message in batch:
             match message:
                 case Reports():
-                    reports.extend(message.reports)
+                    reports.extend((each, message.ago(each)) for each in message.reports)
                 case Report():
-                    reports.append(message)
+                    reports.append((message, 0))
                 case Synced():
                     self.office.happened([WorkerSynced(message.session, tuple(message.missing))])
                 case Load():
@@ -175,7 +175,7 @@ class Roster:
                     raise ProtocolError(f"{type(message).__name__} is not for a server")
         if reports:
             # A worker speaks for its own attempts only.
-            if any(report.session != session for report in reports):
+            if any(report.session != session for report, _ in reports):
                 raise ProtocolError("a report of another session")
             self._intake.put(connection, reports)
 

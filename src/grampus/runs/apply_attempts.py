@@ -32,6 +32,14 @@ _ENDED_ITSELF = {
 }
 
 
+class Span(NamedTuple):
+    """Of an attempt that is over, by the ledger's clock."""
+
+    #: None: its worker did not say how long it took.
+    began: int | None
+    ended: int
+
+
 class TaskRow(NamedTuple):
     state: TaskState
     attempt: int
@@ -138,28 +146,32 @@ def _start(
 def report_attempt(change: Change, command: ReportAttempt) -> str:
     """States only move up. A repeated final report is `done`, one that contradicts is `stale`."""
     live = change.db.one(
-        "SELECT a.run, a.task, a.attempt, a.state, a.slots, s.name FROM attempt a"
+        "SELECT a.run, a.task, a.attempt, a.state, a.slots, a.started, s.name FROM attempt a"
         " JOIN session s ON s.id = a.session WHERE a.session = ? AND a.n = ?",
         (command.session, command.n),
     )
     if live is None:
         return "stale"
-    run, index, attempt, state, slots, worker = live
+    run, index, attempt, state, slots, started, worker = live
     if ATTEMPT_RANK[command.state] <= ATTEMPT_RANK[AttemptState(state)]:
         return "done" if state == command.state or command.state not in FINAL_ATTEMPT else "stale"
     row = read_run(change, run)
     if row is None:
         return "stale"
     graph = change.graph(row.workflow, row.version)
+    # A report may come late, and clocks may be wrong: never before its start, nor after now.
+    when = max(started, min(command.when, command.at))
     if command.state in FINAL_ATTEMPT:
         change.db.execute(
             "UPDATE session SET busy = busy - ? WHERE id = ?", (slots, command.session)
         )
-        _finish(change, command, row, graph, index, attempt, worker)
+        began = None if command.took is None else max(started, when - command.took)
+        span = Span(began, when)
+        _finish(change, command, row, graph, index, attempt, worker, span)
     else:
         change.db.execute(
             "UPDATE attempt SET state = ?, running = ? WHERE session = ? AND n = ?",
-            (command.state, command.when, command.session, command.n),
+            (command.state, when, command.session, command.n),
         )
         change.emit(
             AttemptRunning, at=command.at, run=run, task=graph.tasks[index].name, index=index,
@@ -176,13 +188,14 @@ def _finish(
     index: int,
     attempt: int,
     worker: str,
+    span: Span,
 ) -> None:
     at, state = command.at, command.state
     change.db.execute(
-        "UPDATE attempt SET state = ?, running = coalesce(running, ?), ended = ?, exit = ?,"
+        "UPDATE attempt SET state = ?, running = coalesce(?, running, ?), ended = ?, exit = ?,"
         " error = ?, stdout = ?, stderr = ? WHERE session = ? AND n = ?",
         (
-            state, None if state == AttemptState.LOST else command.when, command.when,
+            state, span.began, None if state == AttemptState.LOST else span.ended, span.ended,
             command.exit, command.error, command.stdout, command.stderr,
             command.session, command.n,
         ),
@@ -191,14 +204,17 @@ def _finish(
         AttemptFinished, at=at, run=row.id, task=graph.tasks[index].name, index=index,
         attempt=attempt, session=command.session, n=command.n, worker=worker, state=state,
         exit=command.exit, error=command.error,
+        took=None if span.began is None else span.ended - span.began,
     )  # fmt: skip
     if state == AttemptState.SUCCEEDED:
-        _succeed(change, command, row, graph, index)
+        _succeed(change, command, row, graph, index, span.ended)
     else:
-        _try_again_or_fail(change, command, row, graph, index, attempt)
+        _try_again_or_fail(change, command, row, graph, index, attempt, span.ended)
 
 
-def _succeed(change: Change, command: ReportAttempt, row: RunRow, graph: Graph, index: int) -> None:
+def _succeed(
+    change: Change, command: ReportAttempt, row: RunRow, graph: Graph, index: int, over: int
+) -> None:
     value = command.output
     if value is not None:
         change.db.execute(
@@ -207,13 +223,19 @@ def _succeed(change: Change, command: ReportAttempt, row: RunRow, graph: Graph, 
             (row.id, index, value.encoding, value.data, value.blob, value.size),
         )
     ended = [(index, TaskState.RUNNING, TaskState.SUCCEEDED)]
-    row = finish_tasks(change, command.at, row, graph, ended, "")
+    row = finish_tasks(change, command.at, row, graph, ended, "", over=over)
     release_downstream(change, command.at, row, graph, index)
     settle(change, command.at, row)
 
 
 def _try_again_or_fail(
-    change: Change, command: ReportAttempt, row: RunRow, graph: Graph, index: int, attempt: int
+    change: Change,
+    command: ReportAttempt,
+    row: RunRow,
+    graph: Graph,
+    index: int,
+    attempt: int,
+    over: int,
 ) -> None:
     """FAILED and TIMED_OUT are charged to `retry.max`, LOST to `max_lost`, CANCELLED to nobody."""
     at, state, task = command.at, command.state, graph.tasks[index]
@@ -221,7 +243,7 @@ def _try_again_or_fail(
         # A run that is being cancelled starts nothing, however the attempt ended.
         final = _ENDED_ITSELF.get(state, TaskState.CANCELLED)
         ended = [(index, TaskState.RUNNING, final)]
-        row = finish_tasks(change, at, row, graph, ended, command.error)
+        row = finish_tasks(change, at, row, graph, ended, command.error, over=over)
         settle(change, at, row)
         return
     before = _read_task(change, row.id, index)
@@ -257,7 +279,8 @@ def _try_again_or_fail(
             reason = f"lost {lost} times (max_lost {task.max_lost}): {command.error}"
         elif again:
             reason = ": ".join(filter(None, ("the run stops, so it is not tried again", reason)))
-        row = finish_tasks(change, at, row, graph, [(index, TaskState.RUNNING, final)], reason)
+        ended = [(index, TaskState.RUNNING, final)]
+        row = finish_tasks(change, at, row, graph, ended, reason, over=over)
         row = fail_downstream(change, at, row, graph, index)
         settle(change, at, row)
 

@@ -83,7 +83,7 @@ class ReportAttempt(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     session: int
     n: int
     state: AttemptState
-    #: On the worker's clock.
+    #: When it happened, on the clock of `at`: a report may come late.
     when: int
     exit: int | None
     error: str
@@ -91,6 +91,8 @@ class ReportAttempt(Struct, frozen=True, array_like=True, forbid_unknown_fields=
     output: Value | None
     stdout: int
     stderr: int
+    #: From its start to its end, in ms, as its worker measured it.
+    took: int | None = None
 
 
 class CancelRun(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="cancel"):

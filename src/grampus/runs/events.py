@@ -107,6 +107,8 @@ class TaskFinished(Event, frozen=True, tag="task.finished", kw_only=True):
     index: int
     state: TaskState
     reason: str = ""
+    #: When it was over, which may have been told late; `at` when None.
+    ended: int | None = None
 
 
 class AttemptStarted(Event, frozen=True, tag="attempt.started", kw_only=True):
@@ -140,6 +142,8 @@ class AttemptFinished(Event, frozen=True, tag="attempt.finished", kw_only=True):
     state: AttemptState
     exit: int | None = None
     error: str = ""
+    #: From its start to its end, in ms, as its worker measured it; None when that is not known.
+    took: int | None = None
 
 
 class WorkflowApplied(Event, frozen=True, tag="workflow.applied", kw_only=True):

@@ -121,21 +121,23 @@ def finish_tasks(
     graph: Graph,
     ended: Sequence[tuple[int, TaskState, TaskState]],
     reason: str,
+    *,
+    over: int | None = None,
 ) -> RunRow:
     """Makes tasks final: (index, state before, state after). The run itself is looked at by
-    `settle`."""
+    `settle`. `over`: when they ended, if that was told later; `at` when None."""
     if not ended:
         return row
     for _, before, after in ended:
         task_step(before, after)
     change.db.executemany(
         "UPDATE task_run SET state = ?, reason = ?, ended = ? WHERE run = ? AND idx = ?",
-        [(after, reason, at, row.id, index) for index, _, after in ended],
+        [(after, reason, over or at, row.id, index) for index, _, after in ended],
     )
     for index, _, after in ended:
         change.emit(
             TaskFinished, at=at, run=row.id,
-            task=graph.tasks[index].name, index=index, state=after, reason=reason,
+            task=graph.tasks[index].name, index=index, state=after, reason=reason, ended=over,
         )  # fmt: skip
     remaining = row.remaining - len(ended)
     change.db.execute("UPDATE run SET remaining = ? WHERE id = ?", (remaining, row.id))

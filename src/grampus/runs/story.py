@@ -86,6 +86,8 @@ def _took(
 ) -> int | None:
     start = None
     if isinstance(fact, facts.AttemptFinished):
+        if fact.took is not None:
+            return fact.took
         start = begun(fact.index, fact.attempt)
     elif isinstance(fact, facts.RunFinished):
         start = run_began(fact.revision)

@@ -209,6 +209,10 @@ class RunEvent(Struct, frozen=True, kw_only=True):
     error: str = ""
     due: datetime | int | None = None
     by: str = ""
+    #: Of a task that is over: when it was, if that was told later than it happened.
+    ended: datetime | None = None
+    #: Of an attempt that is over: how long it took, in ms, where its worker said so.
+    took: int | None = None
 
 
 class Tick(Struct, frozen=True, kw_only=True):

@@ -60,7 +60,7 @@ class Attempt:
         self.slot = slot
         self.name = Execution.of(launch.stem)
         self.over = False
-        self.started = 0
+        self.started = self.ticks = 0
         #: The worker's process that asked for it.
         self.asker: ProcessLoop | None = None
         self.halted: Cause | None = None
@@ -99,7 +99,9 @@ class Warden:
 
     def accept(self, client: SimWardenClient) -> orders.Ready:
         self._client = client
-        running = [orders.Running(n, a.slot, a.started, False) for n, a in self.attempts.items()]
+        running = [
+            orders.Running(n, a.slot, a.started, False, a.ticks) for n, a in self.attempts.items()
+        ]
         running += [orders.Running(launch.n, None, 0, False) for launch in self._queue]
         running += [orders.Running(n, None, 0, True) for n in self._kept]
         ready = orders.Ready(self.instance, client.containment, self.slots, running)
@@ -179,9 +181,9 @@ class Warden:
             attempt = self.attempts[launch.n] = Attempt(launch, free, chance)
             self.world.say(f"{self.instance} starts {launch.stem} as {launch.n}")
             self.machine.watch.begins(attempt.name, self.goes_on)
-            attempt.started = self.world.now()
+            attempt.started, attempt.ticks = self.world.now(), self.world.ticks()
             attempt.asker = None if self._client is None else self._client.loop
-            self._say(orders.Started(launch.n, free, attempt.started))
+            self._say(orders.Started(launch.n, free, attempt.started, attempt.ticks))
             self.world.after(attempt.seconds, partial(self._exits, attempt))
             if launch.timeout is not None:
                 self.world.after(
@@ -192,7 +194,8 @@ class Warden:
         return self.slots - sum(attempt.launch.slots for attempt in self.attempts.values())
 
     def _refuse(self, n: int, cause: Cause, error: str) -> None:
-        self._tell_end(orders.Ended(n, self.world.now(), cause, None, error, 0, 0, False))
+        now, ticks = self.world.now(), self.world.ticks()
+        self._tell_end(orders.Ended(n, now, cause, None, error, 0, 0, False, ticks=ticks))
 
     def goes_on(self) -> bool:
         """Whoever is lost while this is so should not be."""
@@ -243,7 +246,8 @@ class Warden:
         self._tell_end(
             orders.Ended(
                 launch.n, self.world.now(), cause, code, "", 0, len(attempt.stderr),
-                bool(attempt.output),
+                bool(attempt.output), ticks=self.world.ticks(),
+                took=self.world.ticks() - attempt.ticks,
             )
         )  # fmt: skip
         self._serve()

@@ -18,6 +18,8 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.database import StorageFailed
@@ -31,7 +33,9 @@ from grampus.protocol import (
     Message,
     ReadLog,
     Register,
+    Reports,
     Sync,
+    Synced,
 )
 from grampus.tasks.launch import Place, TaskFailure, plan
 from grampus.worker import orders
@@ -291,7 +295,7 @@ class Worker:
                 self._launch(self._held[n])
             case Send(message):
                 if self._link is not None:
-                    self._link.send(message)
+                    self._link.send(self._dated(message))
             case ReadResult(n, ended):
                 held = self._held[n]
                 read = self._chores.read_now(held, ended)
@@ -358,6 +362,11 @@ class Worker:
         held.task = None
         if self._held.get(held.n) is held:
             self._happen(read)
+
+    def _dated(self, message: Reports | Synced) -> Reports | Synced:
+        if isinstance(message, Synced):
+            return message
+        return replace(message, at=self._clock.now(), ticks=self._clock.ticks())
 
     def _launch(self, held: Held) -> None:
         if self._warden is None or held.process is None:
@@ -483,11 +492,11 @@ class Worker:
                         self._logs.ended(held.stem, notice)
                     self._condition.is_over(notice.n)
                     events.append(WardenEnded(notice))
-                case orders.Started(n, slot, at):
+                case orders.Started(n, slot, at, ticks):
                     held = self._held.get(n)
                     if held is not None:
                         held.slot = slot
-                    events.append(WardenStarted(n, at))
+                    events.append(WardenStarted(n, at, ticks))
                 case orders.Stuck(n, pids):
                     self._condition.is_stuck(n)
                     events.append(WardenStuck(n, tuple(pids)))

@@ -182,7 +182,10 @@ class Keeper:
 
     def _inventory(self) -> list[Running]:
         return [
-            *(Running(n, slot.number, slot.started, False) for n, slot in self._running.items()),
+            *(
+                Running(n, slot.number, slot.started, False, slot.started_ticks)
+                for n, slot in self._running.items()
+            ),
             *(Running(launch.n, None, 0, False) for launch in self._line),
             *(Running(n, None, 0, True) for n in self._kept),
         ]
@@ -299,12 +302,13 @@ class Keeper:
             due = None if launch.timeout is None else now + launch.timeout + launch.grace + SILENCE
             slot.start(launch, waiting.payload, due)
             # Before the shim knows of it: it may be over when this process goes on.
-            slot.started = self._clock.now()
+            slot.started, slot.started_ticks = self._clock.now(), self._clock.ticks()
             self._push(channel)
             self._running[launch.n] = slot
             self._orders[launch.n] = waiting
             self._room -= launch.slots
-            self._say(Started(launch.n, slot.number, slot.started), HOLD)
+            started = Started(launch.n, slot.number, slot.started, slot.started_ticks)
+            self._say(started, HOLD)
 
     def _take_free(self) -> Slot:
         """The newest one; one with a shim, if there is any: to fork one may fail."""
@@ -334,7 +338,8 @@ class Keeper:
             self._after(1, lambda: self._push(channel))
 
     def _refuse(self, n: int, cause: Literal["unable", "end"], error: str) -> None:
-        end = Ended(n, self._clock.now(), cause, None, error, 0, 0, False)
+        now, ticks = self._clock.now(), self._clock.ticks()
+        end = Ended(n, now, cause, None, error, 0, 0, False, ticks=ticks)
         self._tell_end(n, self._encode(end))
 
     def _end(self, n: int) -> None:
@@ -424,7 +429,7 @@ class Keeper:
             if launch is not None:
                 self._orders.pop(launch.n, None)
                 kept = slot.keep(launch.stem)
-                end = ended(launch.n, self._clock.now(), "lost", None, kept)
+                end = ended(launch.n, self._clock, None, "lost", None, kept)
                 self._tell_end(launch.n, self._encode(end))
             self._serve_queue()
             return

@@ -87,6 +87,8 @@ class Running(Struct, frozen=True, array_like=True):
     started: int
     #: Its Ended follows.
     ended: bool
+    #: `started`, in ms since boot; 0 when not known.
+    ticks: int = 0
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
@@ -106,6 +108,8 @@ class Started(Struct, frozen=True, array_like=True, tag="started"):
     n: int
     slot: int
     at: int
+    #: `at`, in ms since boot.
+    ticks: int = 0
 
 
 class Ended(Struct, frozen=True, array_like=True, tag="ended"):
@@ -126,6 +130,9 @@ class Ended(Struct, frozen=True, array_like=True, tag="ended"):
     #: It has an output: `small`, or else the file `<stem>.output`.
     output: bool
     small: bytes | None = None
+    #: `at`, in ms since boot; and from its start to then, in ms, None when it was not started.
+    ticks: int = 0
+    took: int | None = None
 
 
 class Stuck(Struct, frozen=True, array_like=True, tag="stuck"):

@@ -25,7 +25,7 @@ from typing import Literal, NoReturn
 import msgspec
 from msgspec import Struct
 
-from grampus.clock import SystemClock
+from grampus.clock import Clock, SystemClock
 from grampus.errors import ProtocolError
 from grampus.rpc.frames import FrameReader, frame
 from grampus.worker.capture import Kept, SlotFiles
@@ -71,13 +71,15 @@ class Attempt:
     """What the shim knows of the one that runs."""
 
     __slots__ = (
-        *("again", "cause", "exit", "kill_at", "kill_next", "launch", "pid", "stuck_at"),
+        *("again", "began", "cause", "exit", "kill_at", "kill_next", "launch", "pid", "stuck_at"),
         *("timeout_at", "watch_at"),
     )
 
-    def __init__(self, launch: Launch, pid: int, now: int) -> None:
+    def __init__(self, launch: Launch, pid: int, now: int, began: int) -> None:
         self.launch = launch
         self.pid = pid
+        #: In ms since boot.
+        self.began = began
         #: Of the main process, once it has been reaped.
         self.exit: int | None = None
         self.cause: Literal["exit", "timeout", "end"] = "exit"
@@ -227,7 +229,7 @@ class Shim:
             program = launch.argv[0] if launch.argv else ""
             self._refuse(launch, f"cannot start {program!r}: {_reason(error)}", _is_lack(error))
             return
-        self._attempt = Attempt(launch, pid, _ticks())
+        self._attempt = Attempt(launch, pid, _ticks(), self._clock.ticks())
 
     def _spawn(self, launch: Launch) -> int:
         if not launch.argv or not launch.argv[0]:
@@ -249,7 +251,8 @@ class Shim:
         """`ours`: the order was fine, the machine was not."""
         os.chdir("/")
         cause: Literal["unable", "spawn"] = "unable" if ours else "spawn"
-        self._answer(Ended(launch.n, self._clock.now(), cause, None, error, 0, 0, False))
+        now, ticks = self._clock.now(), self._clock.ticks()
+        self._answer(Ended(launch.n, now, cause, None, error, 0, 0, False, ticks=ticks))
 
     # The end
 
@@ -325,7 +328,8 @@ class Shim:
         self._attempt = None
         os.chdir("/")  # Its folder may be removed or unmounted now.
         kept = self._files.keep(attempt.launch.stem)
-        self._answer(ended(attempt.launch.n, self._clock.now(), attempt.cause, attempt.exit, kept))
+        n, cause, code = attempt.launch.n, attempt.cause, attempt.exit
+        self._answer(ended(n, self._clock, attempt.began, cause, code, kept))
 
     def _answer(self, message: Ended | Struggling) -> None:
         if self._leaving:
@@ -338,13 +342,19 @@ class Shim:
 
 def ended(
     n: int,
-    at: int,
+    clock: Clock,
+    began: int | None,
     cause: Literal["exit", "timeout", "end", "lost"],
     code: int | None,
     kept: Kept,
 ) -> Ended:
-    """The notice of an attempt that ran and is over."""
-    return Ended(n, at, cause, code, kept.error, kept.stdout, kept.stderr, kept.output, kept.small)
+    """The notice of an attempt that ran and is over; `began` in ms since boot."""
+    ticks = clock.ticks()
+    took = None if began is None else ticks - began
+    return Ended(
+        n, clock.now(), cause, code, kept.error, kept.stdout, kept.stderr, kept.output, kept.small,
+        ticks, took,
+    )  # fmt: skip
 
 
 def locate(program: str, path: str | None) -> str:

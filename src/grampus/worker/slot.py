@@ -36,8 +36,8 @@ class Slot:
         self._containment: Containment | None = None
         #: What runs here.
         self.launch: Launch | None = None
-        #: Wall ms of its start.
-        self.started = 0
+        #: Its start, in wall ms and in ms since boot.
+        self.started = self.started_ticks = 0
         #: Monotonic ms by which the shim must have said something; None: no hurry.
         self.due: int | None = None
         #: The shim is dead or condemned; the slot is not free until all of it has been seen gone.

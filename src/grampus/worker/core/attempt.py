@@ -41,8 +41,9 @@ class Attempt:
     #: None when an earlier process launched it.
     invocation: Invocation | None
     stage: Stage = Stage.WAITING
-    #: Wall ms of its start, once RUNNING.
+    #: Its start, once RUNNING: in wall ms, and in ms since boot, 0 when that is not known.
     started: int = 0
+    ticks: int = 0
     #: RUNNING was reported.
     told: bool = False
     #: Why the warden was told to end it; None when it was not.

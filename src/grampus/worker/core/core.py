@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import Report, Synced
 from grampus.worker.core.attempt import UNLAUNCHED, WITH_WARDEN, Attempt, Stage, outcome
@@ -164,8 +166,8 @@ class WorkerCore:
                 self._assigned(event)
             case Prepared(n):
                 self._prepared(n)
-            case WardenStarted(n, at):
-                self._started(n, at)
+            case WardenStarted(n, at, ticks):
+                self._started(n, at, ticks)
             case WardenEnded(notice):
                 self._ended(notice)
             case ResultRead():
@@ -406,7 +408,7 @@ class WorkerCore:
             attempt.stage = Stage.LAUNCHED
             self._parked[attempt.n] = self._now
         if known.started:
-            self._started(attempt.n, known.started)
+            self._started(attempt.n, known.started, known.ticks)
         if attempt.stop is not None:
             # Whoever wished it may have died before it was said.
             self._out.append(End(attempt.n))
@@ -424,10 +426,10 @@ class WorkerCore:
                 error = "the warden died before it was started"
                 self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
 
-    def _started(self, n: int, at: int) -> None:
+    def _started(self, n: int, at: int, ticks: int) -> None:
         attempt = self.attempts.get(n)
         if attempt is not None and attempt.stage is Stage.LAUNCHED:
-            attempt.stage, attempt.started = Stage.RUNNING, at
+            attempt.stage, attempt.started, attempt.ticks = Stage.RUNNING, at, ticks
             self._parked.pop(n, None)
             self._untold[n] = self._now + RUNNING_DELAY
 
@@ -518,12 +520,14 @@ class WorkerCore:
         ended: Ended | None = None,
     ) -> None:
         assert self.session is not None
-        exit_code, stdout, stderr = None, 0, 0
-        if ended is not None:
-            exit_code, stdout, stderr = ended.exit, ended.stdout, ended.stderr
         report = Report(
-            self.session, n, state, at, exit_code, bounded(error), exception, output, stdout, stderr
+            self.session, n, state, at, error=bounded(error), exception=exception, output=output
         )
+        if ended is not None:
+            report = replace(
+                report, exit=ended.exit, stdout=ended.stdout, stderr=ended.stderr,
+                ticks=ended.ticks, took=ended.took,
+            )  # fmt: skip
         self.seen.add(n)
         self._write(report)
         self.outbox.add(report, self._now)
@@ -588,7 +592,11 @@ class WorkerCore:
                 del self._untold[n]
                 attempt = self.attempts[n]
                 attempt.told = True
-                reports.append(Report(self.session, n, AttemptState.RUNNING, at=attempt.started))
+                reports.append(
+                    Report(
+                        self.session, n, AttemptState.RUNNING, attempt.started, ticks=attempt.ticks
+                    )
+                )
         return reports
 
     def _set_alarm(self) -> None:

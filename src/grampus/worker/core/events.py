@@ -99,6 +99,8 @@ class WardenStarted(Struct, frozen=True):
     n: int
     #: Wall milliseconds.
     at: int
+    #: `at`, in ms since boot; 0 when not known.
+    ticks: int = 0
 
 
 class WardenEnded(Struct, frozen=True):
