@@ -117,6 +117,8 @@ class Register(Struct, frozen=True, array_like=True, tag="register"):
     clean: bool
     #: Random id of its data folder.
     folder: str = ""
+    #: Its attempts have leases: somebody watches over them there, and it sends Pings.
+    leased: bool = False
 
 
 class Registered(Struct, frozen=True, array_like=True, tag="registered"):
@@ -126,13 +128,14 @@ class Registered(Struct, frozen=True, array_like=True, tag="registered"):
 
 
 class Ping(Struct, frozen=True, array_like=True, tag="ping"):
-    """A worker of a cluster asks whether its server still answers: by `Pong`, at once."""
+    """A keep-alive: a worker that has leases sends one every second."""
 
     session: int
 
 
 class Pong(Struct, frozen=True, array_like=True, tag="pong"):
-    """It does, and leads."""
+    """A majority has said, after the Ping came, that this server leads. All leases of the worker's
+    attempts begin anew, at the moment at which it sent that Ping."""
 
 
 class Leave(Struct, frozen=True, array_like=True, tag="leave"):

@@ -86,8 +86,10 @@ class Master:
         while True:
             events, self._inbox = self._inbox, []
             self._wake.clear()
-            believed = self._clock.believes()
-            turn = self.scheduler.step(self._clock.now(), events, held=not believed)
+            believed, ticks = self._clock.believes(), self._clock.ticks()
+            turn = self.scheduler.step(
+                self._clock.now(), events, not believed, ticks, self._roster.pulse.look(ticks)
+            )
             self._send(turn.messages)
             self._told(events)
             if turn.deposed:

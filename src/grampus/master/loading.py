@@ -39,7 +39,7 @@ class Loading:
                 live=tuple(
                     LiveAttempt(*row)
                     for row in db.query(
-                        "SELECT session, n, run, task, attempt, slots, token FROM attempt"
+                        "SELECT session, n, run, task, attempt, slots, token, lease FROM attempt"
                         " WHERE ended IS NULL ORDER BY session, n"
                     )
                 ),

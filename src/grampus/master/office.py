@@ -22,6 +22,7 @@ from grampus.master.asking import Deposed
 from grampus.master.core.events import Happening
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.driver import Master
+from grampus.master.rounds import Rounds
 from grampus.runs.commands import Refusal, TakeOffice
 from grampus.runs.proposer import Proposer
 
@@ -73,6 +74,7 @@ class Office:
         self._chores = chores
         self._master: Master | None = None
         self._clerks: Sequence[Clerk] = ()
+        self._rounds = Rounds(replica.read_barrier)
         #: Set while there is a master that hears of workers.
         self._open = asyncio.Event()
         #: Nothing new is begun.
@@ -104,6 +106,19 @@ class Office:
             except TimeoutError:
                 pass
         return self.is_open
+
+    async def confirmed(self) -> bool:
+        """Whether this office was still the only one at some moment after the call: a majority has
+        said so. Only then was whoever asks heard, for all that a later office may do."""
+        replica, term = self._replica, self._replica.term
+        if not (self.is_open and replica.leader):
+            return False
+        try:
+            await self._rounds.confirm()
+        except GrampusError:
+            return False
+        # A barrier is passed by whoever leads: that must have been this server, all the time.
+        return self.is_open and replica.leader and replica.term == term
 
     def happened(self, events: Iterable[Happening]) -> None:
         """Nobody needs to hear of it between two offices: each begins without any worker."""

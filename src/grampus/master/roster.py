@@ -5,7 +5,10 @@ logs). A session lives in the ledger; here is only whether somebody speaks for i
 goes on as events to the office, as reports to the intake, or as questions to the blob desk.
 
 Rule: only the server that holds office has workers on its control lane. Elsewhere a worker that
-asks for its session is told where to go, and an office that ends sends its workers away.
+asks for its session is told where to go, and an office that ends sends its workers away. A
+keep-alive is answered only when a majority has said, after it came, that this server still leads;
+and only to a connection that this server still has: what it says of a worker that it has given up,
+that worker never hears.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from grampus.clock import Clock
-from grampus.errors import ProtocolError, Refused, ServerUnreachable
+from grampus.errors import NoQuorum, ProtocolError, Refused, ServerUnreachable
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.core.events import (
     Happening,
@@ -25,6 +28,7 @@ from grampus.master.core.events import (
     WorkerSynced,
     WorkerTroubled,
 )
+from grampus.master.core.pulse import BEAT, Pulse
 from grampus.master.intake import Intake
 from grampus.protocol import (
     BULK_FRAME,
@@ -58,9 +62,10 @@ from grampus.runs.proposer import Proposer
 log = logging.getLogger("grampus.master")
 
 #: A worker says something every few seconds; one that says nothing for so long is closed, in ms.
+#: Of a worker with leases only a keep-alive that was confirmed counts.
 MUTE = 8_000
-#: How often that is looked at, in seconds; and a server stood still if it was so long, in ms.
-LOOK, STALL = 1.0, 2_000
+#: How often that is looked at, in seconds.
+LOOK = BEAT / 1000
 
 Peer = Connection[Message]
 
@@ -71,6 +76,7 @@ class Door(Protocol):
     @property
     def is_open(self) -> bool: ...
     async def opens(self) -> bool: ...
+    async def confirmed(self) -> bool: ...
     def happened(self, events: Iterable[Happening]) -> None: ...
 
 
@@ -127,6 +133,9 @@ class Roster:
         self._loads: dict[int, Load] = {}
         #: By control connection: when it was heard last, in ticks.
         self._heard: dict[Peer, int] = {}
+        #: Those whose attempts have leases.
+        self._leased: set[Peer] = set()
+        self.pulse = Pulse(clock.ticks())
         #: How each contains its attempts, by session.
         self._containments: dict[int, str] = {}
 
@@ -191,7 +200,7 @@ class Roster:
             case Register():
                 return await self._register(connection, message)
             case Ping():
-                return self._ping(connection, message)
+                return await self._ping(connection, message)
             case Leave():
                 return await self._leave(connection, message)
             case HasBlob() | GetBlob() | PutBlob():
@@ -200,13 +209,18 @@ class Roster:
                 raise ProtocolError(f"{type(message).__name__} is no request to a server")
 
     def closed(self, connection: Peer, reason: str) -> None:
-        self._heard.pop(connection, None)
+        now = self._clock.ticks()
+        self.pulse.look(now)
+        heard = self._heard.pop(connection, now)
+        if connection not in self._leased:
+            heard = now
+        self._leased.discard(connection)
         session = self._sessions.pop(connection, None)
         if session is not None and self._control.get(session) is connection:
             del self._control[session]
             self._loads.pop(session, None)
             self._containments.pop(session, None)
-            self.office.happened([WorkerGone(session)])
+            self.office.happened([WorkerGone(session, heard)])
             log.info("worker %s is disconnected: %s", self._names.pop(session, None), reason)
         for name, bulk in list(self._bulk.items()):
             if bulk is connection:
@@ -222,7 +236,7 @@ class Roster:
         (answer,) = await self._proposer.propose(
             OpenSession(
                 self._clock.now(), message.name, message.instance, message.machine, message.boot,
-                message.clean, message.group, message.slots, message.folder,
+                message.clean, message.group, message.slots, message.folder, message.leased,
             )
         )  # fmt: skip
         if isinstance(answer, Refusal):
@@ -236,6 +250,8 @@ class Roster:
         self._sessions[connection] = answer
         self._names[answer] = message.name
         self._heard[connection] = self._clock.ticks()
+        if message.leased:
+            self._leased.add(connection)
         self._containments[answer] = message.containment
         if old is not None and old is not connection:
             self._sessions.pop(old, None)
@@ -247,11 +263,19 @@ class Roster:
         self.office.happened([WorkerConnected(answer)])
         return Registered(answer, self._directory.servers())
 
-    def _ping(self, connection: Peer, message: Ping) -> Message:
-        """Raises Refused."""
-        if self._sessions.get(connection) != message.session:
-            raise Refused("register first")
+    async def _ping(self, connection: Peer, message: Ping) -> Message:
+        """Raises Refused, NoQuorum."""
+        self._must_speak_for(connection, message.session)
+        if not await self.office.confirmed():
+            raise NoQuorum("nobody confirms that this server leads: try another one")
+        # It may have been given up meanwhile.
+        self._must_speak_for(connection, message.session)
+        self._heard[connection] = self._clock.ticks()
         return Pong()
+
+    def _must_speak_for(self, connection: Peer, session: int) -> None:
+        if self._sessions.get(connection) != session:
+            raise Refused("register first")
 
     async def _leave(self, connection: Peer, message: Leave) -> Message:
         """Raises Refused, or what `propose` raises."""
@@ -264,7 +288,7 @@ class Roster:
         return Left()
 
     def _hear(self, connection: Peer) -> None:
-        if connection in self._sessions:
+        if connection in self._sessions and connection not in self._leased:
             self._heard[connection] = self._clock.ticks()
 
     async def watch(self) -> None:
@@ -272,15 +296,12 @@ class Roster:
         be gone, and nothing more must be placed there.
 
         A server that stood still itself has not listened: then nobody is blamed."""
-        before = self._clock.ticks()
         while True:
             await asyncio.sleep(LOOK)
             now = self._clock.ticks()
-            if now - before > STALL:
-                self._heard = dict.fromkeys(self._heard, now)
-            before = now
+            awake = self.pulse.look(now)
             for connection, heard in list(self._heard.items()):
-                if now - heard > MUTE:
+                if now - max(heard, awake) > MUTE:
                     connection.close(f"nothing was heard of it for {MUTE // 1000} s")
                     self.closed(connection, "it says nothing")
 
@@ -307,6 +328,7 @@ class Roster:
         self._sessions.clear()
         self._names.clear()
         self._heard.clear()
+        self._leased.clear()
         self._loads.clear()
         self._containments.clear()
         for connection in leaving.values():

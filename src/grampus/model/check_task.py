@@ -10,6 +10,7 @@ from grampus.errors import Problem
 from grampus.model.duration import LONGEST, format_duration
 from grampus.model.graph import Templated, templated
 from grampus.model.json_value import json_fault
+from grampus.model.lease import KEEP, SHORTEST_LEASE
 from grampus.model.template import (
     TemplateError,
     check_quoting,
@@ -20,9 +21,6 @@ from grampus.model.template import (
 from grampus.model.workflow import Http, Python, Retry, Shell, Sleep, Sql, Task
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-#: A lease is not shorter than a session lives without a sign of life.
-SHORTEST_LEASE = 10_000
-KEEP = -1
 
 _CALL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
+from grampus.model.lease import KEEP, lease_of
 from grampus.model.run import ATTEMPT_RANK, FINAL_ATTEMPT, AttemptState, RunState, TaskState
 from grampus.model.workflow import Task
 from grampus.runs.change import Change
@@ -66,13 +67,13 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
     if row is None or row.state != RunState.RUNNING:
         return Refusal("not-active", f"run {command.run} is not running")
     session = db.one(
-        "SELECT name, grp, slots, busy, next_n, draining FROM session"
+        "SELECT name, grp, slots, busy, next_n, draining, leased FROM session"
         " WHERE id = ? AND ended IS NULL",
         (command.session,),
     )
     if session is None:
         return Refusal("no-session", f"session {command.session} has ended")
-    worker, group, slots, busy, n, draining = session
+    worker, group, slots, busy, n, draining, leased = session
     if draining:
         return Refusal("no-slot", f"{worker} is draining")
     graph = change.graph(row.workflow, row.version)
@@ -94,7 +95,8 @@ def start_attempts(change: Change, command: StartAttempts) -> list[int] | Refusa
         return Refusal("no-slot", f"{worker} has room for {free} slots, {needed} are needed")
     numbers = []
     for index, attempt in command.tasks:
-        _start(change, command, graph.tasks[index], index, attempt, n, worker)
+        lease = lease_of(graph.tasks[index].lease) if leased else KEEP
+        _start(change, command, graph.tasks[index], index, attempt, n, worker, lease)
         numbers.append(n)
         n += 1
     db.execute(
@@ -122,6 +124,7 @@ def _start(
     attempt: int,
     n: int,
     worker: str,
+    lease: int,
 ) -> None:
     change.db.execute(
         "UPDATE task_run SET state = 'RUNNING', reason = '', attempt = ?,"
@@ -130,15 +133,15 @@ def _start(
     )
     fact = change.emit(
         AttemptStarted, at=command.at, run=command.run, task=task.name, index=index,
-        attempt=attempt, session=command.session, n=n, worker=worker, slots=task.slots,
+        attempt=attempt, session=command.session, n=n, worker=worker, slots=task.slots, lease=lease,
     )  # fmt: skip
     change.db.execute(
         "INSERT INTO attempt (session, n, run, task, attempt, state, slots, started, running,"
-        " ended, exit, error, stdout, stderr, token)"
-        " VALUES (?, ?, ?, ?, ?, 'STARTING', ?, ?, NULL, NULL, NULL, '', 0, 0, ?)",
+        " ended, exit, error, stdout, stderr, token, lease)"
+        " VALUES (?, ?, ?, ?, ?, 'STARTING', ?, ?, NULL, NULL, NULL, '', 0, 0, ?, ?)",
         (
             command.session, n, command.run, index, attempt, task.slots, command.at,
-            fact.revision,
+            fact.revision, lease,
         ),
     )  # fmt: skip
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
+from grampus.model.lease import KEEP
 from grampus.model.run import AttemptState
 from grampus.runs.apply_attempts import report_attempt
 from grampus.runs.change import Change
 from grampus.runs.commands import (
+    MOST_LOST,
     DrainWorker,
     EndSession,
+    LoseAttempts,
     OpenSession,
     Refusal,
     ReportAttempt,
@@ -97,17 +101,19 @@ def _open(change: Change, command: OpenSession) -> int:
     )
     db.execute(
         "INSERT INTO session (name, instance, machine, boot, folder, grp, slots, busy, next_n,"
-        " opened, registered, silent, draining, ended, reason)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?, NULL, ?, NULL, '')",
+        " opened, registered, silent, draining, leased, ended, reason)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 1, ?, ?, NULL, ?, ?, NULL, '')",
         (
             command.name, command.instance, command.machine, command.boot, command.folder,
             command.group, command.slots, command.at, change.index, draining or 0,
+            int(command.leased),
         ),
     )  # fmt: skip
     session: int = db.value("SELECT max(id) FROM session")
     change.emit(
         SessionOpened, at=command.at, session=session, worker=command.name, group=command.group,
         slots=command.slots, draining=bool(draining), registered=change.index,
+        leased=command.leased,
     )  # fmt: skip
     return session
 
@@ -129,6 +135,31 @@ def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
         db.execute("UPDATE session SET silent = ? WHERE id = ?", (command.at, command.session))
         change.emit(SessionSilent, at=command.at, session=command.session, worker=name)
     return "silent"
+
+
+def lose_attempts(change: Change, command: LoseAttempts) -> int | Refusal:
+    db = change.db
+    if db.value("SELECT value FROM meta WHERE key = 'epoch'") != command.epoch:
+        return Refusal("stale-epoch", f"epoch {command.epoch} is over")
+    row = db.one(
+        "SELECT name, registered, silent FROM session WHERE id = ? AND ended IS NULL",
+        (command.session,),
+    )
+    if row is None:
+        return Refusal("no-session", f"session {command.session} has ended")
+    name, registered, silent = row
+    if registered != command.registered:
+        return Refusal("conflict", f"worker {name} has registered again")
+    if silent is None:
+        return Refusal("conflict", f"worker {name} is not silent")
+    if len(command.numbers) > MOST_LOST:
+        return Refusal("conflict", f"more than {MOST_LOST} attempts are lost at once")
+    kept = db.query(
+        "SELECT n FROM attempt WHERE session = ? AND ended IS NULL AND lease = ?",
+        (command.session, KEEP),
+    )
+    over = set(command.numbers) - {n for (n,) in kept}
+    return _lose(change, command.at, command.session, command.reason, over)
 
 
 def drain_worker(change: Change, command: DrainWorker) -> bool | Refusal:
@@ -162,11 +193,23 @@ def end_session(change: Change, command: EndSession) -> str | Refusal:
 
 
 def _end(change: Change, at: int, session: int, worker: str, reason: str) -> None:
-    """First its attempts are over, then the session: a fact never names a dead session.
+    """First its attempts are over, then the session: a fact never names a dead session."""
+    _lose(change, at, session, reason)
+    change.db.execute(
+        "UPDATE session SET ended = ?, reason = ? WHERE id = ?", (at, reason, session)
+    )
+    change.emit(SessionEnded, at=at, session=session, worker=worker, reason=reason)
+
+
+def _lose(
+    change: Change, at: int, session: int, reason: str, only: Collection[int] | None = None
+) -> int:
+    """Its attempts that are not final, or `only` those of them. How many they were.
 
     What may have run is LOST. What was given ahead of a free slot, and is not known to have
     started, is CANCELLED: that is charged to nobody. One at least is charged, if there are any, so
     that a task that brings its machine down is not tried for ever."""
+    count = 0
     room: int = change.db.value("SELECT slots FROM session WHERE id = ?", (session,))
     live = change.db.query(
         "SELECT n, slots, state FROM attempt WHERE session = ? AND ended IS NULL"
@@ -179,13 +222,12 @@ def _end(change: Change, at: int, session: int, worker: str, reason: str) -> Non
             state, error = AttemptState.CANCELLED, f"{reason}: it is not known to have started"
             room = 0  # those behind it waited too
         room -= slots
-        report_attempt(
-            change, ReportAttempt(at, session, n, state, at, None, error, (), None, 0, 0)
-        )
-    change.db.execute(
-        "UPDATE session SET ended = ?, reason = ? WHERE id = ?", (at, reason, session)
-    )
-    change.emit(SessionEnded, at=at, session=session, worker=worker, reason=reason)
+        if only is None or n in only:
+            count += 1
+            report_attempt(
+                change, ReportAttempt(at, session, n, state, at, None, error, (), None, 0, 0)
+            )
+    return count
 
 
 def take_office(change: Change, command: TakeOffice) -> int | Refusal:

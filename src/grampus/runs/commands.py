@@ -18,6 +18,8 @@ from grampus.model.workflow import CONTENT_LIMIT
 
 #: A command is at most this long when encoded.
 COMMAND_LIMIT = 256 * 1024
+#: Attempts that one command loses.
+MOST_LOST = 500
 
 
 class ApplyWorkflow(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="apply"):
@@ -144,6 +146,8 @@ class OpenSession(
     slots: int
     #: Random id of the worker's data folder.
     folder: str = ""
+    #: Its attempts have leases, for somebody watches over them where it is; else it keeps them all.
+    leased: bool = False
 
 
 class SilenceSession(
@@ -157,6 +161,24 @@ class SilenceSession(
     epoch: int
     session: int
     registered: int
+
+
+class LoseAttempts(
+    Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="lose-attempts"
+):
+    """Their leases are over, and whoever had them has ended them: they are LOST.
+
+    The leader has counted; `apply` looks at no clock. Compare-and-set: refused when the worker has
+    registered since `registered`, or is not silent. Accepted: how many were lost. What has no lease
+    is not touched, what is final neither."""
+
+    at: int
+    epoch: int
+    session: int
+    registered: int
+    #: Numbers of the session, at most MOST_LOST.
+    numbers: tuple[int, ...]
+    reason: str
 
 
 class DrainWorker(
@@ -326,6 +348,7 @@ Command = (
     | SkipTicks
     | PauseSchedule
     | SilenceSession
+    | LoseAttempts
     | DrainWorker
 )
 

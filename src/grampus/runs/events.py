@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from grampus.model.lease import KEEP
 from grampus.model.run import AttemptState, RunState, TaskState
 
 
@@ -121,6 +122,8 @@ class AttemptStarted(Event, frozen=True, tag="attempt.started", kw_only=True):
     n: int
     worker: str
     slots: int
+    #: In ms, or KEEP.
+    lease: int = KEEP
 
 
 class AttemptRunning(Event, frozen=True, tag="attempt.running", kw_only=True):
@@ -191,6 +194,8 @@ class SessionOpened(Event, frozen=True, tag="session.opened", kw_only=True):
     draining: bool = False
     #: Index of the log entry.
     registered: int = 0
+    #: See OpenSession.
+    leased: bool = False
 
 
 class SessionSeen(Event, frozen=True, tag="session.seen", kw_only=True):

@@ -37,11 +37,13 @@ CREATE TABLE task_run (
     PRIMARY KEY (run, idx)
 ) WITHOUT ROWID;
 
+-- lease: in ms, -1 for an attempt that a silent worker keeps.
 CREATE TABLE attempt (
     session INTEGER NOT NULL, n INTEGER NOT NULL, run TEXT NOT NULL, task INTEGER NOT NULL,
     attempt INTEGER NOT NULL, state TEXT NOT NULL, slots INTEGER NOT NULL,
     started INTEGER NOT NULL, running INTEGER, ended INTEGER, exit INTEGER, error TEXT NOT NULL,
     stdout INTEGER NOT NULL, stderr INTEGER NOT NULL, token INTEGER NOT NULL,
+    lease INTEGER NOT NULL,
     PRIMARY KEY (session, n)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX attempt_by_task ON attempt (run, task, attempt);
@@ -55,13 +57,14 @@ CREATE TABLE output (
 CREATE INDEX output_blob ON output (blob) WHERE blob IS NOT NULL;
 
 -- folder: of the worker's data. registered: index at which the worker was heard last. silent: since
--- when it is not, NULL while it is. draining: it gets no new attempts.
+-- when it is not, NULL while it is. draining: it gets no new attempts. leased: its attempts have
+-- leases.
 CREATE TABLE session (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, instance TEXT NOT NULL, machine TEXT NOT NULL,
     boot TEXT NOT NULL, folder TEXT NOT NULL, grp TEXT NOT NULL, slots INTEGER NOT NULL,
     busy INTEGER NOT NULL, next_n INTEGER NOT NULL, opened INTEGER NOT NULL,
     registered INTEGER NOT NULL, silent INTEGER, draining INTEGER NOT NULL,
-    ended INTEGER, reason TEXT NOT NULL
+    leased INTEGER NOT NULL, ended INTEGER, reason TEXT NOT NULL
 );
 CREATE INDEX session_live ON session (name) WHERE ended IS NULL;
 CREATE INDEX session_by_name ON session (name, id);

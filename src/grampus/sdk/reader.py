@@ -13,13 +13,12 @@ from grampus.errors import Problem
 from grampus.model.duration import ALLOWED as DURATION
 from grampus.model.duration import parse_duration
 from grampus.model.json_value import json_fault
+from grampus.model.lease import KEEP
 from grampus.model.places import at_place
 from grampus.model.spelling import nearest
 from grampus.model.workflow import Missed, OnFailure, Overlap, Retry, Schedule
 
 Convert = Callable[[Any], Any]
-#: `lease: keep` in milliseconds.
-KEEP = -1
 _SCALARS = (bool, int, float, str)
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from grampus.model.duration import format_duration
 from grampus.model.graph import mentioned
+from grampus.model.lease import KEEP
 from grampus.model.workflow import (
     Http,
     Param,
@@ -21,7 +22,6 @@ from grampus.model.workflow import (
     Task,
     Workflow,
 )
-from grampus.sdk.reader import KEEP
 from grampus.sdk.yaml_nodes import plain
 
 _DURATIONS = frozenset({"timeout", "lease", "grace", "delay", "max_delay", "every"})

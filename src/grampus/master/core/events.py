@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from grampus.runs.commands import ExpireRun, Refusal, SilenceSession, StartAttempts
+from grampus.model.lease import KEEP
+from grampus.runs.commands import (
+    ExpireRun,
+    LoseAttempts,
+    Refusal,
+    SilenceSession,
+    StartAttempts,
+)
 from grampus.runs.events import Fact
 
 #: Codes of refusals that the ledger did not give: what was asked for may be asked for again.
@@ -22,6 +29,8 @@ class LiveAttempt(Struct, frozen=True):
     slots: int
     #: Fencing token: the revision of its start.
     token: int
+    #: In ms, or KEEP.
+    lease: int = KEEP
 
 
 class ReadyTask(Struct, frozen=True):
@@ -78,7 +87,7 @@ class RunLoaded(Struct, frozen=True):
 
 
 #: What a scheduler asks the ledger for.
-Proposal = StartAttempts | ExpireRun | SilenceSession
+Proposal = StartAttempts | ExpireRun | SilenceSession | LoseAttempts
 
 
 class Declined(Struct, frozen=True):
@@ -96,6 +105,8 @@ class WorkerGone(Struct, frozen=True):
     """The connection is lost: nothing new for it until it is back."""
 
     session: int
+    #: When its newest keep-alive was confirmed, in ticks; None is now.
+    heard: int | None = None
 
 
 class WorkerSynced(Struct, frozen=True):

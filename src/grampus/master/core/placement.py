@@ -37,10 +37,6 @@ class Place:
         self.trouble = ""
         #: Its attempts that KILL does not end: they keep their slots.
         self.stuck: frozenset[int] = frozenset()
-        #: Index at which it was heard last, as the ledger has it.
-        self.registered = 0
-        #: The ledger says that it is silent, or is asked to.
-        self.silenced = False
         #: It gets nothing new.
         self.draining = False
         #: When its live attempts were started, oldest first.

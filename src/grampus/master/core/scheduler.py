@@ -26,12 +26,13 @@ from grampus.master.core.events import (
     WorkerSynced,
     WorkerTroubled,
 )
+from grampus.master.core.leases import Leases
 from grampus.master.core.placement import Place, place_group
 from grampus.master.core.queue import ReadyQueue
 from grampus.master.core.turn import Order, SendAssign, Turn
 from grampus.model.run import TaskState
 from grampus.protocol import Kill, Sync
-from grampus.runs.commands import ExpireRun, SilenceSession, StartAttempts
+from grampus.runs.commands import ExpireRun, LoseAttempts, SilenceSession, StartAttempts
 from grampus.runs.events import (
     AttemptFinished,
     AttemptStarted,
@@ -52,8 +53,6 @@ from grampus.runs.events import (
 
 #: How often a worker is told the whole truth, in ms.
 SYNC_EVERY = 10_000
-#: A worker that is not connected for so long is silent, in ms: people are told so.
-SILENT_AFTER = 10_000
 #: Starts in one command, and in one turn: a turn stays short.
 STARTS_PER_COMMAND = 100
 #: How long a timeout that could not be proposed waits, in ms.
@@ -77,14 +76,28 @@ class Scheduler:
         self.expiries = Alarms()
         #: (run, index, attempt) → (session, slots): proposed, and not answered yet.
         self.proposed: dict[tuple[str, int, int], tuple[int, int]] = {}
+        #: Who was not heard for how long, and what that means for its attempts.
+        self.leases = Leases(epoch)
+        #: Of the newest step: the time since boot, and by how much the wall clock is ahead of it.
+        self._ticks = self._ahead = 0
         self._sync_at: dict[int, int] = {}
         self._messages: list[Order] = []
         self._reload: dict[str, None] = {}
         self._deposed = False
         self.stopping = False
 
-    def step(self, now: int, events: Iterable[Happening], held: bool = False) -> Turn:
-        """`held`: the time is in doubt, so no run is ended by it."""
+    def step(
+        self,
+        now: int,
+        events: Iterable[Happening],
+        held: bool = False,
+        ticks: int | None = None,
+        awake: int = 0,
+    ) -> Turn:
+        """`held`: the time is in doubt, so no run is ended by it. `ticks` is the time since boot
+        (without one, `now`), `awake` since when this server has not stood still, in ticks."""
+        self._ticks = now if ticks is None else ticks
+        self._ahead = now - self._ticks
         for event in events:
             self._react(now, event)
         self.queue.ripen(now)
@@ -96,7 +109,7 @@ class Scheduler:
         if not self._deposed:
             commands = () if held else self._expire(now)
             if not self.stopping:
-                commands += (*self._silence(now), *self._place(now))
+                commands += (*self.leases.due(self._ticks, awake, now), *self._place(now))
         turn = Turn(
             tuple(self._messages),
             commands,
@@ -153,26 +166,24 @@ class Scheduler:
                 )  # fmt: skip
                 self._seat(now, seat)
             case SessionSeen():
-                if place := self.places.get(event.session):
-                    place.registered, place.silenced = event.registered, False
+                self.leases.seen(event.session, event.registered, self._ticks)
             case SessionSilent():
-                if place := self.places.get(event.session):
-                    place.silenced = True
+                self.leases.silenced(event.session)
             case WorkerDraining():
                 if place := self.places.get(event.session):
                     place.draining = event.draining
             case SessionEnded():
                 self.places.pop(event.session, None)
+                self.leases.leave(event.session)
                 self.live.pop(event.session, None)
                 self._sync_at.pop(event.session, None)
             case WorkerConnected():
                 if place := self.places.get(event.session):
                     place.connected, place.silent_since = True, None
+                    self.leases.connected(event.session)
                     self._sync(now, event.session)
             case WorkerGone():
-                if place := self.places.get(event.session):
-                    place.connected, place.silent_since = False, now
-                    self._sync_at.pop(event.session, None)
+                self._gone(event)
             case WorkerSynced():
                 self._assign_again(event)
             case WorkerTroubled():
@@ -204,11 +215,19 @@ class Scheduler:
         for run, expires in loaded.expires:
             self.expiries.set(run, expires)
 
+    def _gone(self, event: WorkerGone) -> None:
+        heard = self._ticks if event.heard is None else event.heard
+        self.leases.gone(event.session, heard)
+        if place := self.places.get(event.session):
+            place.connected, place.silent_since = False, heard + self._ahead
+            self._sync_at.pop(event.session, None)
+
     def _seat(self, now: int, seat: Seat) -> None:
         place = Place(seat.session, seat.worker, seat.group, seat.slots, seat.next_n)
         place.silent_since = now
-        place.registered, place.silenced = seat.registered, bool(seat.silent)
         place.draining = bool(seat.draining)
+        silenced = bool(seat.silent)
+        self.leases.seat(seat.session, seat.worker, seat.registered, silenced, self._ticks)
         self.places[seat.session] = place
 
     def _ready(self, now: int, task: ReadyTask) -> None:
@@ -230,7 +249,7 @@ class Scheduler:
         self._add_live(
             LiveAttempt(
                 event.session, event.n, event.run, event.index, event.attempt, event.slots,
-                event.revision,
+                event.revision, event.lease,
             )
         )  # fmt: skip
         self._assign(event.session, event.n)
@@ -238,11 +257,13 @@ class Scheduler:
     def _add_live(self, attempt: LiveAttempt) -> None:
         self.live.setdefault(attempt.session, {})[attempt.n] = attempt
         self.by_run.setdefault(attempt.run, {})[(attempt.session, attempt.n)] = None
+        self.leases.begin(attempt.session, attempt.n, attempt.lease)
         if place := self.places.get(attempt.session):
             place.busy += attempt.slots
 
     def _finished(self, event: AttemptFinished) -> None:
         session, n = event.session, event.n
+        self.leases.end(session, n)
         attempt = self.live.get(session, {}).pop(n, None)
         if attempt is None:
             return
@@ -286,10 +307,9 @@ class Scheduler:
         command = event.command
         if event.refusal.code == "stale-epoch":
             self._deposed = True
-        if isinstance(command, SilenceSession):
-            if place := self.places.get(command.session):
-                place.silenced = False
-                place.silent_since = max(place.silent_since or 0, command.at)
+        if isinstance(command, SilenceSession | LoseAttempts):
+            answered = event.refusal.code not in UNANSWERED
+            self.leases.declined(command, answered, self._ticks)
             return
         if isinstance(command, ExpireRun):
             if event.refusal.code in UNANSWERED:
@@ -311,20 +331,11 @@ class Scheduler:
         runs = self.expiries.due(now, STARTS_PER_TURN)
         return tuple(ExpireRun(now, self.epoch, run) for run in runs)
 
-    def _silence(self, now: int) -> tuple[SilenceSession, ...]:
-        """Those that have not been heard for SILENT_AFTER, as far as this master knows."""
-        commands = []
-        for place in self.places.values():
-            since = place.silent_since
-            if since is not None and not place.silenced:
-                if since > now:  # the clock was set back
-                    place.silent_since = now
-                elif now - since >= SILENT_AFTER:
-                    place.silenced = True
-                    commands.append(
-                        SilenceSession(now, self.epoch, place.session, place.registered)
-                    )
-        return tuple(commands)
+    def lease_over(self, session: int, n: int) -> int | None:
+        """When the lease of an attempt is over, in wall ms, if its worker is not heard until then;
+        None when it is heard, or when it keeps the attempt."""
+        over = self.leases.is_over(session, n)
+        return None if over is None else over + self._ahead
 
     # -- placement ------------------------------------------------------------------------------
 
@@ -346,10 +357,8 @@ class Scheduler:
         expiry = self.expiries.next_due()
         if held and expiry is not None:
             expiry = max(expiry, now + EXPIRE_AGAIN)
-        silences = (
-            place.silent_since + SILENT_AFTER
-            for place in self.places.values()
-            if place.silent_since is not None and not place.silenced
-        )
-        dues = (self.queue.next_due(), expiry, *self._sync_at.values(), *silences)
+        over = self.leases.next_due()
+        if over is not None:
+            over += self._ahead
+        dues = (self.queue.next_due(), expiry, *self._sync_at.values(), over)
         return min((due for due in dues if due is not None), default=None)
