@@ -16,13 +16,14 @@ from grampus.cluster.events import event_key, topic_prefix
 from grampus.cluster.queries import Piece
 from grampus.cluster.requests import Seen, View
 from grampus.cluster.retention import KEEP
-from grampus.cluster.server import ClusterServer
+from grampus.cluster.server import FRESH, ClusterServer
 from grampus.cluster.values import KeysChanged
 from grampus.errors import (
     Compacted,
     InvalidInput,
     Lagging,
     LockLost,
+    NoQuorum,
     Refused,
     SessionUnknown,
     TooLarge,
@@ -326,5 +327,25 @@ def test_events_reach_all_or_one_in_order_and_go_after_a_day(tmp_path: Path) -> 
         assert await server.count(b"/events/") == 1
         with pytest.raises(Compacted):
             await anext(server.watch(b"/", 2))
+
+    play(tmp_path, scenario)
+
+
+def test_silence_is_told_only_where_the_server_hears_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(server: ClusterServer) -> None:
+        async def ask() -> object:
+            told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            assert server.ask_changes(b"/w/", 1, 0.0, View(stale=True), told.set_result)
+            return await told
+
+        async def cut_off() -> None:
+            raise NoQuorum("cut off")
+
+        assert await ask() == Piece(0, ())
+        monkeypatch.setattr(server._replica, "read_barrier", cut_off)
+        monkeypatch.setattr(server, "_heard", (-FRESH, None))
+        assert isinstance(await ask(), NoQuorum)
 
     play(tmp_path, scenario)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from msgspec import Struct
 
@@ -43,6 +44,7 @@ from grampus.cluster.values import KeyValue
 from grampus.cluster.writes import Writes, encoded
 from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
+    GrampusError,
     NoQuorum,
     Refused,
 )
@@ -78,6 +80,8 @@ class ClusterServer:
         self._entropy = entropy
         self.history = history
         self.feed = Feed(reads)
+        #: Of `run`, while it runs.
+        self._tasks: asyncio.TaskGroup | None = None
         self._listening = asyncio.Lock()
         #: When it was last looked whether this server hears, on the loop's clock; and why not.
         self._heard: tuple[float, NoQuorum | Stopped | None] = (-FRESH, None)
@@ -91,9 +95,14 @@ class ClusterServer:
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             group.create_task(self.writes.run())
             group.create_task(self.sessions.run())
             group.create_task(self._retention.run())
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._tasks = None
 
     def close(self) -> None:
         """Ends all watches."""
@@ -176,7 +185,27 @@ class ClusterServer:
         if seen is not None and seen.revision > self.feed.revision:
             return None
         check_prefix(prefix)
-        return self.feed.ask(prefix, end_of(prefix), max(first - 1, 0), wait, told)
+        heard = partial(self._heard_of, told)
+        return self.feed.ask(prefix, end_of(prefix), max(first - 1, 0), wait, heard)
+
+    def _heard_of(self, told: Told, answer: Piece | GrampusError) -> None:
+        if isinstance(answer, GrampusError) or answer.facts:
+            told(answer)
+        elif self._tasks is None:
+            told(Stopped("the server stops: ask another one"))
+        else:
+            self._tasks.create_task(self._heard_nothing(told, answer))
+
+    async def _heard_nothing(self, told: Told, nothing: Piece) -> None:
+        try:
+            await self._hears()
+        except GrampusError as error:
+            told(error)
+        except asyncio.CancelledError:
+            told(Stopped("the server stops: ask another one"))
+            raise
+        else:
+            told(nothing)
 
     async def _settle(self, view: View) -> None:
         if view.seen is not None:
