@@ -337,10 +337,12 @@ class ServerNode:
         )  # fmt: skip
         await listener.start(config.listen.host, config.listen.node_port)
         replica = group.create_task(self._part(self._replica.run()))
-        # The servers agree on a leader while each loads its API, which takes about as long.
-        await asyncio.to_thread(import_module, "grampus.api.app")
-        api = self._api()
-        await api.start()
+        try:
+            api = await self._open_api()
+        except BaseException:
+            # Before ledger and log are closed under it.
+            await _ended(replica)
+            raise
         ca = None if encryption is None else encryption.ca
         discovery.publish(config.state, api.url, self._place.api_token, os.getpid(), ca)
         parts = [
@@ -380,11 +382,14 @@ class ServerNode:
             await listener.close()
             for task in parts:
                 task.cancel()
-            if not replica.cancelling():
-                # When a part of the group has failed, it was cancelled already, and a second time
-                # would end it before its threads have let go of the ledger and the log.
-                replica.cancel()
-            await asyncio.wait([replica])
+            await _ended(replica)
+
+    async def _open_api(self) -> ApiServer:
+        """The servers agree on a leader while each loads its API, which takes about as long."""
+        await asyncio.to_thread(import_module, "grampus.api.app")
+        api = self._api()
+        await api.start()
+        return api
 
     def _load(self, name: str) -> Load | None:
         _, found = self._key_reads.get(server_key(name))
@@ -445,3 +450,11 @@ class ServerNode:
         for fact in facts:
             if isinstance(fact, Event) and fact.run:
                 self._wakes.wake(fact.run)
+
+
+async def _ended(replica: asyncio.Task[None]) -> None:
+    if not replica.cancelling():
+        # When a part of the group has failed, it was cancelled already, and a second time would end
+        # it before its threads have let go of the ledger and the log.
+        replica.cancel()
+    await asyncio.wait([replica])
