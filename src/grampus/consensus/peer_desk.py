@@ -88,11 +88,12 @@ class PeerDesk:
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         answer = Welcome(PROTOCOL_VERSION, me.node, me.cluster, me.apply)
         if (trail := self._trail) is not None:
-            trail.greeted(hello)
-            peer = self._replica.peers.get(hello.id)
+            term, peer = self._replica.term, self._replica.peers.get(hello.id)
+            acknowledged = 0 if peer is None else peer[0]
+            trail.greeted(hello, acknowledged if hello.term <= term else 0)
             answer = replace(
-                answer, stamps=True, seen=trail.seen(hello.id), term=self._replica.term,
-                acknowledged=0 if peer is None else peer[0],
+                answer, stamps=True, seen=trail.seen(hello.id), term=term,
+                acknowledged=acknowledged,
             )  # fmt: skip
         return answer, True, limit
 

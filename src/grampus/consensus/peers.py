@@ -351,8 +351,8 @@ class PeerLink:
         if lane == "control":
             self.apply = answer.apply
             self._stamps = trail is not None and answer.stamps
-            if trail is not None and self._stamps:
-                connection.send(Stamped(trail.newest))
+        if trail is not None and answer.stamps:
+            connection.send(Stamped(trail.newest))
 
 
 class _Deaf:

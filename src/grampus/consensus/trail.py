@@ -178,7 +178,7 @@ class Trail:
     def seen(self, id: int) -> Stamp | None:
         return self._seen.get(id)
 
-    def greeted(self, hello: Hello) -> None:
+    def greeted(self, hello: Hello, acknowledged: int = 0) -> None:
         """It comes, and if by its stamp in a new process, what it says does not count until it has
         told that stamp."""
         seen, stamp = self._seen.get(hello.id), hello.stamp
@@ -186,6 +186,10 @@ class Trail:
             return  # it only asks for something, or knows nothing of stamps
         if seen is None or stamp.number > seen.number:
             self._met.discard(hello.id)
+        if hello.last < acknowledged or (
+            seen is not None and stamp.number <= seen.number and stamp != seen
+        ):
+            self._older.add(hello.id)  # so it seems, for people, until it has told its stamp
 
     def disowned(self, id: int) -> None:
         """It has found that out by itself."""
