@@ -17,8 +17,8 @@ from benchmarks.node import Running, pss_mib, running, tree
 from benchmarks.workflows import run_to_end, spread, timed
 
 ROUNDS = 3
-CHAIN = {"cold": 20, "warm": 100}
-FAN_OUT = {"cold": 60, "warm": 600}
+CHAIN = {"cold": 10, "warm": 100}
+FAN_OUT = {"cold": 24, "warm": 600}
 SOURCE = """\
 from grampus import task, workflow
 {imports}

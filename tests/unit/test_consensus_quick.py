@@ -14,7 +14,7 @@ import pytest
 from grampus.consensus.log import DurableLog
 from grampus.consensus.port import Stopped
 from grampus.consensus.solo import SoloLog
-from grampus.consensus.writer import Limits
+from grampus.consensus.writer import FEW, Limits
 from grampus.errors import OutcomeUnknown
 
 #: Every disk is quick, once so many syncs have been seen.
@@ -116,15 +116,36 @@ def test_nobody_overtakes_what_the_thread_has_yet_to_write(tmp_path: Path) -> No
 def test_what_came_in_one_turn_of_the_loop_is_one_entry(tmp_path: Path) -> None:
     async def scenario(solo: SoloLog, machine: Register) -> None:
         before = machine.applied_index
-        await asyncio.gather(*(solo.propose([b"%d" % i]) for i in range(40)))
+        await asyncio.gather(*(solo.propose([b"%d" % i]) for i in range(FEW)))
         assert machine.applied_index == before + 1
         assert all(machine.on_loop)
-        # More than one entry may hold is for the thread, in its order.
+        # More than a few, or than one entry may hold, are for the thread, in their order.
         names = [b"%d" % i for i in range(130)]
         await asyncio.gather(*(solo.propose([name]) for name in names))
-        assert machine.commands[40:] == names
+        assert machine.commands[FEW:] == names
 
     play(tmp_path, scenario, Limits(quick=QUICK, entry_commands=64, checkpoint_idle=60))
+
+
+def test_under_a_load_the_thread_writes_so_that_the_loop_goes_on(tmp_path: Path) -> None:
+    def written_here(solo: SoloLog) -> bool:
+        return not solo._writer._away
+
+    async def scenario(solo: SoloLog, machine: Register) -> None:
+        for _ in range(20):
+            await asyncio.gather(*(solo.propose([b"%d" % i]) for i in range(FEW + 2)))
+        lone = asyncio.ensure_future(solo.propose([b"lone"]))
+        await asyncio.sleep(0)
+        assert not written_here(solo)
+        await lone
+        for _ in range(60):
+            await solo.propose([b"lone"])
+        lone = asyncio.ensure_future(solo.propose([b"lone"]))
+        await asyncio.sleep(0)
+        assert written_here(solo)
+        await lone
+
+    play(tmp_path, scenario, Limits(quick=QUICK, checkpoint_idle=60))
 
 
 def test_what_the_loop_wrote_is_checkpointed_in_the_next_pause_and_when_it_is_much(

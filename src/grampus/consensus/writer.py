@@ -10,10 +10,10 @@ times per batch. Log and `apply` of light batches overlap. Everything else, and 
 waits until the loop has caught up, and runs on the thread. So one thread at a time has the machine.
 So does the first batch after a checkpoint: SQLite begins its WAL anew then, and syncs it for that.
 
-Where the disk is quick (see `pace`), a light batch is written and synced on the loop too: the way
-to the thread and back takes longer than such a sync. Who has the `pen` has the log, and all that is
-counted here. The loop takes it only when it is free, and only while nothing that was given to the
-thread is on its way, so that nobody is overtaken.
+Where the disk is quick (see `pace`) and there is little to do, a light batch is written and synced
+on the loop too: the way to the thread and back takes longer than such a sync. Who has the `pen` has
+the log, and all that is counted here. The loop takes it only when it is free, and only while
+nothing that was given to the thread is on its way, so that nobody is overtaken.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ _DECODER = msgspec.msgpack.Decoder(list[bytes])
 SWITCH_INTERVAL = 0.0005
 #: Seconds between two looks at whether the loop that is waited for is still there.
 LOOP_LOOK = 1.0
-#: Bytes that may be written and synced on the event loop, where the disk is quick.
-AT_ONCE = 64 * 1024
+#: What may be written and synced on the event loop, where the disk is quick: bytes; commands; and
+#: commands in an entry, on average over about so many. More is a load, and under a load it is worth
+#: more that the loop goes on while the disk works.
+AT_ONCE, FEW, ALONE, MEMORY = 64 * 1024, 4, 2.0, 16
 #: Whether a batch takes so little time to apply that the event loop may do it.
 Light = Callable[[Sequence[bytes]], bool]
 
@@ -124,6 +126,8 @@ class Writer:
         self._pen = threading.Lock()
         self._durable: DurableLog | None = None
         self._pace = Pace(limits.quick)
+        #: Commands in an entry, on average.
+        self._crowd = 1.0
         #: Since the last checkpoint was tried.
         self._since_entries = 0
         self._since_bytes = 0
@@ -234,6 +238,7 @@ class Writer:
         began = time.perf_counter()
         durable.append([Entry(index, self._term, payload)])
         self._pace.took(time.perf_counter() - began)
+        self._crowd += (len(commands) - self._crowd) / MEMORY
         self._count(len(payload))
         return index
 
@@ -255,7 +260,8 @@ class Writer:
         self._together.clear()
 
     def _may_write(self) -> bool:
-        return self._light is not None and not self._away and self._pace.quick
+        free = self._light is not None and not self._away
+        return free and self._pace.quick and self._crowd < ALONE
 
     def _write_on_loop(self) -> None:
         """What came in one turn of the loop is one entry, or goes to the thread."""
@@ -285,7 +291,7 @@ class Writer:
             and self._durable is not None
             and self._loop_failure is None
             and not (self._fresh or self._is_much())
-            and len(commands) <= self._limits.entry_commands
+            and len(commands) <= min(FEW, self._limits.entry_commands)
             and size <= min(AT_ONCE, self._limits.entry_bytes)
             and self._light(commands)
         )
