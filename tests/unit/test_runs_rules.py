@@ -188,8 +188,11 @@ def test_a_task_that_is_not_tried_again_because_the_run_stops_says_so() -> None:
         book.end(n, AttemptState.FAILED, error="no luck")
     assert [task.reason for task in book.queries.tasks("r1")] == [
         "no luck",
-        "the run stops, so it is not tried again: no luck",
+        "not tried again: a failed: no luck",
     ]
+    story = book.queries.story("r1", "b", None, 100)
+    assert story is not None
+    assert "b is FAILED: not tried again: a failed: no luck" in [line.text for line in story.lines]
 
 
 def test_a_queued_run_can_be_cancelled() -> None:

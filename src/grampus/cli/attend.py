@@ -108,7 +108,7 @@ def _failure(client: Client, run: Run, task: TaskRun) -> None:
         told = last.error.strip()
         lines = _last_lines(client, run.id, task.name, last.attempt, last.stderr)
         # What was raised ends what was written: it is not told twice.
-        for line in told.splitlines() if told and told != task.reason and not lines else []:
+        for line in told.splitlines() if told and told not in task.reason and not lines else []:
             note(f"    {clean(line)}")
         for line in lines:
             note(f"    {clean(line)}")

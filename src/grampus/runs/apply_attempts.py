@@ -281,11 +281,22 @@ def _try_again_or_fail(
         if lost > task.max_lost:
             reason = f"lost {lost} times (max_lost {task.max_lost}): {command.error}"
         elif again:
-            reason = ": ".join(filter(None, ("the run stops, so it is not tried again", reason)))
+            first = _first_failed(change, row, graph)
+            reason = ": ".join(filter(None, (f"not tried again: {first} failed", reason)))
         ended = [(index, TaskState.RUNNING, final)]
         row = finish_tasks(change, at, row, graph, ended, reason, over=over)
         row = fail_downstream(change, at, row, graph, index)
         settle(change, at, row)
+
+
+def _first_failed(change: Change, row: RunRow, graph: Graph) -> str:
+    """The task that made the run stop."""
+    index: int = change.db.value(
+        "SELECT idx FROM task_run WHERE run = ? AND state IN ('FAILED', 'TIMED_OUT')"
+        " ORDER BY ended, idx LIMIT 1",
+        (row.id,),
+    )
+    return graph.tasks[index].name
 
 
 def _may_retry(task: Task, command: ReportAttempt) -> bool:
