@@ -141,7 +141,7 @@ def deletes_by_a_clock_in_doubt(patch: Patch) -> None:
     )  # fmt: skip
 
 
-@bug(96)
+@bug(99)
 def believes_any_clock_at_the_start(patch: Patch) -> None:
     patch.setattr(Steadiness, "compare", lambda self, newest: None)
 
