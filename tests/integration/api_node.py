@@ -27,6 +27,7 @@ from grampus.cluster.server import ClusterServer
 from grampus.cluster_face import LoneCluster, Snapshots
 from grampus.consensus.folder import Identity
 from grampus.consensus.solo import SoloLog
+from grampus.errors import NoQuorum
 from grampus.ids import run_id
 from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
@@ -94,6 +95,8 @@ class Standing:
     def __init__(self, log: SoloLog) -> None:
         self._log = log
         self.reason = ""
+        #: It hears no majority any more.
+        self.cut_off = False
         self.loads: dict[int, WorkerLoad] = {}
 
     def waiting_for(self) -> str:
@@ -107,6 +110,11 @@ class Standing:
 
     def connected(self) -> Mapping[int, WorkerLoad]:
         return self.loads
+
+    async def barrier(self) -> None:
+        if self.cut_off:
+            raise NoQuorum("no server leads")
+        await self._log.read_barrier()
 
     async def presence(self) -> Mapping[int, WorkerLoad]:
         return self.loads
@@ -211,7 +219,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot, blobs)),
         keys=keys,
-        barrier=log.read_barrier,
+        barrier=status.barrier,
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -16,6 +16,7 @@ from api_node import Node, play, play_live, problem_of, shell
 from grampus.api import logs, stream, wakes
 from grampus.errors import NotFound, Overloaded, ProtocolError, ServerUnreachable
 from grampus.model.run import AttemptState
+from grampus.runs.commands import CancelRun
 
 SSE = {"Accept": "text/event-stream"}
 
@@ -144,6 +145,34 @@ def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pytest.Mon
         async with events(client, f"/api/v1/runs/{run}/events") as live:
             seen = [await anext(live) for _ in range(5)]
             assert seen[3:] == [{"": "still here"}, {"": "still here"}]
+
+    play_live(tmp_path, scenario)
+
+
+def test_a_server_that_is_cut_off_ends_its_streams_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PROBE", 0.02)
+    monkeypatch.setattr(logs, "PROBE", 0.02)
+
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        await node.apply(shell("w"))
+        run = await node.start("w")
+        told = f"/api/v1/runs/{run}/events"
+        written = f"/api/v1/runs/{run}/logs?follow=true"
+        async with (
+            events(client, told) as live,
+            events(client, written) as lines,
+            events(client, f"{told}?stale=true") as content,
+        ):
+            for _ in range(3):
+                await anext(live)
+                await anext(content)
+            node.status.cut_off = True
+            assert [event async for event in live] == []
+            assert [event async for event in lines] == [], "there may be more elsewhere"
+            await node.proposer.propose(CancelRun(1, run, "ann"))
+            assert (await anext(content))["event"] == "run.cancelling", "it asked for no majority"
 
     play_live(tmp_path, scenario)
 

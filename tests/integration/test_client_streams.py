@@ -184,7 +184,7 @@ def test_who_waits_is_told_that_nobody_answers_and_that_somebody_does_again(
     script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "SILENT_MS", 0)
-    told: list[bool] = []
+    told: list[str] = []
     client.on_silence(told.append)
     refused = [lambda r: r.json(503, {"detail": "it starts"})] * 4
     script.answer = one_after_another(
@@ -193,7 +193,24 @@ def test_who_waits_is_told_that_nobody_answers_and_that_somebody_does_again(
         lambda r: r.stream(fact(4, "run.finished")),
     )
     assert [each.revision for each in client.events(RUN)] == [3, 4]
-    assert told == [True, False]
+    assert told == ["no server answers", ""]
+
+
+def test_a_stream_that_ends_for_want_of_a_majority_goes_on_when_there_is_one(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENT_MS", 0)
+    told: list[str] = []
+    client.on_silence(told.append)
+    nobody = {"type": "urn:grampus:problem:no-quorum", "detail": "no server leads"}
+    refused = [lambda r: r.json(503, nobody)] * 4
+    script.answer = one_after_another(
+        lambda r: r.stream(fact(3)),
+        *refused,
+        lambda r: r.stream(fact(4, "run.finished")),
+    )
+    assert [each.revision for each in client.events(RUN)] == [3, 4]
+    assert told == ["no majority of the servers answers", ""]
 
 
 def test_an_event_that_makes_no_sense_breaks_the_protocol(script: Script, client: Client) -> None:

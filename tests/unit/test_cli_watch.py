@@ -144,10 +144,10 @@ def test_errors_of_tasks_cannot_draw_on_the_terminal() -> None:
 
 def test_the_picture_says_that_nobody_answers_as_long_as_it_is_so() -> None:
     picture = Picture(Watched(run(), [task("a")]), FixedClock(9))
-    picture.fall_silent(True)
+    picture.fall_silent("no server answers")
     lines = [text.plain for text in picture.lines(80, 24)]
     assert lines[2] == "no server answers for 0.0s: trying again"
-    picture.fall_silent(False)
+    picture.fall_silent("")
     assert not any("no server" in text.plain for text in picture.lines(80, 24))
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import codecs
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 from grampus.api.ports import Ports, ReadLog
 from grampus.api.schemas import LogEntry
-from grampus.api.wakes import HEARTBEAT, Wakes
+from grampus.api.wakes import HEARTBEAT, PROBE, Wakes, is_cut_off
 from grampus.errors import GrampusError, NotFound
 from grampus.model.run import FINAL_ATTEMPT, FINAL_RUN, FINAL_TASK, AttemptState
 from grampus.runs.views import AttemptView, TaskView
@@ -54,6 +55,15 @@ class Selection:
 
     def streams(self) -> tuple[Stream, ...]:
         return (self.stream,) if self.stream else STREAMS
+
+
+class Word(Enum):
+    """What a stream of logs says between its pieces."""
+
+    #: Nothing came for a while.
+    SILENCE = "silence"
+    #: There will be no more.
+    END = "end"
 
 
 @dataclass(slots=True)
@@ -144,14 +154,15 @@ async def stored_log(ports: Ports, run: str, selection: Selection) -> AsyncItera
 
 
 async def followed_log(
-    ports: Ports, wakes: Wakes, run: str, selection: Selection
-) -> AsyncIterator[LogEntry | None]:
-    """What there is and what comes, until the run (or what is selected of it) is final.
-
-    None means that nothing came for a while."""
+    ports: Ports, wakes: Wakes, run: str, selection: Selection, stale: bool
+) -> AsyncIterator[LogEntry | Word]:
+    """What there is and what comes, until the run (or what is selected of it) is final. Without
+    Word.END as the last, there may be more elsewhere: this server stops, or is cut off."""
     follower = Follower(ports, run, selection)
+    barrier = None if stale else ports.barrier
     with wakes.watch(run) as woken:
         pause, spoke = SHORTEST, ports.clock.ticks()
+        asked = spoke
         woken.ring()
         while not woken.closed:
             if woken.take():
@@ -161,18 +172,23 @@ async def followed_log(
                 came = True
                 yield entry
             if follower.done:
+                yield Word.END
                 return
             now = ports.clock.ticks()
             if came:
-                pause, spoke = SHORTEST, now
+                pause, spoke, asked = SHORTEST, now, now
                 continue
+            if now - asked >= PROBE * 1000:
+                asked = now
+                if await is_cut_off(barrier):
+                    return
             if now - spoke >= HEARTBEAT * 1000:
                 spoke = now
-                yield None
+                yield Word.SILENCE
                 # Looked at again even if no bell rang.
                 woken.ring()
             pause = min(LONGEST, pause * 1.5)
-            await woken.nap(SHORTEST, pause if follower.growing else HEARTBEAT)
+            await woken.nap(SHORTEST, pause if follower.growing else min(PROBE, HEARTBEAT))
 
 
 class Follower:

@@ -62,11 +62,14 @@ async def settled(
             "sees everything that was answered before it was asked for."
         ),
     ] = False,
-) -> None:
-    """Waits until this server has what others have answered. Raises NoQuorum."""
+) -> bool:
+    """Waits until this server has what others have answered. Raises NoQuorum. Returns `stale`."""
     if not stale:
         await _shared(request).ports.barrier()
+    return stale
 
 
+#: The read may be stale.
+Stale = Annotated[bool, Depends(settled)]
 TheShared = Annotated[Shared, Depends(shared_of)]
 ThePorts = Annotated[Ports, Depends(ports_of)]

@@ -14,13 +14,13 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import time_text
-from grampus.api.logs import Selection, Stream, followed_log, stored_log
+from grampus.api.logs import Selection, Stream, Word, followed_log, stored_log
 from grampus.api.ports import Reads
 from grampus.api.problems import responses
 from grampus.api.runs import TheRun
 from grampus.api.schemas import EventAnswer, LogEntry
-from grampus.api.state import Shared, TheShared, settled
-from grampus.api.wakes import HEARTBEAT, MOST_STREAMS, Wakes
+from grampus.api.state import Shared, Stale, TheShared, settled
+from grampus.api.wakes import HEARTBEAT, MOST_STREAMS, PROBE, Barrier, Wakes, is_cut_off
 from grampus.errors import InvalidInput, NotFound, Overloaded, Problem
 from grampus.model.run import FINAL_RUN
 from grampus.runs.views import EventView
@@ -51,7 +51,8 @@ def _doc(media: str, component: str) -> dict[str, object]:
     summary="Follow the events of a run",
     description="Server-sent events: `id` is the revision, `event` the kind, `data` the fact as "
     "JSON. It begins with the first event, or after `Last-Event-ID`, or after `after`; goes on as "
-    "things happen, with a comment every 15 s of silence; and ends when the run is final.",
+    "things happen, with a comment every 15 s of silence; and ends when the run is final, or without "
+    "its last event where this server stops or hears no majority any more: go on elsewhere.",
     response_class=StreamingResponse,
     responses={
         200: {"content": _doc(SSE, EventAnswer.__name__), "description": "The events."},
@@ -62,6 +63,7 @@ def _doc(media: str, component: str) -> dict[str, object]:
 async def stream_events(
     shared: TheShared,
     run: TheRun,
+    stale: Stale,
     after: Revision = 0,
     last_event_id: Annotated[
         str | None, Header(max_length=20, description="Wins over `after`.")
@@ -73,7 +75,8 @@ async def stream_events(
             raise InvalidInput([Problem(message, "header.last-event-id", found=last_event_id)])
         after = min(int(last_event_id), 2**53)
     admit(shared)
-    events = run_events(shared.ports.reads, shared.wakes, run, after)
+    barrier = None if stale else shared.ports.barrier
+    events = run_events(shared.ports.reads, shared.wakes, run, after, barrier)
     return StreamingResponse(events, media_type=SSE)
 
 
@@ -84,7 +87,8 @@ async def stream_events(
     description=f"One JSON object per piece: as lines ({NDJSON}), or with `Accept: {SSE}` as "
     "server-sent events named `log`, and one `end` when there will be no more. Attempts come in "
     "the order of their start, stdout before stderr. With `follow` it goes on until the run, or "
-    "the task, is final; empty lines and comments keep the connection alive.",
+    "the task, is final; empty lines and comments keep the connection alive. A server that stops or "
+    "hears no majority any more ends it too, without an `end`: go on elsewhere.",
     response_class=StreamingResponse,
     responses={
         200: {
@@ -99,6 +103,7 @@ async def read_logs(
     shared: TheShared,
     run: TheRun,
     request: Request,
+    stale: Stale,
     task: Annotated[str | None, Query(max_length=64, description="Default: all tasks.")] = None,
     attempt: Annotated[
         int | None, Query(ge=1, le=2**31, description="Default: all attempts.")
@@ -121,27 +126,30 @@ async def read_logs(
     admit(shared)
     wanted_sse = SSE in request.headers.get("accept", "")
     return StreamingResponse(
-        _written(shared, run, selection, follow, wanted_sse),
+        _written(shared, run, selection, follow, wanted_sse, stale),
         media_type=SSE if wanted_sse else NDJSON,
     )
 
 
 async def _written(
-    shared: Shared, run: str, selection: Selection, follow: bool, as_sse: bool
+    shared: Shared, run: str, selection: Selection, follow: bool, as_sse: bool, stale: bool
 ) -> AsyncIterator[bytes]:
-    entries: AsyncIterator[LogEntry | None] = (
-        followed_log(shared.ports, shared.wakes, run, selection)
+    entries: AsyncIterator[LogEntry | Word] = (
+        followed_log(shared.ports, shared.wakes, run, selection, stale)
         if follow
         else stored_log(shared.ports, run, selection)
     )
+    ended = not follow
     async for entry in entries:
-        if entry is None:
+        if entry is Word.END:
+            ended = True
+        elif entry is Word.SILENCE:
             yield SSE_COMMENT if as_sse else b"\n"
         elif as_sse:
             yield sse(entry.model_dump_json().encode(), "log")
         else:
             yield entry.model_dump_json().encode() + b"\n"
-    if as_sse:
+    if as_sse and ended:
         yield sse(b"{}", "end")
 
 
@@ -151,8 +159,12 @@ def sse(data: bytes, event: str = "", id: str = "") -> bytes:
     return head.encode() + b"data: " + data + b"\n\n"
 
 
-async def run_events(reads: Reads, wakes: Wakes, run: str, after: int) -> AsyncIterator[bytes]:
-    """The facts of a run beyond revision `after`, as they are committed, until the run is final."""
+async def run_events(
+    reads: Reads, wakes: Wakes, run: str, after: int, barrier: Barrier
+) -> AsyncIterator[bytes]:
+    """The facts of a run beyond revision `after`, as they are committed, until the run is final, or
+    this server is cut off."""
+    silent = 0.0
     with wakes.watch(run) as woken:
         while not woken.closed:
             woken.clear()
@@ -166,7 +178,15 @@ async def run_events(reads: Reads, wakes: Wakes, run: str, after: int) -> AsyncI
                 continue
             if view is None or view.state in FINAL_RUN:
                 return
-            if not await woken.wait(HEARTBEAT):
+            pause = min(PROBE, HEARTBEAT)
+            if await woken.wait(pause):
+                silent = 0.0
+                continue
+            if await is_cut_off(barrier):
+                return
+            silent += pause
+            if silent >= HEARTBEAT:
+                silent = 0.0
                 yield SSE_COMMENT
 
 

@@ -7,11 +7,19 @@ Rule: a stream holds no queue. It reads pages from the ledger at the pace of its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+
+from grampus.errors import GrampusError
+
+#: See `Ports.barrier`; None where a read may be stale.
+Barrier = Callable[[], Awaitable[None]] | None
 
 #: Seconds of silence after which a stream says that it lives: both sides notice a dead connection.
 HEARTBEAT = 15.0
+#: Seconds of silence after which a stream asks whether its server still hears a majority: without
+#: one, nothing that happens comes here.
+PROBE = 5.0
 #: Streams that may be open at once.
 MOST_STREAMS = 256
 
@@ -88,3 +96,14 @@ class Wakes:
             bells.discard(bell)
             if not bells and self._bells.get(run) is bells:
                 del self._bells[run]
+
+
+async def is_cut_off(barrier: Barrier) -> bool:
+    """Whoever streams ends the stream then: the client says so, and looks for who goes on."""
+    if barrier is None:
+        return False
+    try:
+        await barrier()
+    except GrampusError:
+        return True
+    return False

@@ -18,7 +18,7 @@ from grampus.cli.errors import INTERRUPTED
 from grampus.cli.output import clean, coloured, ms_of, note, paint, span
 from grampus.cli.watch import FAILED, Watched
 from grampus.clock import SystemClock
-from grampus.errors import GrampusError, ServerUnreachable
+from grampus.errors import GrampusError, NoQuorum, ServerUnreachable
 from grampus.model.duration import format_duration
 from grampus.model.run import RunState
 from grampus.sdk.answers import Run, TaskRun
@@ -44,8 +44,9 @@ def attend(client: Client, run: str, timeout: int | None = None, *, whole: bool 
         with _deadline(timeout):
             _watch(client, Watched(view, client.tasks(view.id), whole=whole))
             return client.wait(view.id)
-    except ServerUnreachable:
-        note(f"the server went away; run {view.id} goes on when it is back")
+    except ServerUnreachable as error:
+        gone = "no majority answers" if isinstance(error, NoQuorum) else "the server went away"
+        note(f"{gone}; run {view.id} goes on when it is back")
         raise
     except KeyboardInterrupt:
         note(f"\ndetached: run {view.id} goes on")

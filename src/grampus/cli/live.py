@@ -62,10 +62,12 @@ class Picture:
         self._depth = depths(watched.tasks)
         #: Since when nobody answers, wall ms.
         self._silent: int | None = None
+        #: What is wrong then.
+        self._why = ""
 
-    def fall_silent(self, silent: bool) -> None:
-        """Nobody answers: what is drawn is what was known; or somebody does again."""
-        self._silent = self._clock.now() if silent else None
+    def fall_silent(self, why: str) -> None:
+        """Nobody answers: what is drawn is what was known; or, with "", somebody does again."""
+        self._silent, self._why = self._clock.now() if why else None, why
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = (options.height or console.size.height) - 1
@@ -83,7 +85,7 @@ class Picture:
         lines = [head, self._bar()]
         if self._silent is not None:
             lasts = span(now - self._silent)
-            lines.append(Text(f"no server answers for {lasts}: trying again", "yellow"))
+            lines.append(Text(f"{self._why} for {lasts}: trying again", "yellow"))
         shown, hidden = self._choose(height - len(lines))
         # The state and the time come first when there is not room for all.
         most = max(min(width - BESIDE, width * 2 // 3), 8)

@@ -83,8 +83,8 @@ def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> C
     return client
 
 
-def _tell_silence(silent: bool) -> None:
-    note("no server answers: trying again for a minute" if silent else "a server answers again")
+def _tell_silence(why: str) -> None:
+    note(f"{why}: trying again for a minute" if why else "a server answers again")
 
 
 def meant(client: Client, text: str) -> Run:

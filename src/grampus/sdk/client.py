@@ -115,9 +115,9 @@ class Client:
     def close(self) -> None:
         self._transport.close()
 
-    def on_silence(self, call: Callable[[bool], None]) -> None:
-        """Streams go on by themselves when their server is gone. `call(True)` when nobody answers
-        for longer than a change of leaders takes, `call(False)` when somebody does again."""
+    def on_silence(self, call: Callable[[str], None]) -> None:
+        """Streams go on by themselves when their server is gone. `call` gets what is wrong when
+        nobody answers for longer than a change of leaders takes, "" when somebody does again."""
         self._transport.silent = call
 
     # Workflows

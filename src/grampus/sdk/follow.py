@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from grampus.clock import SystemClock
-from grampus.errors import Compacted, Overloaded, ProtocolError, ServerUnreachable
+from grampus.errors import Compacted, NoQuorum, Overloaded, ProtocolError, ServerUnreachable
 from grampus.sdk.answers import KeysChanged, LogPiece, RunEvent
 from grampus.sdk.sse import EventParser
 from grampus.sdk.transport import Transport
@@ -24,6 +24,9 @@ from grampus.sdk.transport import Transport
 SILENCE = 45.0
 RECONNECT_MS = 60_000
 SILENT_MS = 1_500
+NO_SERVER = "no server answers"
+#: A server alone ends its streams: it does not hear what the others may do without it.
+NO_MAJORITY = "no majority of the servers answers"
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 3.0
 LINE_LIMIT = 8 * 1024 * 1024
@@ -38,11 +41,11 @@ _PIECE = msgspec.json.Decoder(LogPiece)
 class _Pauses:
     """The pauses between tries, and when to give up."""
 
-    def __init__(self, tell: Callable[[bool], None]) -> None:
-        """`tell`: True when nobody answers, False when somebody does again."""
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """`tell`: that nobody answers, or no majority does; "" when all is well again."""
         self._clock = SystemClock()
         self._tell = tell
-        self._told = False
+        self._told = ""
         self.worked = False
         self._pause = FIRST_PAUSE
         self._since: int | None = None
@@ -52,9 +55,10 @@ class _Pauses:
 
     def opened(self) -> None:
         """A server answers; whether it has a word is still to be seen."""
+        self.worked = True
         if self._told:
-            self._told = False
-            self._tell(False)
+            self._told = ""
+            self._tell("")
 
     def wait(self, error: Exception | None) -> None:
         """Waits for the next try, or raises."""
@@ -68,9 +72,10 @@ class _Pauses:
                 if isinstance(error, ServerUnreachable)
                 else ServerUnreachable("the stream of the server breaks off again and again")
             )
-        if now - self._since > SILENT_MS and not self._told:
-            self._told = True
-            self._tell(True)
+        why = NO_MAJORITY if isinstance(error, NoQuorum) else NO_SERVER
+        if now - self._since > SILENT_MS and self._told != why:
+            self._told = why
+            self._tell(why)
         time.sleep(self._pause)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 

@@ -79,8 +79,8 @@ class Transport:
         self._stale = stale
         self._timeout = timeout
         self._clock = SystemClock()
-        #: Told by streams: True when nobody answers for a while, False when somebody does again.
-        self.silent: Callable[[bool], None] = lambda silent: None
+        #: Told by streams: what is wrong when nobody answers for a while, "" when somebody does.
+        self.silent: Callable[[str], None] = lambda why: None
         #: By the file of the authority that they trust.
         self._clients: dict[Path | None, httpx.Client] = {}
 
@@ -180,7 +180,12 @@ class Transport:
                 self._prefer(address)
                 if not answer.is_success:
                     answer.read()
-                    fail(answer)
+                    try:
+                        fail(answer)
+                    except NoQuorum:
+                        # Who is cut off from the others is not asked first again.
+                        self._addresses.append(self._addresses.pop(0))
+                        raise
                 yield answer
             finally:
                 answer.close()
