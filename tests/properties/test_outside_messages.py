@@ -59,7 +59,7 @@ VALUES = st.builds(
 REPORTS = st.builds(
     Report, st.just(1) | NUMBERS, st.just(1) | NUMBERS, st.sampled_from(AttemptState), NUMBERS,
     st.none() | NUMBERS, TEXT, st.lists(TEXT, max_size=3).map(tuple), st.none() | VALUES, NUMBERS,
-    NUMBERS,
+    NUMBERS, NUMBERS, st.none() | NUMBERS,
 )  # fmt: skip
 REGISTERS = st.builds(
     Register, TEXT, TEXT, TEXT, TEXT, TEXT, NUMBERS, NUMBERS, TEXT, st.booleans(), TEXT
@@ -132,8 +132,13 @@ def test_what_a_worker_says_can_be_carried_out(said: list[Any]) -> None:
             continue
         match heard.body:
             case Report() as report:
-                fields = [getattr(report, name) for name in report.__struct_fields__]
-                command = encode_command(ReportAttempt(1, *fields))
+                command = encode_command(
+                    ReportAttempt(
+                        1, report.session, report.n, report.state, report.at, report.exit,
+                        report.error, report.exception, report.output, report.stdout,
+                        report.stderr, report.took,
+                    )
+                )  # fmt: skip
             case Register() as register:
                 command = encode_command(
                     OpenWorkerSession(

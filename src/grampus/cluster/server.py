@@ -194,7 +194,12 @@ class ClusterServer:
         elif self._tasks is None:
             told(Stopped("the server stops: ask another one"))
         else:
-            self._tasks.create_task(self._heard_nothing(told, answer))
+            telling = self._heard_nothing(told, answer)
+            try:
+                self._tasks.create_task(telling)
+            except RuntimeError:  # the group is closing
+                telling.close()
+                told(Stopped("the server stops: ask another one"))
 
     async def _heard_nothing(self, told: Told, nothing: Piece) -> None:
         try:
