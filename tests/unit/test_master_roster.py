@@ -1,4 +1,4 @@
-"""Workers that are connected and say nothing."""
+"""Workers that are connected and say nothing, or what is not for them to say."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from grampus.errors import Refused
+from grampus.errors import ProtocolError, Refused
 from grampus.master import roster as module
 from grampus.master.core.events import Happening, WorkerConnected, WorkerGone
 from grampus.master.roster import MUTE, Roster
-from grampus.protocol import Hello, Load, Ping, Pong, Register, Registered
+from grampus.model.run import AttemptState
+from grampus.protocol import Hello, Load, Ping, Pong, Register, Registered, Report, Reports
 
 
 class Clock:
@@ -149,3 +150,29 @@ def test_nothing_is_kept_of_who_has_left() -> None:
         assert not any(kept)
 
     asyncio.run(scenario())
+
+
+def test_a_worker_reports_the_attempts_of_its_own_session_only() -> None:
+    async def scenario() -> None:
+        roster, _, (one, other) = a_roster(Clock())
+        taken: list[Report] = []
+        roster._intake = Intake(taken)  # type: ignore[assignment]
+        await register(roster, one)
+        await register(roster, other)
+        mine, foreign = (Report(session, 1, AttemptState.SUCCEEDED, 5) for session in (8, 7))
+        roster.messages(other, [Reports([mine])])
+        with pytest.raises(ProtocolError, match="another session"):
+            roster.messages(other, [Reports([mine, foreign])])
+        with pytest.raises(ProtocolError, match="another session"):
+            roster.messages(Line("w3"), [mine])  # type: ignore[arg-type]
+        assert taken == [mine]
+
+    asyncio.run(scenario())
+
+
+class Intake:
+    def __init__(self, taken: list[Report]) -> None:
+        self._taken = taken
+
+    def put(self, connection: object, reports: list[Report]) -> None:
+        self._taken.extend(reports)
