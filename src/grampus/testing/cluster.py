@@ -72,6 +72,7 @@ def simulated(world: World, settings: Settings) -> Iterator[None]:
         (keyspace, "SLACK_ROWS", 3),
         (feed, "RECENT", settings.recent),
         (audit, "EVERY", settings.audit),
+        (audit, "WORK", float("inf")),  # nobody else is there for whom it could rest
         (retention, "EVERY", settings.retain),
     ]
     before = [getattr(module, name) for module, name, _ in swaps]
