@@ -29,6 +29,8 @@ class World:
     def __init__(self, slots: int = 3) -> None:
         self.ledger = Ledger(None)
         self.now = 1_000
+        #: By how much the time since boot is ahead of the wall clock.
+        self.skew = 0
         self.log: list[list[bytes]] = []
         self.pending: list[Happening] = []
         self.attempts: dict[tuple[int, int], SendAssign] = {}
@@ -55,7 +57,7 @@ class World:
         """Steps until nothing is left to react to; bounded."""
         for _ in range(1_000):
             events, self.pending = self.pending, []
-            turn = self.scheduler.step(self.now, events)
+            turn = self.scheduler.step(self.now, events, ticks=self.now + self.skew)
             check(self.scheduler)
             self.carry_out(turn.messages)
             if not turn.commands:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from grampus.master.core.events import Declined, Loaded, Seat, WorkerConnected
-from grampus.master.core.scheduler import SILENT_AFTER, SYNC_EVERY, Scheduler
+from grampus.master.core.leases import AGAIN, SILENT_AFTER
+from grampus.master.core.scheduler import SYNC_EVERY, Scheduler
 from grampus.protocol import Sync
 from grampus.runs.commands import Refusal, SilenceSession
 
@@ -33,14 +34,14 @@ def test_a_worker_that_is_gone_is_called_silent_once_and_again_if_nobody_answere
     assert scheduler.step(at + 1, []).commands == ()
     unanswered = Declined(command, Refusal("no-quorum", "no majority"))
     assert scheduler.step(at + 2, [unanswered]).commands == ()
-    (again,) = scheduler.step(at + SILENT_AFTER, []).commands
-    assert again == SilenceSession(at + SILENT_AFTER, 1, 1, 7)
+    (again,) = scheduler.step(at + 2 + AGAIN, []).commands
+    assert again == SilenceSession(at + 2 + AGAIN, 1, 1, 7)
 
 
-def test_nobody_is_called_silent_because_the_clock_was_set_back() -> None:
+def test_nobody_is_called_silent_because_the_clock_was_set() -> None:
     scheduler = Scheduler(epoch=1)
     seat = Seat(1, "w1", "default", 4, 1)
-    scheduler.step(HOUR, [Loaded(1, (seat,), (), (), ())])
-    assert scheduler.step(5, []).commands == ()
-    assert scheduler.step(SILENT_AFTER, []).commands == ()
-    assert len(scheduler.step(SILENT_AFTER + 5, []).commands) == 1
+    scheduler.step(HOUR, [Loaded(1, (seat,), (), (), ())], ticks=100)
+    assert scheduler.step(2 * HOUR, [], ticks=200).commands == ()
+    assert scheduler.step(5, [], ticks=SILENT_AFTER).commands == ()
+    assert len(scheduler.step(105, [], ticks=SILENT_AFTER + 100).commands) == 1

@@ -31,9 +31,9 @@ def _fatal() -> Iterator[None]:
 
 
 class CheckedScheduler(Scheduler):
-    def step(self, now: int, events: Any, held: bool = False) -> Any:
+    def step(self, now: int, events: Any, *args: Any, **kwargs: Any) -> Any:
         with _fatal():
-            turn = super().step(now, events, held)
+            turn = super().step(now, events, *args, **kwargs)
             check(self)
             return turn
 

@@ -24,6 +24,7 @@ from grampus.blobs import Blobs
 from grampus.clock import SystemClock
 from grampus.database import StorageFailed
 from grampus.errors import GrampusError, Refused
+from grampus.model.lease import KEEP, lease_of
 from grampus.protocol import (
     Ack,
     Assign,
@@ -58,6 +59,7 @@ from grampus.worker.core.events import (
     PrepareFailed,
     Stopping,
     SyncAsked,
+    Unheard,
     WardenEnded,
     WardenLost,
     WardenReady,
@@ -128,15 +130,18 @@ class Worker:
         warm: bool = True,
         folder_id: str = "",
         tls: NodeTls | None = None,
+        leased: bool = False,
     ) -> None:
-        """With `tls` the worker shows its certificate and no `credential`, and keeps it fresh."""
+        """With `tls` the worker shows its certificate and no `credential`, and keeps it fresh.
+        `leased`: its attempts have leases, and are fenced when no server confirms it; else it keeps
+        them all, for nobody could start them elsewhere."""
         self.name, self.slots, self.group = name, slots, group
         self.addresses = list(addresses)
         #: Set while a server knows this worker.
         self.registered = asyncio.Event()
         self._folder = folder
         self._cluster, self._credential = cluster, credential
-        self._folder_id, self._tls = folder_id, tls
+        self._folder_id, self._tls, self._leased = folder_id, tls, leased
         for part in ("", "attempts", "scratch", "bundles"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
@@ -167,6 +172,8 @@ class Worker:
         self._warden_gone = asyncio.Event()
         #: The warden was told to end because its numbers were used.
         self._retiring = False
+        #: When the newest keep-alive that was confirmed was sent, in ticks.
+        self._confirmed: int | None = None
         #: Instance of the warden in the last Register.
         self._registering = ""
         self._link: Link | None = None
@@ -190,6 +197,8 @@ class Worker:
                     self,
                     tasks,
                     self._tls,
+                    ticks=self._clock.ticks,
+                    leased=self._leased,
                 )
                 self._loops = [
                     tasks.create_task(loop)
@@ -385,8 +394,13 @@ class Worker:
                 orders.Warm(*process.warm) if process.warm is not None else None,
                 task.slots,
                 process.spec,
+                self._lease_of(task.lease),
             )
         )
+
+    def _lease_of(self, declared: int | None) -> int | None:
+        lease = lease_of(declared)
+        return lease if self._leased and lease != KEEP else None
 
     # The warden.
 
@@ -531,7 +545,19 @@ class Worker:
             warden.containment,
             True,
             self._folder_id,
+            self._leased,
         )
+
+    def confirmed(self, sent: int) -> None:
+        """What a server said of this worker counts from when it was asked. But first what has
+        passed is passed."""
+        if not self._leased:
+            return
+        if self._confirmed is not None:
+            self._happen(Unheard(self._clock.ticks() - self._confirmed))
+        self._confirmed = sent
+        if self._warden is not None:
+            self._warden.send(orders.Confirmed(sent))
 
     def registered_as(self, session: int) -> None:
         if self._warden is None or self._warden.instance != self._registering:
@@ -552,7 +578,9 @@ class Worker:
         for message in batch:
             match message:
                 case Assign(session, n, invocation):
-                    events.append(Assigned(session, n, *_needs(invocation.spec), invocation))
+                    slots, shell, declared = _needs(invocation.spec)
+                    lease = self._lease_of(declared)
+                    events.append(Assigned(session, n, slots, shell, invocation, lease))
                 case Ack(session, done, stale):
                     events.append(Acked(session, tuple(done), tuple(stale)))
                 case Kill(session, n, reason):
@@ -607,10 +635,11 @@ class Worker:
                 self._link.send(self._condition.report(session))
 
 
-def _needs(spec: bytes) -> tuple[int, bool]:
-    """Its slots, and whether its output file holds what a shell command wrote."""
+def _needs(spec: bytes) -> tuple[int, bool, int | None]:
+    """Its slots, whether its output file holds what a shell command wrote, and its lease as it is
+    declared."""
     try:
         made = plan(spec)
-        return made.task.slots, made.is_shell
+        return made.task.slots, made.is_shell, made.task.lease
     except TaskFailure:
-        return 1, True  # It fails when it is prepared, with the reason.
+        return 1, True, None  # It fails when it is prepared, with the reason.

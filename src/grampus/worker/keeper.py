@@ -24,13 +24,16 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from grampus.clock import SystemClock
 from grampus.worker.channel import Channel
 from grampus.worker.containment import Containment
 from grampus.worker.core.seen import Seen
+from grampus.worker.fence import Fence
 from grampus.worker.line import AGAIN, Line, Waiting
 from grampus.worker.orders import (
+    Confirmed,
     End,
     Ended,
     Launch,
@@ -63,6 +66,8 @@ KEPT = 10_000
 SILENCE = 15_000
 #: Started waits so long for company: most of what is short has ended by then.
 HOLD = 8
+#: While leases count, the clock is looked at so often: a machine that was asleep does not notice.
+VIGIL = 500
 _BEAT = 5_000
 
 
@@ -94,6 +99,7 @@ class Keeper:
         #: The orders of those that run and that nobody wishes to end, by number.
         self._orders: dict[int, Waiting] = {}
         self._line = Line(8 * len(slots))
+        self._fence = Fence()
         #: Why the machine starts nothing, or "", and when that was seen last, in monotonic ms.
         self._trouble = ""
         self._troubled_at = 0
@@ -127,7 +133,10 @@ class Keeper:
         self._be_alone()
         self._after(_BEAT, self._beat)
         while not (self._stopping and not self._running):
-            for fd, _ in self._epoll.poll(self._wait()):
+            ready = self._epoll.poll(self._wait())
+            # Before anything is read: no late word brings back what others may have by now.
+            self._fence_off()
+            for fd, _ in ready:
                 handler = self._ready.get(fd)
                 if handler is not None:
                     handler()
@@ -156,7 +165,8 @@ class Keeper:
         at = self._timers[0][0]
         if self._flush_at is not None:
             at = min(at, self._flush_at)
-        return max(0, at - _ticks()) / 1000
+        wait = max(0, at - _ticks()) / 1000
+        return min(wait, VIGIL / 1000) if self._fence.watches or self._line else wait
 
     # The worker's side
 
@@ -212,6 +222,8 @@ class Keeper:
                 case Taken(numbers):
                     for n in numbers:
                         self._kept.pop(n, None)
+                case Confirmed(sent):
+                    self._fence.confirm(sent)
                 case Shutdown(grace):
                     self._stop(grace, "the worker asks")
         if worker.closed:
@@ -287,6 +299,9 @@ class Keeper:
     def _serve_queue(self) -> None:
         while self._free and (waiting := self._line.take(_ticks(), self._room)) is not None:
             launch = waiting.launch
+            if self._fence.bars(launch.lease, self._clock.ticks()):
+                self._bar(launch)
+                continue
             slot = self._take_free()
             slot = self._stock.take(launch, slot) or slot
             channel = slot.channel
@@ -306,6 +321,7 @@ class Keeper:
             self._push(channel)
             self._running[launch.n] = slot
             self._orders[launch.n] = waiting
+            self._fence.begin(launch.n, launch.lease)
             self._room -= launch.slots
             started = Started(launch.n, slot.number, slot.started, slot.started_ticks)
             self._say(started, HOLD)
@@ -359,6 +375,26 @@ class Keeper:
         due = _ticks() + grace + SILENCE
         slot.due = due if slot.due is None else min(due, slot.due)
 
+    def _fence_off(self) -> None:
+        """Ends whose lease nobody has confirmed for too long; it needs no worker for that."""
+        now = self._clock.ticks()
+        if self._fence.rests(now):
+            return
+        for n, grace in self._fence.look(now):
+            slot = self._running[n]
+            assert slot.launch is not None
+            if self._orders.pop(n, None) is not None:
+                log(f"attempt {slot.launch.stem} is ended: no server confirms this worker")
+            self._halt(slot, grace)
+        for launch in [each for each in self._line if self._fence.bars(each.lease, now)]:
+            self._line.remove(launch.n)
+            self._bar(launch)
+
+    def _bar(self, launch: Launch) -> None:
+        """It has not begun, and never does."""
+        assert launch.lease is not None
+        self._refuse(launch.n, "unable", self._fence.why(launch.lease, self._clock.ticks()))
+
     def _stop(self, grace: int, why: str) -> None:
         if self._running or len(self._line):
             log(f"ending {len(self._running)} attempts: {why}")
@@ -379,6 +415,7 @@ class Keeper:
         for payload in channel.receive():
             answer = self._decode_answer(payload)
             if isinstance(answer, Ended):
+                payload = self._named(slot, answer, payload)
                 self._release(slot)
                 if isinstance(slot, WarmSlot):
                     self._stock.give_back(slot, answer.exit)
@@ -399,6 +436,14 @@ class Keeper:
         elif isinstance(slot, WarmSlot) and slot.launch is None:
             slot.stand_by()
             self._push(channel)
+
+    def _named(self, slot: Slot, answer: Ended, payload: bytes) -> bytes:
+        """The end as it is told: the shim does not know why it was asked for it."""
+        fenced = self._fence.end(answer.n)
+        if not fenced or answer.cause != "end" or slot.launch is None or slot.launch.lease is None:
+            return payload
+        why = self._fence.why(slot.launch.lease, self._clock.ticks())
+        return self._encode(replace(answer, cause="fenced", error=why))
 
     def _complain(self, slot: Slot) -> None:
         if slot.launch is not None:
@@ -428,6 +473,7 @@ class Keeper:
                 self._stock.lost(slot)
             if launch is not None:
                 self._orders.pop(launch.n, None)
+                self._fence.end(launch.n)
                 kept = slot.keep(launch.stem)
                 end = ended(launch.n, self._clock, None, "lost", None, kept)
                 self._tell_end(launch.n, self._encode(end))

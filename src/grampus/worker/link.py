@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("grampus.worker")
 
 REGISTER_TIMEOUT = 10.0
-#: Where there are several servers: how often one is asked whether it is there, and how long it may
-#: take to answer, in seconds.
+#: With leases, or where there are several servers: how often one is asked whether it is there, and
+#: how long it may take to answer, in seconds.
 PING_EVERY, ANSWERS = 1.0, 1.5
 #: A control connection that ends sooner, in seconds, has failed: else two could chase each other.
 HELD = 1.0
@@ -60,6 +60,7 @@ Peer = Connection[Message]
 class Receiver(Protocol):
     """Who is told what happens on the connections."""
 
+    def confirmed(self, sent: int) -> None: ...
     def registered_as(self, session: int) -> None: ...
     def heard(self, batch: list[Message]) -> None: ...
     async def asked(self, message: Message) -> Message: ...
@@ -79,7 +80,13 @@ class Link:
         receiver: Receiver,
         tasks: asyncio.TaskGroup,
         tls: Tls | None = None,
+        *,
+        ticks: Callable[[], int],
+        leased: bool = False,
     ) -> None:
+        """`ticks` is the time since boot, in ms. A worker that is `leased` is kept alive by what is
+        `confirmed`: the moment at which it sent what a server has answered."""
+        self._ticks, self._leased = ticks, leased
         self._tls = tls
         self._servers = Servers(addresses)
         self._name = name
@@ -122,15 +129,18 @@ class Link:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _accompany(self, connection: Peer) -> str:
-        """Until it ends, or the server does not answer while there are others; the reason."""
-        while self._servers.several and not connection.closed:
+        """Until it ends, or the server does not answer while it has to; the reason."""
+        while (self._leased or self._servers.several) and not connection.closed:
             try:
                 async with asyncio.timeout(PING_EVERY):
                     return await connection.wait_closed()
             except TimeoutError:
                 pass
+            sent = self._ticks()
             try:
                 await connection.request(Ping(self._session), ANSWERS)
+                if connection is self._control:
+                    self._receiver.confirmed(sent)
             except GrampusError as error:
                 reason = f"the server does not answer: {error}"
                 connection.close(reason)
@@ -211,6 +221,7 @@ class Link:
         """Registered. Raises NotLeader where the worker has to go elsewhere."""
         ears = Ears(self, early=True)
         connection = await self._connect("control", address, ears)
+        sent = self._ticks()
         try:
             answer = await connection.request(self._register(), REGISTER_TIMEOUT)
             if isinstance(answer, Elsewhere):
@@ -227,6 +238,7 @@ class Link:
         if not connection.closed:
             self._control, self._session = connection, answer.session
             self._move(address)
+            self._receiver.confirmed(sent)
             self._receiver.registered_as(answer.session)
             ears.open()
         return connection

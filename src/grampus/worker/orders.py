@@ -50,6 +50,8 @@ class Launch(Struct, frozen=True, array_like=True, tag="launch"):
     slots: int = 1
     #: What GRAMPUS_SPEC, a file of the slot, holds; None is no such file.
     spec: bytes | None = None
+    #: In ms; None: it is kept, however long nobody is heard (see `fence`).
+    lease: int | None = None
 
 
 class End(Struct, frozen=True, array_like=True, tag="end"):
@@ -63,6 +65,13 @@ class Recall(Struct, frozen=True, array_like=True, tag="recall"):
     """Give `n` back if it waits for a slot: Ended, `unable`. Else ignored."""
 
     n: int
+
+
+class Confirmed(Struct, frozen=True, array_like=True, tag="confirmed"):
+    """A server has confirmed the keep-alive that the worker sent then, in ms of CLOCK_BOOTTIME: all
+    leases begin anew from there. What was fenced stays so."""
+
+    sent: int
 
 
 class Shutdown(Struct, frozen=True, array_like=True, tag="shutdown"):
@@ -118,9 +127,10 @@ class Ended(Struct, frozen=True, array_like=True, tag="ended"):
     n: int
     at: int
     #: `exit`: the process ended by itself. `timeout`, `end`: the warden ended it, or it obeyed
-    #: TERM. `lost`: its shim died. It was not started, and `error` says why: `spawn`, by what it
+    #: TERM. `fenced`: so too, because its worker was not confirmed for too long. `lost`: its shim
+    #: died. It was not started, and `error` says why: `spawn`, by what it
     #: asks for; `unable`, by this machine, which was tried again and again.
-    cause: Literal["exit", "timeout", "end", "spawn", "lost", "unable"]
+    cause: Literal["exit", "timeout", "end", "fenced", "spawn", "lost", "unable"]
     #: Exit code, -signal, or None when it was not started or is lost.
     exit: int | None
     error: str
@@ -148,5 +158,5 @@ class Trouble(Struct, frozen=True, array_like=True, tag="trouble"):
     why: str
 
 
-Order = Launch | End | Recall | Taken | Shutdown
+Order = Launch | End | Recall | Taken | Confirmed | Shutdown
 Notice = Ready | Started | Ended | Stuck | Trouble

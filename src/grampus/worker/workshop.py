@@ -56,6 +56,7 @@ async def run_worker(
             folder.worker, name=config.name, slots=config.slots, addresses=servers,
             blobs=blobs, credential=mine.credential, cluster=mine.cluster,
             group=config.group, warm=config.warm, folder_id=folder.identity.node, tls=mine.tls,
+            leased=True,
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:

@@ -2,7 +2,8 @@
 came.
 
     workflow w: a; b after a retry=1 delay=10s; c after a,b     tasks, `;` between them
-    worker w1 slots=2 [group=g] | worker-gone w1 | worker-back w1 | worker-anew w1 slots=2
+    worker w1 slots=2 [group=g] [leased=yes] | worker-anew w1 slots=2
+    worker-gone w1 | worker-back w1
     worker-troubled w1 disk full | worker-able w1 | worker-stuck w1 r1/a/1
     submit r1 [priority=N] | cancel r1 | wait 10s | clock-back 1s | clock-ahead 1d | office
     explain r1 [a] | story r1 [a] | pause-workflow w | resume-workflow w
@@ -32,6 +33,7 @@ from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import SendAssign
 from grampus.master.loading import Loading
 from grampus.model.duration import parse_duration
+from grampus.model.lease import KEEP
 from grampus.model.run import AttemptState
 from grampus.model.workflow import Retry, Shell, Task, Workflow
 from grampus.protocol import Kill, Sync
@@ -57,6 +59,8 @@ from grampus.runs.commands import (
 from tests.world import World
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
+#: `lease=` of a task.
+LEASES = {"10s": 10_000, "20s": 20_000, "keep": KEEP}
 OUTCOMES = {
     "ok": AttemptState.SUCCEEDED,
     "failed": AttemptState.FAILED,
@@ -167,7 +171,8 @@ class Stage(World):
             case "workflow":
                 self.declare(rest)
             case "worker" | "worker-anew":
-                self.open(words[0], int(options["slots"]), options.get("group", "default"))
+                group, leased = options.get("group", "default"), "leased" in options
+                self.open(words[0], int(options["slots"]), group, leased)
             case "worker-gone":
                 self.pending.append(WorkerGone(self.session_of(words[0])))
             case "worker-back":
@@ -230,13 +235,16 @@ class Stage(World):
             case "wait":
                 self.now += parse_duration(rest)
             case "clock-back":
-                self.now -= parse_duration(rest)
+                self.set_clock(-parse_duration(rest))
             case "clock-ahead":
-                self.now += parse_duration(rest)
+                self.set_clock(parse_duration(rest))
             case "office":
                 self.take_office()
             case _:
                 raise AssertionError(f"no such verb: {line}")
+
+    def set_clock(self, by: int) -> None:
+        self.now, self.skew = self.now + by, self.skew - by
 
     def explain(self, run: str, task: str | None = None) -> None:
         standing = self.queries().standing(run, task)
@@ -274,7 +282,7 @@ class Stage(World):
                 Task(
                     task, Shell("true"), tuple(after), retry, slots=int(more.get("slots", 1)),
                     priority=int(more.get("priority", 0)), max_lost=int(more.get("max_lost", 3)),
-                    group=more.get("group", "default"),
+                    group=more.get("group", "default"), lease=LEASES.get(more.get("lease")),
                 )
             )  # fmt: skip
         how = dict(word.split("=", 1) for word in options)
@@ -286,9 +294,11 @@ class Stage(World):
         self.flow = name
         self.propose(ApplyWorkflow(self.now, name, pack_definition(workflow.content())))
 
-    def open(self, name: str, slots: int, group: str = "default") -> None:
+    def open(self, name: str, slots: int, group: str, leased: bool) -> None:
         instance = f"i{len(self.log)}"
-        self.opened[name] = OpenSession(self.now, name, instance, "m", "b", True, group, slots)
+        self.opened[name] = OpenSession(
+            self.now, name, instance, "m", "b", True, group, slots, leased=leased
+        )
         (session,) = self.propose(self.opened[name])
         self.names[session] = name
         self.pending.append(WorkerConnected(session))

@@ -160,13 +160,7 @@ def _live(
     assert last is not None
     place = None if scheduler is None else scheduler.places.get(last.session)
     if scheduler is not None and (place is None or not place.connected):
-        since = None if place is None else place.silent_since
-        for_long = "" if since is None else f" for {span(max(now - since, 0))}"
-        text = (
-            f"{task.name}/{last.attempt} may run on: its worker {last.worker} is silent{for_long}. "
-            "It is adopted when the worker is back; if that never comes, declare it lost"
-        )
-        yield Reason(code="worker-silent", text=text, since=since, names=(last.worker,))
+        yield _unreachable(scheduler, place, task, last, now)
     elif place is not None and place.trouble and last.state == AttemptState.STARTING:
         yield _troubled([place], task)
     if place is not None and last.n in place.stuck:
@@ -190,6 +184,23 @@ def _live(
     since = last.running or last.started
     text = f"{task.name}/{last.attempt} runs on {last.worker} for {span(max(now - since, 0))}"
     yield Reason(code="running", text=text, since=since, names=(last.worker,))
+
+
+def _unreachable(
+    scheduler: Scheduler, place: Place | None, task: TaskStanding, last: Tried, now: int
+) -> Reason:
+    since = None if place is None else place.silent_since
+    for_long = "" if since is None else f" for {span(max(now - since, 0))}"
+    text = f"{task.name}/{last.attempt} may run on: its worker {last.worker} is silent{for_long}. "
+    over = scheduler.lease_over(last.session, last.n)
+    if over is None:
+        text += (
+            "It is kept, and goes on when the worker is back; if that never comes: grampus run"
+            " declare-lost"
+        )
+    else:
+        text += f"It starts elsewhere when its lease ends in {span(max(over - now, 0))}"
+    return Reason(code="worker-silent", text=text, since=since, until=over, names=(last.worker,))
 
 
 def _given_ahead(

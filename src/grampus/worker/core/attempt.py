@@ -52,6 +52,8 @@ class Attempt:
     closed: bool = False
     #: How it ended, once the warden has said it.
     ended: Ended | None = None
+    #: In ms; None: it is kept, or the warden has it.
+    lease: int | None = None
 
     @property
     def name(self) -> str:
@@ -82,6 +84,8 @@ def outcome(ended: Ended, stop: str | None, stopping: bool) -> tuple[AttemptStat
             return AttemptState.CANCELLED, "the worker was stopped"
         case "end":
             return AttemptState.LOST, "the warden ended it"
+        case "fenced":
+            return AttemptState.LOST, ended.error
         case "spawn":
             return AttemptState.FAILED, f"it could not be started: {ended.error}"
         case "unable":

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from grampus.model.lease import fence_of
 from grampus.model.run import AttemptState, Value
 from grampus.protocol import Report, Synced
 from grampus.worker.core.attempt import UNLAUNCHED, WITH_WARDEN, Attempt, Stage, outcome
@@ -34,6 +35,7 @@ from grampus.worker.core.events import (
     ResultRead,
     Stopping,
     SyncAsked,
+    Unheard,
     WardenEnded,
     WardenLost,
     WardenReady,
@@ -182,6 +184,8 @@ class WorkerCore:
                     self._over(attempt, state, self._now, error=error)
             case KillAsked():
                 self._kill_asked(event)
+            case Unheard(ms):
+                self._unheard(ms)
             case SyncAsked():
                 self._sync_asked(event)
             case Connected(session):
@@ -249,7 +253,7 @@ class WorkerCore:
         record = Launched(
             n, event.slots, work.run, work.task, work.attempt, event.shell, work.bundle
         )
-        attempt = self.attempts[n] = Attempt(record, work)
+        attempt = self.attempts[n] = Attempt(record, work, lease=event.lease)
         self._parked[n] = self._now
         if self.stopping:
             error = "the worker was stopped"
@@ -273,6 +277,15 @@ class WorkerCore:
         elif n not in self.seen:
             # Seen before it is confirmed: its Assign may still be on the way.
             self._report(n, AttemptState.CANCELLED, self._now, error=reason)
+
+    def _unheard(self, ms: int) -> None:
+        """What has not begun and may be with others by now never begins here. What was launched the
+        warden judges, in the same way."""
+        for attempt in list(self.attempts.values()):
+            lease = attempt.lease
+            if attempt.stage in UNLAUNCHED and lease is not None and ms >= fence_of(lease).term:
+                error = f"fenced: no server confirmed this worker for {ms // 1000} s"
+                self._over(attempt, AttemptState.CANCELLED, self._now, error=error)
 
     def _sync_asked(self, event: SyncAsked) -> None:
         if not self._mine(event.session, f"Sync {event.revision}"):

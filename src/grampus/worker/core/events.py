@@ -30,6 +30,14 @@ class Assigned(Struct, frozen=True):
     shell: bool
     #: Handed back in Prepare; the core looks at its names only.
     invocation: Invocation
+    #: In ms; None: it is kept.
+    lease: int | None = None
+
+
+class Unheard(Struct, frozen=True):
+    """No server had confirmed this worker for so many ms when one did again."""
+
+    ms: int
 
 
 class KillAsked(Struct, frozen=True):
@@ -126,6 +134,7 @@ Event = (
     Connected
     | Disconnected
     | Assigned
+    | Unheard
     | KillAsked
     | SyncAsked
     | Acked
