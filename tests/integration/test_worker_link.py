@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from grampus.blobs import Blobs
+from grampus.clock import SystemClock
 from grampus.errors import ServerUnreachable
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.core.events import Happening, WorkerConnected, WorkerGone
 from grampus.master.intake import Intake
-from grampus.master.roster import Roster
+from grampus.master.roster import Alone, Roster
 from grampus.protocol import HELLO_FRAME, HasBlob, Message, Register
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
@@ -52,6 +53,9 @@ class Door:
     async def opens(self) -> bool:
         return self.is_open
 
+    async def confirmed(self) -> bool:
+        return self.is_open and self._town.majority
+
     def happened(self, events: Any) -> None:
         self.events.extend(events)
 
@@ -85,7 +89,11 @@ class Town:
         self.rosters: list[Roster] = []
         self.servers: list[Server[Message]] = []
         self.registered = asyncio.Event()
+        #: Of what was confirmed, in ticks.
+        self.sent: list[int] = []
         self.loops: list[asyncio.Task[None]] = []
+        #: Whether there is one to confirm who leads.
+        self.majority = True
         #: What the servers say in the place of the leader's address.
         self.nonsense = ""
 
@@ -109,9 +117,12 @@ class Town:
             opened=roster.opened, hello_limit=HELLO_FRAME,
         )  # fmt: skip
 
-    def link(self, *servers: int) -> Link:
+    def link(self, *servers: int, leased: bool = False) -> Link:
         addresses = [("127.0.0.1", self.ports[number]) for number in servers]
-        link = Link(addresses, "w1", "", "secret", self._register, self, self.tasks)
+        link = Link(
+            addresses, "w1", "", "secret", self._register, self, self.tasks,
+            ticks=SystemClock().ticks, leased=leased,
+        )  # fmt: skip
         self.loops += [
             self.tasks.create_task(link.keep_control()),
             self.tasks.create_task(link.keep_bulk()),
@@ -141,6 +152,9 @@ class Town:
         raise AssertionError("the bulk lane has not followed")
 
     # What the link tells.
+
+    def confirmed(self, sent: int) -> None:
+        self.sent.append(sent)
 
     def registered_as(self, session: int) -> None:
         assert session == SESSION
@@ -232,7 +246,7 @@ def test_it_leaves_a_leader_that_is_gone_at_once(blobs: Blobs) -> None:
         await town.servers[0].close()
         town.registered.clear()
         assert await town.settled(2) < 0.5
-        assert WorkerGone(SESSION) in town.doors[0].events
+        assert WorkerGone(SESSION, 1) in town.doors[0].events
 
     play(blobs, scenario)
 
@@ -251,6 +265,30 @@ def test_it_leaves_a_leader_that_stands_still(blobs: Blobs) -> None:
         town.leader = 1
         town.registered.clear()
         assert await town.settled(1) < PING_EVERY + ANSWERS + 1
+
+    play(blobs, scenario)
+
+
+def test_a_keep_alive_counts_from_when_it_was_sent_and_only_if_it_is_answered(blobs: Blobs) -> None:
+    async def scenario(town: Town) -> None:
+        begun = SystemClock().ticks()
+        town.elect(0)
+        # Also where there is no other server to go to.
+        town.link(0, leased=True)
+        town.rosters[0]._directory = Alone()
+        await town.settled(0)
+        for _ in range(1000):
+            if len(town.sent) >= 3:
+                break
+            await asyncio.sleep(0.01)
+        assert begun <= town.sent[0] < town.sent[1] < town.sent[2] <= SystemClock().ticks()
+        town.majority = False
+        count = len(town.sent)
+        town.registered.clear()
+        # Nobody confirms it: that connection is given up. To register anew is to be confirmed.
+        async with asyncio.timeout(10):
+            await town.registered.wait()
+        assert len(town.sent) == count + 1
 
     play(blobs, scenario)
 

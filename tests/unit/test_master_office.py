@@ -19,6 +19,7 @@ from grampus.master import asking, driver, office
 from grampus.master.briefs import Briefs
 from grampus.master.core.check import check
 from grampus.master.core.events import Happening, WorkerConnected, WorkerSynced
+from grampus.master.core.pulse import Pulse
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.driver import Master
 from grampus.master.loading import Loading
@@ -166,6 +167,7 @@ class Crew:
     def __init__(self, replica: Wavering) -> None:
         self.replica = replica
         self.session = 0
+        self.pulse = Pulse(0)
         self.assigned: list[tuple[int, int]] = []
         self.dismissed: list[str] = []
         #: When it is set, nothing is done.
@@ -192,8 +194,8 @@ class Crew:
 
 
 class Checked(Scheduler):
-    def step(self, now: int, events: Any, held: bool = False) -> Any:
-        turn = super().step(now, events, held)
+    def step(self, now: int, events: Any, *args: Any, **kwargs: Any) -> Any:
+        turn = super().step(now, events, *args, **kwargs)
         check(self)
         return turn
 

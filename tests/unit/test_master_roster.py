@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from grampus.errors import ProtocolError, Refused
+from grampus.errors import NoQuorum, ProtocolError, Refused
 from grampus.master import roster as module
 from grampus.master.core.events import Happening, WorkerConnected, WorkerGone
 from grampus.master.roster import MUTE, Roster
@@ -43,9 +43,15 @@ class Office:
 
     def __init__(self) -> None:
         self.events: list[Happening] = []
+        #: What a majority says.
+        self.sure = True
 
     async def opens(self) -> bool:
         return True
+
+    async def confirmed(self) -> bool:
+        await asyncio.sleep(0)
+        return self.sure
 
     def happened(self, events: Iterable[Happening]) -> None:
         self.events.extend(events)
@@ -64,10 +70,10 @@ def a_roster(clock: Clock) -> tuple[Roster, Office, list[Any]]:
     return roster, office, [Line("w1"), Line("w2")]
 
 
-async def register(roster: Roster, line: Any) -> None:
+async def register(roster: Roster, line: Any, leased: bool = False) -> None:
     name = line.greeting.node
     answer = await roster.request(
-        line, Register(name, "i", "m", "b", "default", 1, 1, "cgroup", True)
+        line, Register(name, "i", "m", "b", "default", 1, 1, "cgroup", True, leased=leased)
     )
     assert isinstance(answer, Registered)
 
@@ -96,13 +102,14 @@ def test_a_worker_that_says_nothing_is_taken_for_gone_and_one_that_does_is_not(
         assert await roster.request(alive, Ping(8)) == Pong()
         await look(clock, 2000)
         assert "nothing was heard" in mute.reason
-        assert office.events == [WorkerConnected(7), WorkerConnected(8), WorkerGone(7)]
+        gone = WorkerGone(7, clock.at - 500)
+        assert office.events == [WorkerConnected(7), WorkerConnected(8), gone]
         roster.messages(alive, [Load(8, 1, 1)])
         await look(clock, MUTE - 1000)
         assert alive.reason == ""
         # Its connection ends for good a moment later: that is told once.
         roster.closed(mute, "closed by the other side")
-        assert office.events.count(WorkerGone(7)) == 1
+        assert office.events.count(gone) == 1
         watching.cancel()
 
     asyncio.run(scenario())
@@ -124,6 +131,51 @@ def test_a_server_that_stood_still_blames_nobody(monkeypatch: pytest.MonkeyPatch
         await look(clock, MUTE + 1000)
         assert "nothing was heard" in line.reason
         watching.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_of_a_worker_with_leases_only_a_confirmed_keep_alive_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 0)
+
+    async def scenario() -> None:
+        clock = Clock()
+        roster, office, (line, _) = a_roster(clock)
+        await register(roster, line, leased=True)
+        watching = asyncio.create_task(roster.watch())
+        await asyncio.sleep(0)
+        await look(clock, 2000)
+        assert await roster.request(line, Ping(7)) == Pong()
+        heard = clock.at
+        office.sure = False
+        while not line.reason:
+            await look(clock, 500)
+            # Neither of these says that this server may count on the worker.
+            roster.messages(line, [Load(7, 1, 1)])
+            if not line.reason:
+                with pytest.raises(NoQuorum):
+                    await roster.request(line, Ping(7))
+        assert clock.at - heard == MUTE + 500
+        assert office.events[-1] == WorkerGone(7, heard)
+        watching.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_was_given_up_while_its_keep_alive_was_confirmed_is_not_told_so() -> None:
+    async def scenario() -> None:
+        clock = Clock()
+        roster, office, (line, _) = a_roster(clock)
+        await register(roster, line, leased=True)
+        clock.at = 5000
+        asking = asyncio.create_task(roster.request(line, Ping(7)))
+        await asyncio.sleep(0)
+        roster.closed(line, "lost")
+        with pytest.raises(Refused, match="register first"):
+            await asking
+        assert office.events[-1] == WorkerGone(7, 0)
 
     asyncio.run(scenario())
 
