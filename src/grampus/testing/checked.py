@@ -101,16 +101,20 @@ def disturb(world: World, later: Callable[[float, Callable[[], None]], Any], sen
 
 
 class NoisyRoster(Roster):
-    """Assign, Kill and Sync may be lost, doubled or late."""
+    """Assign, Kill and Sync may be lost, doubled or late, on the connection that they are for."""
 
     def __init__(self, world: World, *args: Any) -> None:
         super().__init__(*args)
         self._world = world
 
     def send(self, session: int, message: Message) -> None:
-        said = super().send
-        loop = current()
-        disturb(self._world, loop.call_later, lambda: said(session, message))
+        said, connection = super().send, self._control.get(session)
+
+        def send() -> None:
+            if self._control.get(session) is connection:
+                said(session, message)
+
+        disturb(self._world, current().call_later, send)
 
 
 class NoisyLink(Link):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from grampus.master import retention as master_retention
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.core import triggers
 from grampus.master.intake import Intake
+from grampus.master.roster import Directory
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Message
 from grampus.rpc import server as rpc_server
 from grampus.rpc.codec import Codec
@@ -23,6 +24,7 @@ from grampus.testing.checked import CheckedCore, CheckedScheduler, NoisyLink, No
 from grampus.testing.log import Disk, SimLog
 from grampus.testing.office import make_office
 from grampus.testing.warden import Machine, SimWardenClient
+from grampus.testing.watch import Watch
 from grampus.testing.wire import Port
 from grampus.testing.world import ProcessLoop, World
 from grampus.worker import condition as worker_condition
@@ -44,9 +46,13 @@ class _NoLoad:
         return 0, 0
 
 
+Finder = Callable[[], Machine]
+
+
 @contextlib.contextmanager
-def simulated(world: World, machine: Machine) -> Iterator[None]:
-    """The drivers find the simulated world in the place of the real one."""
+def simulated(world: World, machine: Finder, watch: Watch) -> Iterator[None]:
+    """The drivers find the simulated world in the place of the real one. `machine` is the one on
+    which the process runs that asks."""
 
     class Clock:
         def __init__(self) -> None:
@@ -55,14 +61,14 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
     class Client(SimWardenClient):
         @classmethod
         async def attach(cls, _: Any, *args: Any) -> SimWardenClient | None:
-            return await SimWardenClient.attach(machine, *args)
+            return await SimWardenClient.attach(machine(), *args)
 
         @classmethod
         async def start(cls, _: Any, *args: Any) -> SimWardenClient:
-            return await SimWardenClient.start(machine, *args)
+            return await SimWardenClient.start(machine(), *args)
 
     class Core(CheckedCore):
-        told = machine.watch
+        told = watch
 
     class Noise(NoisyLink):
         over = world
@@ -73,8 +79,8 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
         (worker_driver, "WorkerCore", Core),
         (worker_driver, "Link", Noise),
         (worker_condition, "LoadAverage", _NoLoad),
-        (worker_driver, "boot_id", machine.boot_id),
-        (worker_driver, "machine_id", lambda: "machine"),
+        (worker_driver, "boot_id", lambda: machine().boot_id()),
+        (worker_driver, "machine_id", lambda: f"machine of {machine().folder}"),
         (worker_link, "random", world.rng),
         (rpc_server, "_listen", lambda _, port: Port(port)),
         (master_driver, "Scheduler", CheckedScheduler),
@@ -94,16 +100,27 @@ def simulated(world: World, machine: Machine) -> Iterator[None]:
 class SimServer:
     """Log, master, intake and node port in one process."""
 
-    def __init__(self, loop: ProcessLoop, disk: Disk, folder: Path, boot: str) -> None:
+    def __init__(
+        self,
+        loop: ProcessLoop,
+        disk: Disk,
+        folder: Path,
+        boot: str,
+        *,
+        log: SimLog | None = None,
+        port: int = NODE_PORT,
+        directory: Directory | None = None,
+    ) -> None:
         self.loop = loop
+        self.port = port
         world = loop.world
-        self._log = SimLog(loop, disk)
+        self._log = SimLog(loop, disk) if log is None else log
         self.proposer = Proposer(self._log)
         blobs = Blobs(folder / "blobs")
         self._intake = Intake(self.proposer, world)
         roster = self._roster = NoisyRoster(
             world, "n1", "sim", lambda hello: hello.credential == "secret", self.proposer,
-            self._intake, BlobDesk(blobs), world,
+            self._intake, BlobDesk(blobs), world, directory,
         )  # fmt: skip
         self._office = self._roster.office = make_office(
             world, self._log, self.proposer, roster, disk.ledger.database, folder, boot
@@ -117,7 +134,7 @@ class SimServer:
                 Codec(Message), self._roster, self._roster.greet, group,
                 opened=self._roster.opened, hello_limit=HELLO_FRAME, hello_timeout=HELLO_TIMEOUT,
             )  # fmt: skip
-            await listener.start("127.0.0.1", NODE_PORT)
+            await listener.start("127.0.0.1", self.port)
             tasks = [
                 group.create_task(self._intake.run()),
                 group.create_task(self._office.run()),
@@ -144,11 +161,20 @@ class SimServer:
 class SimWorker:
     """The worker's driver in a process; its warden is a model."""
 
-    def __init__(self, loop: ProcessLoop, folder: Path) -> None:
+    def __init__(
+        self,
+        loop: ProcessLoop,
+        folder: Path,
+        name: str = "w1",
+        ports: Sequence[int] = (NODE_PORT,),
+        leased: bool = False,
+    ) -> None:
         self.loop = loop
         self._worker = Worker(
-            folder / "worker", name="w1", slots=SLOTS, addresses=[("127.0.0.1", NODE_PORT)],
+            folder / "worker", name=name, slots=SLOTS,
+            addresses=[("127.0.0.1", port) for port in ports],
             blobs=Blobs(folder / "blobs"), credential="secret", cluster="sim",
+            leased=leased,
         )  # fmt: skip
 
     async def run(self) -> None:

@@ -57,6 +57,7 @@ def make_office(
     db: Database,
     folder: Path,
     boot: str,
+    node: str = "n1",
 ) -> Office:
     graphs = Graphs()
     queries, loading, reads = (
@@ -73,6 +74,6 @@ def make_office(
         return Master(proposer, loading, Briefs(queries, blobs.put), roster, clock)
 
     return Office(
-        "n1", log, proposer, clock, appoint=appoint, dismiss=roster.dismiss,
-        hire=lambda: [ScheduleDriver(proposer, reads, clock)], chores=[retention.run],
+        node, log, proposer, clock, appoint=appoint, dismiss=roster.dismiss,
+        hire=lambda: [ScheduleDriver(proposer, reads, clock)], chores=[retention.run, roster.watch],
     )  # fmt: skip

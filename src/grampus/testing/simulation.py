@@ -7,12 +7,14 @@ within a bound of virtual time every run must be final. `Watch` looks at every s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -27,6 +29,7 @@ from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import ProcessLoop, World
 from grampus.versions import FIRST
 
+MODULE = "grampus.testing.simulation"
 #: Virtual seconds of faults, and after which everything must be over.
 FAULTS, PATIENCE = 40.0, 900.0
 FAULT_KINDS = (
@@ -69,7 +72,7 @@ class Simulation:
 
     def run(self) -> None:
         world = self.world
-        with simulated(world, self.machine):
+        with simulated(world, lambda: self.machine, self.watch):
             try:
                 self._start_server()
                 self._start_worker()
@@ -296,55 +299,63 @@ class Simulation:
 
 def run_seed(seed: int) -> Outcome:
     """Plays one seed to its end or to what is wrong."""
+    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-sim-") as folder:
+        simulation = Simulation(seed, Path(folder))
+        error = ""
+        try:
+            simulation.run()
+        except Exception as failure:
+            error = reason(failure)
+        world = simulation.world
+        return Outcome(seed, error, world.trace, simulation.watch.seen, world.time)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Nothing is logged: what matters is in the trace."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with tempfile.TemporaryDirectory(prefix="grampus-sim-") as folder:
-            simulation = Simulation(seed, Path(folder))
-            error = ""
-            try:
-                simulation.run()
-            except Exception as failure:
-                error = _reason(failure)
-            world = simulation.world
-            return Outcome(seed, error, world.trace, simulation.watch.seen, world.time)
+        yield
     finally:
         logging.disable(level)
 
 
-def _reason(failure: BaseException) -> str:
+def reason(failure: BaseException) -> str:
+    """What is wrong, in one line, and where that was seen."""
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     where = traceback.extract_tb(failure.__traceback__)[-1]
     return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
 
 
-def command(seed: int) -> str:
-    """The one command that repeats a seed."""
-    return f"{Path(sys.executable).name} -m grampus.testing.simulation --seed {seed}"
-
-
-def tell(outcome: Outcome, lines: int = 80) -> str:
+def tell(outcome: Outcome, lines: int = 80, module: str = MODULE) -> str:
+    """The end of its history, and the one command that repeats it."""
     shown = outcome.trace[-lines:]
     head = [f"... {len(outcome.trace) - lines} lines before"] if len(outcome.trace) > lines else []
-    return "\n".join(
-        [*head, *shown, f"seed {outcome.seed}: {outcome.error}", f"again: {command(outcome.seed)}"]
-    )
+    again = f"again: {Path(sys.executable).name} -m {module} --seed {outcome.seed}"
+    return "\n".join([*head, *shown, f"seed {outcome.seed}: {outcome.error}", again])
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="grampus.testing.simulation", description=__doc__)
+def report(
+    module: str,
+    about: str | None,
+    play: Callable[[int], Outcome],
+    argv: list[str] | None = None,
+) -> int:
+    """The command of a simulation: plays seeds, and prints what is wrong."""
+    parser = argparse.ArgumentParser(prog=module, description=about)
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
     options = parser.parse_args(argv)
     total: Counter[str] = Counter()
     failed = 0
     for seed in range(options.seed, options.seed + options.count):
-        outcome = run_seed(seed)
+        outcome = play(seed)
         total += outcome.seen
         if outcome.error:
             failed += 1
-            print(tell(outcome, 10_000 if options.count == 1 else 60))
+            print(tell(outcome, 10_000 if options.count == 1 else 60, module))
         elif options.count == 1:
             print("\n".join(outcome.trace))
     print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))
@@ -352,4 +363,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(MODULE, __doc__, run_seed))

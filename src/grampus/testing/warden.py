@@ -17,11 +17,14 @@ from typing import Literal
 from grampus.testing.watch import Execution, Watch
 from grampus.testing.world import ProcessLoop, World
 from grampus.worker import orders
+from grampus.worker.fence import Fence
 from grampus.worker.warden_client import WardenFailed
 
-Cause = Literal["exit", "timeout", "end", "spawn", "lost", "unable"]
+Cause = Literal["exit", "timeout", "end", "fenced", "spawn", "lost", "unable"]
 #: Seconds that a warden waits for a worker when it has nothing to do and nothing to tell.
 ALONE = 30.0
+#: Between two looks at the leases, in seconds.
+VIGIL = 0.5
 
 
 class Machine:
@@ -32,6 +35,8 @@ class Machine:
         self.watch = watch
         self.folder = folder
         self.boots = 1
+        #: All of it stands still until then, but for the clock.
+        self.asleep_until = 0.0
         self.wardens: list[Warden] = []
         self._instances = 0
 
@@ -41,6 +46,17 @@ class Machine:
     def instance(self) -> str:
         self._instances += 1
         return f"warden{self._instances}"
+
+    def when_awake(self, do: Callable[[], None]) -> bool:
+        """Whether it is; else that is done once it is."""
+        if self.asleep_until <= self.world.time:
+            return True
+        self.world.after(self.asleep_until - self.world.time, do)
+        return False
+
+    def overslept(self) -> bool:
+        """What runs here had no chance to be ended in time: it stood still, or did until now."""
+        return self.world.time < self.asleep_until + 2 * VIGIL
 
     @property
     def quiet(self) -> bool:
@@ -86,6 +102,7 @@ class Warden:
         self._kept: dict[int, orders.Ended] = {}
         self._alone_since = 0.0
         self._queue: list[orders.Launch] = []
+        self._fence = Fence()
         self._seen: set[int] = set()
         self._client: SimWardenClient | None = None
         machine.wardens.append(self)
@@ -113,7 +130,12 @@ class Warden:
     def hear(self, client: SimWardenClient, order: orders.Order) -> None:
         if not self.alive or client is not self._client:
             return
+        if not self.machine.when_awake(lambda: self.hear(client, order)):
+            return
+        self._fence_off()
         match order:
+            case orders.Confirmed(sent):
+                self._fence.confirm(sent)
             case orders.Launch(n):
                 self._launch(order, n)
             case orders.End(n):
@@ -176,11 +198,17 @@ class Warden:
     def _serve(self) -> None:
         while self._queue and self._queue[0].slots <= self._room():
             launch = self._queue.pop(0)
+            if self._fence.bars(launch.lease, self.world.ticks()):
+                self._bar(launch)
+                continue
             chance = random.Random(f"{self.world.seed}/{launch.stem}")
             free = min(set(range(self.slots)) - {a.slot for a in self.attempts.values()})
             attempt = self.attempts[launch.n] = Attempt(launch, free, chance)
             self.world.say(f"{self.instance} starts {launch.stem} as {launch.n}")
-            self.machine.watch.begins(attempt.name, self.goes_on)
+            self.machine.watch.begins(attempt.name, self.goes_on, self.machine.overslept)
+            if launch.lease is not None:
+                self._fence.begin(launch.n, launch.lease)
+                self.world.after(VIGIL, self._vigil)
             attempt.started, attempt.ticks = self.world.now(), self.world.ticks()
             attempt.asker = None if self._client is None else self._client.loop
             self._say(orders.Started(launch.n, free, attempt.started, attempt.ticks))
@@ -189,6 +217,24 @@ class Warden:
                 self.world.after(
                     launch.timeout / 1000, partial(self._halt, attempt, "timeout", launch.grace)
                 )
+
+    def _vigil(self) -> None:
+        if self.alive and self._fence.watches and self.machine.when_awake(self._vigil):
+            self._fence_off()
+            self.world.after(VIGIL, self._vigil)
+
+    def _fence_off(self) -> None:
+        now = self.world.ticks()
+        for n, grace in self._fence.look(now):
+            self._halt(self.attempts[n], "fenced", grace)
+        for launch in [each for each in self._queue if self._fence.bars(each.lease, now)]:
+            self._queue.remove(launch)
+            self._bar(launch)
+
+    def _bar(self, launch: orders.Launch) -> None:
+        assert launch.lease is not None
+        self.machine.watch.seen["barred"] += 1
+        self._refuse(launch.n, "unable", self._fence.why(launch.lease, self.world.ticks()))
 
     def _room(self) -> int:
         return self.slots - sum(attempt.launch.slots for attempt in self.attempts.values())
@@ -226,11 +272,13 @@ class Warden:
 
     def _exits(self, attempt: Attempt) -> None:
         if not attempt.over and self.alive:
-            self._end(attempt, attempt.halted or "exit", attempt.exit)
+            if self.machine.when_awake(partial(self._exits, attempt)):
+                self._end(attempt, attempt.halted or "exit", attempt.exit)
 
     def _killed(self, attempt: Attempt) -> None:
         if not attempt.over and self.alive:
-            self._end(attempt, attempt.halted or "end", -15)
+            if self.machine.when_awake(partial(self._killed, attempt)):
+                self._end(attempt, attempt.halted or "end", -15)
 
     def _end(self, attempt: Attempt, cause: Cause, code: int) -> None:
         self._gone(attempt)
@@ -243,9 +291,14 @@ class Warden:
                 path.write_bytes(data)
         if attempt.asker is not None and not attempt.asker.alive:
             self.machine.watch.seen["outlived its worker"] += 1
+        why = ""
+        if cause == "fenced":
+            assert launch.lease is not None
+            why = self._fence.why(launch.lease, self.world.ticks())
+            self.machine.watch.seen["fenced"] += 1
         self._tell_end(
             orders.Ended(
-                launch.n, self.world.now(), cause, code, "", 0, len(attempt.stderr),
+                launch.n, self.world.now(), cause, code, why, 0, len(attempt.stderr),
                 bool(attempt.output), ticks=self.world.ticks(),
                 took=self.world.ticks() - attempt.ticks,
             )
@@ -255,6 +308,7 @@ class Warden:
 
     def _gone(self, attempt: Attempt) -> None:
         attempt.over = True
+        self._fence.end(attempt.launch.n)
         del self.attempts[attempt.launch.n]
         self.machine.watch.ends(attempt.name)
 

@@ -62,6 +62,8 @@ class Watch:
         self._paused: set[str] = set()
         #: A person said that nothing is left of them.
         self._declared: set[Execution] = set()
+        #: Whether what it runs on stood still, and had no chance to end it in time.
+        self._overslept: dict[Execution, Callable[[], bool]] = {}
         #: What happened, for the reader of a test.
         self.seen: Counter[str] = Counter()
 
@@ -134,26 +136,40 @@ class Watch:
             self._declared.add(attempt)
             return
         runs = self.running.get((attempt.run, attempt.task))
+        if runs == attempt and self._overslept[attempt]():
+            self._declared.add(attempt)
+            self.seen["overslept"] += 1
+            return
         assert runs != attempt, f"{attempt} is over in the ledger, but its processes live"
         goes_on = self.executed.get(attempt)
-        if state == AttemptState.LOST and goes_on is not None:
+        if state == AttemptState.LOST and _is_leased(error):
+            self.seen["lease over" if error.startswith("its worker") else "lost as fenced"] += 1
+        elif state == AttemptState.LOST and goes_on is not None:
             assert not goes_on(), f"{attempt} is lost although its warden lives: {error}"
 
     # -- processes --------------------------------------------------------------------------------
 
-    def begins(self, attempt: Execution, goes_on: Callable[[], bool]) -> None:
+    def begins(
+        self, attempt: Execution, goes_on: Callable[[], bool], overslept: Callable[[], bool]
+    ) -> None:
         other = self.running.get((attempt.run, attempt.task))
         assert other is None or other in self._declared, f"{attempt} starts beside {other}"
         assert attempt not in self.executed, f"{attempt} is started again"
         assert attempt in self._started, f"{attempt} runs, and the ledger does not know it"
         self.running[attempt.run, attempt.task] = attempt
         self.executed[attempt] = goes_on
+        self._overslept[attempt] = overslept
 
     def ends(self, attempt: Execution) -> None:
         if self.running.get((attempt.run, attempt.task)) == attempt:
             del self.running[attempt.run, attempt.task]
         else:
             assert attempt in self._declared, f"{attempt} ends and was not there"
+
+
+def _is_leased(error: str) -> bool:
+    """Lost because nobody heard its worker: it was ended there, and the worker may live."""
+    return error.startswith("fenced:") or " was not heard for " in error
 
 
 def at_rest(ledger: Ledger) -> str:
