@@ -90,8 +90,10 @@ class RivalLog(SimLog):
         self._loop.call_soon(lambda: self._loop.call_later(delay, self._lose))
 
     def _lose(self) -> None:
-        if self._court.chief is self:
-            return
+        if self._court.chief is not self:
+            self._step_down()
+
+    def _step_down(self) -> None:
         self._led.clear()
         self._over.set()
         self._term = self._disk.term
@@ -102,9 +104,17 @@ class RivalLog(SimLog):
                 future.set_exception(NotLeader("another one leads"))
 
     def take(self) -> None:
+        self._loop.call_soon(self._take)
+
+    def _take(self) -> None:
+        """Also of one that has not even learned that others led meanwhile."""
+        if self._court.chief is not self:
+            return
+        if self._led.is_set():
+            self._step_down()
         self._new_term()
         self._over = asyncio.Event()
-        self._loop.call_soon(self._led.set)
+        self._loop.call_later(0.01, self._led.set)
 
 
 class Signpost:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,10 +28,18 @@ VIGIL = 0.5
 
 
 class Machine:
-    """What processes share: the boot, and what runs."""
+    """What processes share: the boot, and what runs. An attempt takes at most one of `lasts`, in
+    seconds."""
 
-    def __init__(self, world: World, watch: Watch, folder: Path) -> None:
+    def __init__(
+        self,
+        world: World,
+        watch: Watch,
+        folder: Path,
+        lasts: Sequence[float] = (0.002, 0.2, 2.0, 15.0),
+    ) -> None:
         self.world = world
+        self.lasts = lasts
         self.watch = watch
         self.folder = folder
         self.boots = 1
@@ -71,7 +79,9 @@ class Machine:
 
 
 class Attempt:
-    def __init__(self, launch: orders.Launch, slot: int, chance: random.Random) -> None:
+    def __init__(
+        self, launch: orders.Launch, slot: int, chance: random.Random, lasts: Sequence[float]
+    ) -> None:
         self.launch = launch
         self.slot = slot
         self.name = Execution.of(launch.stem)
@@ -82,7 +92,7 @@ class Attempt:
         self.halted: Cause | None = None
         kind = chance.random()
         self.exit = 0 if kind < 0.8 else chance.choice([1, 2, -9])
-        self.seconds = chance.uniform(0, chance.choice([0.002, 0.2, 2.0, 15.0]))
+        self.seconds = chance.uniform(0, chance.choice(lasts))
         #: How long it takes to obey TERM; longer than its grace is never.
         self.obeys = chance.choice([0.002, chance.uniform(0, 12)])
         self.output = b"size=%d\n" % chance.randrange(9) if chance.random() < 0.5 else b""
@@ -203,7 +213,7 @@ class Warden:
                 continue
             chance = random.Random(f"{self.world.seed}/{launch.stem}")
             free = min(set(range(self.slots)) - {a.slot for a in self.attempts.values()})
-            attempt = self.attempts[launch.n] = Attempt(launch, free, chance)
+            attempt = self.attempts[launch.n] = Attempt(launch, free, chance, self.machine.lasts)
             self.world.say(f"{self.instance} starts {launch.stem} as {launch.n}")
             self.machine.watch.begins(attempt.name, self.goes_on, self.machine.overslept)
             if launch.lease is not None:

@@ -1,0 +1,158 @@
+"""Deliberate bugs in leases and fences, each a line or two of the product: some seed must catch each
+of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grampus.errors import GrampusError
+from grampus.master.core.leases import Leases
+from grampus.master.core.pulse import Pulse
+from grampus.master.core.scheduler import Scheduler
+from grampus.master.office import Office
+from grampus.master.roster import Roster
+from grampus.model.lease import KEEP
+from grampus.testing.crew import run_seed
+from grampus.worker.driver import Worker
+from grampus.worker.fence import Fence
+from grampus.worker.link import Link
+
+#: Seeds that a bug has to hide from.
+SEEDS = 150
+
+Patch = pytest.MonkeyPatch
+#: By name: the bug, and a seed that is likely to catch it.
+BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
+
+
+def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
+    def add(make: Callable[[Patch], None]) -> None:
+        BUGS[make.__name__] = make, likely
+
+    return add
+
+
+# -- the holder ---------------------------------------------------------------------------------
+
+
+@bug(1)
+def fences_nobody(patch: Patch) -> None:
+    patch.setattr(Fence, "look", lambda self, now: [])
+
+
+@bug(1)
+def begins_what_has_waited_too_long(patch: Patch) -> None:
+    patch.setattr(Fence, "bars", lambda self, lease, now: False)
+
+
+@bug(1)
+def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
+    look = Fence.look
+    patch.setattr(Fence, "look", lambda self, now: [e._replace(grace=60_000) for e in look(self, now)])
+
+
+@bug(1)
+def counts_from_the_answer(patch: Patch) -> None:
+    """Rather from a good while after it: a tenth of a second is within what the fence has to spare."""
+    confirmed = Worker.confirmed
+    patch.setattr(Worker, "confirmed", lambda self, sent: confirmed(self, self._clock.ticks() + 4000))
+
+
+@bug(1)
+def confirms_itself_while_it_is_not_connected(patch: Patch) -> None:
+    lost = Link.lost
+
+    def hopeful(self: Link, connection: Any) -> None:
+        lost(self, connection)
+        for delay in range(1, 60):
+            self._loop_later(delay)
+
+    def later(self: Any, delay: float) -> None:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, lambda: self._receiver.confirmed(self._ticks()))
+
+    patch.setattr(Link, "_loop_later", later, raising=False)
+    patch.setattr(Link, "lost", hopeful)
+
+
+# -- the leader ---------------------------------------------------------------------------------
+
+
+@bug(1)
+def confirms_without_a_majority(patch: Patch) -> None:
+    async def confirmed(self: Office) -> bool:
+        return self.is_open
+
+    patch.setattr(Office, "confirmed", confirmed)
+
+
+@bug(1)
+def takes_it_that_somebody_leads_for_its_own_lead(patch: Patch) -> None:
+    async def confirmed(self: Office) -> bool:
+        try:
+            await self._rounds.confirm()
+        except GrampusError:
+            return False
+        return self.is_open
+
+    patch.setattr(Office, "confirmed", confirmed)
+
+
+@bug(1)
+def counts_from_before_its_office(patch: Patch) -> None:
+    seat = Leases.seat
+
+    def early(self: Leases, session: int, worker: str, registered: int, silenced: bool, now: int) -> None:
+        seat(self, session, worker, registered, silenced, now - 60_000)
+
+    patch.setattr(Leases, "seat", early)
+
+
+@bug(1)
+def does_not_know_that_it_stood_still(patch: Patch) -> None:
+    patch.setattr(Pulse, "look", lambda self, now: 0)
+
+
+@bug(1)
+def loses_what_is_kept(patch: Patch) -> None:
+    begin = Leases.begin
+
+    def short(self: Leases, session: int, n: int, lease: int) -> None:
+        begin(self, session, n, 10_000 if lease == KEEP else lease)
+
+    from grampus.runs import apply_sessions
+
+    patch.setattr(apply_sessions, "KEEP", -2)
+    patch.setattr(Leases, "begin", short)
+
+
+@bug(1)
+def never_loses_anything(patch: Patch) -> None:
+    patch.setattr(Leases, "_lost", lambda self, *_: [])
+
+
+@bug(1)
+def counts_the_half(patch: Patch) -> None:
+    begin = Leases.begin
+    patch.setattr(Leases, "begin", lambda self, s, n, lease: begin(self, s, n, lease // 2))
+
+
+@bug(1)
+def takes_every_word_for_a_keep_alive(patch: Patch) -> None:
+    def hear(self: Roster, connection: Any) -> None:
+        self._leased.discard(connection)
+
+    patch.setattr(Roster, "_hear", hear)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_some_seed_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, likely = BUGS[name]
+    make(monkeypatch)
+    if not any(run_seed(seed).error for seed in (likely, *range(1, SEEDS + 1))):
+        raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
