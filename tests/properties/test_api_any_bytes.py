@@ -20,7 +20,8 @@ from grampus.runs.views import AttemptView
 
 ATTEMPT = AttemptView(
     task="t", attempt=1, state=AttemptState.RUNNING, session=1, n=1, worker="w", started=0,
-    running=None, ended=None, exit=None, error="", stdout=0, stderr=0,
+    running=None, ended=None, exit=None, error="", stdout=0, stderr=0, lease=-1,
+    unreachable=None,
 )  # fmt: skip
 #: Bytes in which characters of all lengths, and broken ones, are frequent.
 written = st.lists(

@@ -1,5 +1,5 @@
-"""Deliberate bugs in leases and fences, each a line or two of the product: some seed must catch each
-of them."""
+"""Deliberate bugs in leases and fences, each a line or two of the product: some seed must catch
+each of them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import pytest
 from grampus.errors import GrampusError
 from grampus.master.core.leases import Leases
 from grampus.master.core.pulse import Pulse
-from grampus.master.core.scheduler import Scheduler
 from grampus.master.office import Office
 from grampus.master.roster import Roster
 from grampus.model.lease import KEEP
+from grampus.runs import apply_sessions
 from grampus.testing.crew import run_seed
 from grampus.worker.driver import Worker
-from grampus.worker.fence import Fence
-from grampus.worker.link import Link
+from grampus.worker.fence import Ending, Fence
 
 #: Seeds that a bug has to hide from.
 SEEDS = 150
@@ -51,33 +50,15 @@ def begins_what_has_waited_too_long(patch: Patch) -> None:
 @bug(1)
 def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
     look = Fence.look
-    patch.setattr(Fence, "look", lambda self, now: [e._replace(grace=60_000) for e in look(self, now)])
+    patch.setattr(Fence, "look", lambda self, now: [Ending(n, 60_000) for n, _ in look(self, now)])
 
 
 @bug(1)
-def counts_from_the_answer(patch: Patch) -> None:
-    """Rather from a good while after it: a tenth of a second is within what the fence has to spare."""
+def counts_from_a_while_after_the_answer(patch: Patch) -> None:
     confirmed = Worker.confirmed
-    patch.setattr(Worker, "confirmed", lambda self, sent: confirmed(self, self._clock.ticks() + 4000))
-
-
-@bug(1)
-def confirms_itself_while_it_is_not_connected(patch: Patch) -> None:
-    lost = Link.lost
-
-    def hopeful(self: Link, connection: Any) -> None:
-        lost(self, connection)
-        for delay in range(1, 60):
-            self._loop_later(delay)
-
-    def later(self: Any, delay: float) -> None:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        loop.call_later(delay, lambda: self._receiver.confirmed(self._ticks()))
-
-    patch.setattr(Link, "_loop_later", later, raising=False)
-    patch.setattr(Link, "lost", hopeful)
+    patch.setattr(
+        Worker, "confirmed", lambda self, sent: confirmed(self, self._clock.ticks() + 4_000)
+    )
 
 
 # -- the leader ---------------------------------------------------------------------------------
@@ -107,7 +88,9 @@ def takes_it_that_somebody_leads_for_its_own_lead(patch: Patch) -> None:
 def counts_from_before_its_office(patch: Patch) -> None:
     seat = Leases.seat
 
-    def early(self: Leases, session: int, worker: str, registered: int, silenced: bool, now: int) -> None:
+    def early(
+        self: Leases, session: int, worker: str, registered: int, silenced: bool, now: int
+    ) -> None:
         seat(self, session, worker, registered, silenced, now - 60_000)
 
     patch.setattr(Leases, "seat", early)
@@ -124,8 +107,6 @@ def loses_what_is_kept(patch: Patch) -> None:
 
     def short(self: Leases, session: int, n: int, lease: int) -> None:
         begin(self, session, n, 10_000 if lease == KEEP else lease)
-
-    from grampus.runs import apply_sessions
 
     patch.setattr(apply_sessions, "KEEP", -2)
     patch.setattr(Leases, "begin", short)

@@ -18,6 +18,7 @@ from grampus.api.schemas import (
     WorkerAnswer,
     WorkflowAnswer,
 )
+from grampus.model.lease import KEEP
 from grampus.runs.views import AttemptView, RunView, TaskView, WorkerView, WorkflowView
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -106,6 +107,8 @@ def attempt_answer(view: AttemptView) -> AttemptAnswer:
         error=view.error,
         stdout=view.stdout,
         stderr=view.stderr,
+        lease=None if view.lease == KEEP else view.lease,
+        unreachable_since=time_text(view.unreachable),
     )
 
 

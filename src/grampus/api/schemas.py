@@ -238,6 +238,13 @@ class AttemptAnswer(Answer):
     error: str
     stdout: int = Field(description="Bytes written.")
     stderr: int = Field(description="Bytes written.")
+    lease: int | None = Field(
+        description="In ms: when its worker is not heard for so long, it is LOST and starts "
+        "elsewhere; null when it is kept."
+    )
+    unreachable_since: Time | None = Field(
+        description="Since when its worker counts as silent, while it is UNREACHABLE."
+    )
 
 
 class TaskAnswer(Answer):
@@ -432,7 +439,7 @@ class WorkerAnswer(Answer):
     connected: bool = Field(description="It talks to the server that leads.")
     silent_since: Time | None = Field(
         description="Since when nothing is heard of it, once that has lasted: what lives there is"
-        " UNREACHABLE, and goes on."
+        " UNREACHABLE, and starts elsewhere when its lease ends."
     )
     draining: bool = Field(description="It gets no new attempts, until it is undrained.")
     cpu: int | None = Field(description="Percent of the machine; null when not known.")

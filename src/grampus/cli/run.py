@@ -27,7 +27,7 @@ from grampus.errors import InvalidInput, NotFound, Problem, UsageError
 
 if TYPE_CHECKING:
     from grampus.model.workflow import Param, Workflow
-    from grampus.sdk.answers import Run, TaskRun
+    from grampus.sdk.answers import Attempt, Run, TaskRun
     from grampus.sdk.client import Client
 
 app = Noun("run", "Executions of workflows.")
@@ -397,6 +397,17 @@ def _print(run: Run, tasks: list[TaskRun]) -> None:
         took = "" if begun is None else span((ms_of(task.ended) or now) - begun)
         tries = f"{task.tries}/{task.max_attempts}"
         where = last.worker if last else ""
-        why = task.reason or (last.error if last else "")
+        why = task.reason or (_why(last, now) if last else "")
         rows.append((task.name, task.kind, str(task.state), tries, took, where, why))
     table(("TASK", "KIND", "STATE", "TRIES", "TOOK", "WORKER", "REASON"), rows)
+
+
+def _why(last: Attempt, now: int) -> str:
+    """What an attempt that is the newest of its task has to say."""
+    since = ms_of(last.unreachable_since)
+    if since is None:
+        return last.error
+    until = "until its worker is back, or: grampus run declare-lost"
+    if last.lease is not None:
+        until = f"starts elsewhere when its lease of {span(last.lease)} ends"
+    return f"UNREACHABLE for {span(max(now - since, 0))}; {until}"

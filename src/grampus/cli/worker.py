@@ -157,6 +157,12 @@ def list_(
         rows.append((each.name, state, each.group, slots, cpu, memory, contained, since))
     table(("NAME", "STATE", "GROUP", "BUSY", "CPU", "FREE MEMORY", "CONTAINMENT", "SINCE"), rows)
     for each in workers:
+        if each.silent_since is not None and each.state == "LIVE" and each.busy:
+            since = ago(each.silent_since, now)
+            note(
+                f"{each.name} fell silent {since}: what runs there is UNREACHABLE, and starts"
+                " elsewhere when its lease ends (grampus run explain RUN)"
+            )
         if each.trouble:
             note(f"{each.name} starts nothing, and tries again: {each.trouble}")
         if each.stuck:

@@ -44,7 +44,8 @@ _ATTEMPT = """
 SELECT a.task, a.attempt,
     CASE WHEN a.ended IS NULL AND s.silent IS NOT NULL THEN 'UNREACHABLE' ELSE a.state END,
     a.session, a.n, s.name, a.started, a.running, a.ended, a.exit,
-    a.error, a.stdout, a.stderr FROM attempt a JOIN session s ON s.id = a.session
+    a.error, a.stdout, a.stderr, a.lease, CASE WHEN a.ended IS NULL THEN s.silent END
+    FROM attempt a JOIN session s ON s.id = a.session
 """
 
 
@@ -324,5 +325,5 @@ def _attempt_view(name: str, row: tuple[Any, ...]) -> AttemptView:
     return AttemptView(
         task=name, attempt=row[1], state=AttemptState(row[2]), session=row[3], n=row[4],
         worker=row[5], started=row[6], running=row[7], ended=row[8], exit=row[9], error=row[10],
-        stdout=row[11], stderr=row[12],
+        stdout=row[11], stderr=row[12], lease=row[13], unreachable=row[14],
     )  # fmt: skip

@@ -56,6 +56,10 @@ class AttemptView(Struct, frozen=True, kw_only=True):
     error: str
     stdout: int
     stderr: int
+    #: How long its worker keeps it when nobody hears the worker, in ms, or KEEP.
+    lease: int
+    #: Since when nothing was heard of its worker, while it is UNREACHABLE.
+    unreachable: int | None
 
 
 class TaskView(Struct, frozen=True, kw_only=True):

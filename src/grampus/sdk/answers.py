@@ -152,6 +152,10 @@ class Attempt(Struct, frozen=True, kw_only=True):
     #: Bytes written.
     stdout: int = 0
     stderr: int = 0
+    #: In ms: how long a worker that is not heard keeps it; None: until it is back.
+    lease: int | None = None
+    #: Since when its worker counts as silent, while it is UNREACHABLE.
+    unreachable_since: datetime | None = None
 
 
 class TaskRun(Struct, frozen=True, kw_only=True):

@@ -30,11 +30,12 @@ FAULTS, PATIENCE = 120.0, 900.0
 SERVERS, WORKERS = ("s1", "s2"), ("w1", "w2", "w3")
 FAULT_KINDS = (
     "cut", "oneway", "stop", "sleep", "worker", "warden", "both", "machine", "server-stop",
-    "usurp", "usurp-stop", "break", "clock",
+    "usurp", "usurp-stop", "split", "split", "break", "clock",
 )  # fmt: skip
 RUNS = 12
-#: How long attempts take, in seconds: many outlast a fault.
-LASTS = (0.2, 15.0, 60.0)
+#: How long attempts take, in seconds, by seed: many outlast a fault; or most are so short that
+#: others are given ahead, and wait behind a long one.
+LASTS = ((0.2, 15.0, 60.0), (0.002, 0.01, 0.01, 40.0))
 
 
 class Crew:
@@ -44,8 +45,9 @@ class Crew:
         self.disk = Disk(self.world, self.watch)
         self.court = Court(self.disk)
         self.folder = folder
+        lasts = self.world.rng.choice(LASTS)
         self.machines = {
-            name: Machine(self.world, self.watch, folder / name / "worker", LASTS)
+            name: Machine(self.world, self.watch, folder / name / "worker", lasts)
             for name in WORKERS
         }
         self.servers: dict[str, SimServer] = {}
@@ -195,6 +197,8 @@ class Crew:
                     rng.choice(world.wires).break_()
             case "clock":
                 world.off = rng.choice([-60_000, 0, 60_000])
+            case "split":
+                self._split(name, lasts)
             case _:
                 self._disturb_servers(kind, min(lasts, 20.0))
 
@@ -204,6 +208,16 @@ class Crew:
             chief.process.held_until = self.world.time + lasts
         if kind != "server-stop":
             self.court.usurp()
+
+    def _split(self, name: str, lasts: float) -> None:
+        """The leader and a worker are away from all others, and the leader is slow to notice."""
+        world, chief = self.world, self.court.chief
+        if chief is None:
+            return
+        pairs = {frozenset((name, s)) for s in SERVERS if s != chief.process.name}
+        world.partition |= pairs
+        world.after(lasts, lambda: world.partition.difference_update(pairs))
+        self.court.usurp(unaware=world.rng.uniform(2.0, 9.0))
 
     def _hold(self, name: str, lasts: float) -> None:
         if worker := self.workers.get(name):

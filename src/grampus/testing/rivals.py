@@ -25,8 +25,9 @@ class Court:
         #: None while there is nobody.
         self.chief: RivalLog | None = None
 
-    def usurp(self) -> None:
-        """The one that leads is away from the majority, and another one is elected."""
+    def usurp(self, unaware: float = 2.0) -> None:
+        """The one that leads is away from the majority, and another one is elected. It notices
+        after so many seconds, or sooner."""
         old, world = self.chief, self.disk.world
         if old is None:
             return
@@ -37,7 +38,7 @@ class Court:
         self.disk.synced = len(self.disk.entries)
         new = next(log for log in self.logs if log is not old)
         world.after(world.rng.uniform(0.3, 2.0), lambda: self._crown(new))
-        world.after(world.rng.uniform(0.0, 2.0), old.lose)
+        world.after(world.rng.uniform(unaware / 2, unaware), old.lose)
 
     def _crown(self, log: RivalLog) -> None:
         self.chief = log
