@@ -69,13 +69,22 @@ class Ground:
         timeout: int | None = None,
         grace: int = 5_000,
         slots: int = 1,
+        lease: int | None = None,
     ) -> None:
         full = {"PATH": "/usr/local/bin:/usr/bin:/bin", **(env or {})}
         stem = f"run/task.{n}"
-        self.client.send(Launch(n, list(argv), full, cwd, timeout, grace, stem, None, slots))
+        launch = Launch(n, list(argv), full, cwd, timeout, grace, stem, None, slots, None, lease)
+        self.client.send(launch)
 
-    def sh(self, n: int, script: str, timeout: int | None = None, grace: int = 5_000) -> None:
-        self.launch(n, "/bin/sh", "-c", script, timeout=timeout, grace=grace)
+    def sh(
+        self,
+        n: int,
+        script: str,
+        timeout: int | None = None,
+        grace: int = 5_000,
+        lease: int | None = None,
+    ) -> None:
+        self.launch(n, "/bin/sh", "-c", script, timeout=timeout, grace=grace, lease=lease)
 
     def end(self, n: int) -> None:
         self.client.send(End(n))

@@ -257,5 +257,14 @@ def _print(info: WorkflowInfo) -> None:
     rows = []
     for task in spec.get("tasks", ()):
         retry = str(task.get("retry", {}).get("max", 0))
-        rows.append((task["name"], task["action"]["type"], retry, ", ".join(task.get("after", ()))))
-    table(("TASK", "KIND", "RETRIES", "AFTER"), rows)
+        after = ", ".join(task.get("after", ()))
+        rows.append((task["name"], task["action"]["type"], retry, _lease(task), after))
+    table(("TASK", "KIND", "RETRIES", "LEASE", "AFTER"), rows)
+
+
+def _lease(task: dict[str, Any]) -> str:
+    from grampus.model.duration import format_duration
+    from grampus.model.lease import KEEP, lease_of
+
+    lease = lease_of(task.get("lease"))
+    return "keep" if lease == KEEP else format_duration(lease)

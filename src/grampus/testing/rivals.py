@@ -80,7 +80,7 @@ class RivalLog(SimLog):
     async def read_barrier(self) -> None:
         """Whoever leads may pass it on: that somebody leads does not say that this one does."""
         chief = self._court.chief
-        if chief is None or (chief is not self and self._world.rng.random() < 0.5):
+        if chief is None or (chief is not self and self._world.rng.random() < 0.1):
             await asyncio.sleep(self._world.rng.uniform(0, 2))
             raise NoQuorum("no majority")
         await asyncio.sleep(self._world.rng.uniform(0.0001, 0.01))
