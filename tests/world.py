@@ -6,9 +6,11 @@ from typing import Any
 
 from grampus.ledger import Ledger
 from grampus.master.core.check import check
-from grampus.master.core.events import Declined, Happening, WorkerConnected
+from grampus.master.core.events import Declined, Happening, WorkerConnected, WorkerGone
+from grampus.master.core.leases import SILENT_AFTER
 from grampus.master.core.scheduler import Scheduler
 from grampus.master.core.turn import SendAssign
+from grampus.model.lease import DEFAULT_LEASE
 from grampus.model.run import AttemptState
 from grampus.protocol import Kill
 from grampus.runs.change import Graphs
@@ -41,9 +43,20 @@ class World:
 
     def worker(self, slots: int) -> None:
         instance = f"i{len(self.log)}"
-        (self.session,) = self.propose(
-            OpenSession(self.now, "w1", instance, "m", "b", True, "default", slots)
+        self.opening = OpenSession(
+            self.now, "w1", instance, "m", "b", True, "default", slots, leased=True
         )
+        (self.session,) = self.propose(self.opening)
+        self.pending.append(WorkerConnected(self.session))
+
+    def fall_silent(self) -> None:
+        """The worker is not heard until the leases of all it has are over; then it is back."""
+        self.pending.append(WorkerGone(self.session))
+        self.turn()
+        for ms in (SILENT_AFTER, DEFAULT_LEASE - SILENT_AFTER):
+            self.now += ms
+            self.turn()
+        self.propose(self.opening)
         self.pending.append(WorkerConnected(self.session))
 
     def propose(self, *commands: Command) -> list[Any]:

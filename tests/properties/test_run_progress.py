@@ -184,6 +184,11 @@ def test_every_run_ends_and_no_task_runs_before_its_inputs(workflow: Workflow, d
             (answer,) = world.propose(DeclareLost(world.now, gone.run, name, "test", gone.attempt))
             assert answer in ("READY", "FAILED", "CANCELLED")
             assert world.report(gone.session, gone.n, AttemptState.SUCCEEDED) == "stale"
+        elif what == 10:
+            world.fall_silent()
+            lost, world.attempts = world.attempts, {}
+            for key in lost:
+                assert world.report(*key, AttemptState.SUCCEEDED) == "stale"
         elif what == 1:
             world.attempts.clear()
             world.worker(3)

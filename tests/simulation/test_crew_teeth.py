@@ -43,11 +43,6 @@ def fences_nobody(patch: Patch) -> None:
 
 
 @bug(1)
-def begins_what_has_waited_too_long(patch: Patch) -> None:
-    patch.setattr(Fence, "bars", lambda self, lease, now: False)
-
-
-@bug(1)
 def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
     look = Fence.look
     patch.setattr(Fence, "look", lambda self, now: [Ending(n, 60_000) for n, _ in look(self, now)])
