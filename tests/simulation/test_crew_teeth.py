@@ -4,15 +4,11 @@ each of them."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from grampus.errors import GrampusError
 from grampus.master.core.leases import Leases
-from grampus.master.core.pulse import Pulse
 from grampus.master.office import Office
-from grampus.master.roster import Roster
 from grampus.model.lease import KEEP
 from grampus.runs import apply_sessions
 from grampus.testing.crew import run_seed
@@ -42,13 +38,13 @@ def fences_nobody(patch: Patch) -> None:
     patch.setattr(Fence, "look", lambda self, now: [])
 
 
-@bug(1)
+@bug(2)
 def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
     look = Fence.look
     patch.setattr(Fence, "look", lambda self, now: [Ending(n, 60_000) for n, _ in look(self, now)])
 
 
-@bug(1)
+@bug(2)
 def counts_from_a_while_after_the_answer(patch: Patch) -> None:
     confirmed = Worker.confirmed
     patch.setattr(
@@ -67,19 +63,7 @@ def confirms_without_a_majority(patch: Patch) -> None:
     patch.setattr(Office, "confirmed", confirmed)
 
 
-@bug(1)
-def takes_it_that_somebody_leads_for_its_own_lead(patch: Patch) -> None:
-    async def confirmed(self: Office) -> bool:
-        try:
-            await self._rounds.confirm()
-        except GrampusError:
-            return False
-        return self.is_open
-
-    patch.setattr(Office, "confirmed", confirmed)
-
-
-@bug(1)
+@bug(11)
 def counts_from_before_its_office(patch: Patch) -> None:
     seat = Leases.seat
 
@@ -91,12 +75,7 @@ def counts_from_before_its_office(patch: Patch) -> None:
     patch.setattr(Leases, "seat", early)
 
 
-@bug(1)
-def does_not_know_that_it_stood_still(patch: Patch) -> None:
-    patch.setattr(Pulse, "look", lambda self, now: 0)
-
-
-@bug(1)
+@bug(6)
 def loses_what_is_kept(patch: Patch) -> None:
     begin = Leases.begin
 
@@ -107,23 +86,10 @@ def loses_what_is_kept(patch: Patch) -> None:
     patch.setattr(Leases, "begin", short)
 
 
-@bug(1)
-def never_loses_anything(patch: Patch) -> None:
-    patch.setattr(Leases, "_lost", lambda self, *_: [])
-
-
-@bug(1)
+@bug(4)
 def counts_the_half(patch: Patch) -> None:
     begin = Leases.begin
     patch.setattr(Leases, "begin", lambda self, s, n, lease: begin(self, s, n, lease // 2))
-
-
-@bug(1)
-def takes_every_word_for_a_keep_alive(patch: Patch) -> None:
-    def hear(self: Roster, connection: Any) -> None:
-        self._leased.discard(connection)
-
-    patch.setattr(Roster, "_hear", hear)
 
 
 @pytest.mark.parametrize("name", BUGS)

@@ -24,6 +24,7 @@ from grampus.master.core.scheduler import Scheduler
 from grampus.master.driver import Master
 from grampus.master.loading import Loading
 from grampus.master.office import Office
+from grampus.master.rounds import Rounds
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import AttemptState
 from grampus.model.workflow import Shell, Task, Workflow
@@ -373,6 +374,44 @@ def test_a_deposed_office_forgets_and_dismisses_and_the_next_one_goes_on(tmp_pat
         assert stage.office.epoch > first
         assert len(clerk.heard) == heard, "it hears of the next office"
         assert len(set(stage.crew.assigned)) == 4
+
+    play(tmp_path, scenario)
+
+
+def test_a_server_is_confirmed_only_if_it_led_all_the_time_that_the_barrier_took(
+    tmp_path: Path,
+) -> None:
+    """Somebody else may have passed the barrier on."""
+
+    async def scenario(stage: Stage) -> None:
+        office, replica = stage.office, stage.replica
+        barriers: list[asyncio.Future[None]] = []
+
+        async def barrier() -> None:
+            barriers.append(asyncio.get_running_loop().create_future())
+            await barriers[-1]
+
+        office._rounds = Rounds(barrier)
+        assert not await office.confirmed()
+        replica.lead()
+        await office.held.wait()
+        asked = asyncio.create_task(office.confirmed())
+        await until(lambda: len(barriers) == 1)
+        barriers[0].set_result(None)
+        assert await asked
+        # Deposed meanwhile; deposed and elected again meanwhile; no majority.
+        for count, happens in enumerate((["depose"], ["depose", "lead"], []), 2):
+            asked = asyncio.create_task(office.confirmed())
+            await until(lambda count=count: len(barriers) == count)  # type: ignore[misc]
+            for what in happens:
+                getattr(replica, what)()
+            if happens:
+                barriers[-1].set_result(None)
+            else:
+                barriers[-1].set_exception(NoQuorum("no majority"))
+            assert not await asked
+            replica.lead()
+            await office.held.wait()
 
     play(tmp_path, scenario)
 

@@ -51,8 +51,8 @@ def _doc(media: str, component: str) -> dict[str, object]:
     summary="Follow the events of a run",
     description="Server-sent events: `id` is the revision, `event` the kind, `data` the fact as "
     "JSON. It begins with the first event, or after `Last-Event-ID`, or after `after`; goes on as "
-    "things happen, with a comment every 15 s of silence; and ends when the run is final, or without "
-    "its last event where this server stops or hears no majority any more: go on elsewhere.",
+    "things happen, with a comment every 15 s of silence; and ends when the run is final, or "
+    "without its last event where this server stops or hears no majority any more: go on elsewhere.",
     response_class=StreamingResponse,
     responses={
         200: {"content": _doc(SSE, EventAnswer.__name__), "description": "The events."},
@@ -87,8 +87,8 @@ async def stream_events(
     description=f"One JSON object per piece: as lines ({NDJSON}), or with `Accept: {SSE}` as "
     "server-sent events named `log`, and one `end` when there will be no more. Attempts come in "
     "the order of their start, stdout before stderr. With `follow` it goes on until the run, or "
-    "the task, is final; empty lines and comments keep the connection alive. A server that stops or "
-    "hears no majority any more ends it too, without an `end`: go on elsewhere.",
+    "the task, is final; empty lines and comments keep the connection alive. A server that stops "
+    "or hears no majority any more ends it too, without an `end`: go on elsewhere.",
     response_class=StreamingResponse,
     responses={
         200: {

@@ -25,6 +25,7 @@ from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import World, current
 
+MODULE = "grampus.testing.crew"
 #: Virtual seconds of faults, and after which everything must be over.
 FAULTS, PATIENCE = 120.0, 900.0
 SERVERS, WORKERS = ("s1", "s2"), ("w1", "w2", "w3")
@@ -262,4 +263,4 @@ def run_seed(seed: int) -> Outcome:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report("grampus.testing.crew", __doc__, run_seed))
+    raise SystemExit(report(MODULE, __doc__, run_seed))

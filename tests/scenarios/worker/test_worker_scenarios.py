@@ -108,9 +108,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _assign(w: list[str], g: dict[str, str], _: int) -> e.Event:
     run, task, attempt = re.split(r"[/.]", w[2])
-    return e.Assigned(
-        int(w[0]), int(w[1]), int(g.get("slots", "1")), True, invocation(run, task, int(attempt))
-    )
+    work, lease = invocation(run, task, int(attempt)), int(g["lease"]) if "lease" in g else None
+    return e.Assigned(int(w[0]), int(w[1]), int(g.get("slots", "1")), True, work, lease)
 
 
 def _ended(w: list[str], g: dict[str, str], now: int) -> e.Event:
@@ -157,6 +156,7 @@ _EVENTS: dict[str, Callable[[list[str], dict[str, str], int], e.Event]] = {
             *(Running(n, None, 0, True) for n in _numbers(g.get("ended", ""))),
         ),
     ),
+    "unheard": lambda w, g, t: e.Unheard(int(w[0])),
     "warden-lost": lambda w, g, t: e.WardenLost(),
     "started": lambda w, g, t: e.WardenStarted(int(w[0]), t),
     "ended": _ended,
