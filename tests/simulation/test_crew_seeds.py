@@ -15,7 +15,7 @@ from grampus.testing.simulation import tell
 BATCH = 5
 
 
-@pytest.mark.parametrize("first", range(51, 91, BATCH))
+@pytest.mark.parametrize("first", range(51, 71, BATCH))
 def test_nothing_runs_beside_itself_whoever_falls_silent(first: int) -> None:
     for seed in range(first, first + BATCH):
         outcome = run_seed(seed)
