@@ -207,7 +207,7 @@ def test_nothing_is_kept_of_who_has_left() -> None:
 def test_a_worker_reports_the_attempts_of_its_own_session_only() -> None:
     async def scenario() -> None:
         roster, _, (one, other) = a_roster(Clock())
-        taken: list[Report] = []
+        taken: list[tuple[Report, int]] = []
         roster._intake = Intake(taken)  # type: ignore[assignment]
         await register(roster, one)
         await register(roster, other)
@@ -217,14 +217,14 @@ def test_a_worker_reports_the_attempts_of_its_own_session_only() -> None:
             roster.messages(other, [Reports([mine, foreign])])
         with pytest.raises(ProtocolError, match="another session"):
             roster.messages(Line("w3"), [mine])  # type: ignore[arg-type]
-        assert taken == [mine]
+        assert taken == [(mine, 0)]
 
     asyncio.run(scenario())
 
 
 class Intake:
-    def __init__(self, taken: list[Report]) -> None:
+    def __init__(self, taken: list[tuple[Report, int]]) -> None:
         self._taken = taken
 
-    def put(self, connection: object, reports: list[Report]) -> None:
+    def put(self, connection: object, reports: list[tuple[Report, int]]) -> None:
         self._taken.extend(reports)

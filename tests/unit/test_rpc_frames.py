@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
-from time import perf_counter
+from time import process_time
 
 import msgspec
 import pytest
@@ -57,11 +57,11 @@ def test_a_large_frame_in_single_bytes_takes_linear_time_and_no_second_copy() ->
     def seconds(size: int) -> float:
         reader, payload = FrameReader(size), bytes(size)
         pieces = [bytes([byte]) for byte in frame(payload)]
-        start = perf_counter()
+        start = process_time()
         for piece in pieces[:-1]:
             assert reader.feed(piece) == []
         assert reader.feed(pieces[-1]) == [payload]
-        return perf_counter() - start
+        return process_time() - start
 
     small = min(seconds(20_000) for _ in range(3))
     # Eight times the bytes: 8 when linear, 64 when quadratic.
@@ -71,12 +71,12 @@ def test_a_large_frame_in_single_bytes_takes_linear_time_and_no_second_copy() ->
 def test_many_frames_handed_out_one_at_a_time_take_linear_time() -> None:
     def seconds(count: int) -> float:
         reader = FrameReader(100)
-        start = perf_counter()
+        start = process_time()
         got = reader.feed(frame(b"x" * 50) * count, most=1)
         while more := reader.feed(b"", most=1):
             got += more
         assert len(got) == count
-        return perf_counter() - start
+        return process_time() - start
 
     small = min(seconds(5_000) for _ in range(3))
     assert min(seconds(40_000) for _ in range(3)) < 24 * small

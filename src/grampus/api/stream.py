@@ -52,7 +52,8 @@ def _doc(media: str, component: str) -> dict[str, object]:
     description="Server-sent events: `id` is the revision, `event` the kind, `data` the fact as "
     "JSON. It begins with the first event, or after `Last-Event-ID`, or after `after`; goes on as "
     "things happen, with a comment every 15 s of silence; and ends when the run is final, "
-    "or without its last event where this server stops or hears no majority any more: go on elsewhere.",
+    "or without its last event where this server stops or hears no majority any more: go on "
+    "elsewhere.",
     response_class=StreamingResponse,
     responses={
         200: {"content": _doc(SSE, EventAnswer.__name__), "description": "The events."},
