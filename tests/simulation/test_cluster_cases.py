@@ -401,8 +401,7 @@ def test_a_folder_that_was_put_back_helps_nobody_to_lead_without_what_it_has_for
 
 
 def test_that_it_would_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trail, "looked", lambda self, id, welcome: not self._looked.add(id))
-    monkeypatch.setattr(Trail, "refuses", lambda self, hello, acknowledged: False)
+    monkeypatch.setattr(Trail, "looked", lambda self, id, *_: not self._looked.add(id))
     with pytest.raises(ExceptionGroup) as raised:
         lose_what_the_put_back_has_forgotten(tmp_path)
     assert raised.group_contains(AssertionError, match="applies entry")
