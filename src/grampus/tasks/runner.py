@@ -61,6 +61,8 @@ def plain_arguments(spec: Spec) -> Mapping[str, Any] | None:
         return None
     if any(item.encoding != "json" or item.data is None for item in spec.inputs.values()):
         return None
+    if not action.args:
+        return {}
     try:
         found: Mapping[str, Any] = evaluate(action.args, _scope(spec))
     except TemplateError:

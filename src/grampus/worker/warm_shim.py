@@ -136,11 +136,14 @@ class WarmShim(Shim):
         arguments = runner.plain_arguments(spec)
         os.environ.update(orders.env)
         # A TERM that comes at once waits until the attempt would hear it.
-        with _signals_blocked():
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
+        try:
             pid = fork()
             if pid == 0:
                 self._live(lambda: (spec, arguments, streams))
             return pid
+        finally:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
     def _become_spare(self, sock: socket.socket) -> NoReturn:
         def wait() -> Beginning:
