@@ -341,7 +341,8 @@ def test_a_worker_that_cannot_be_asked_gives_one_note_and_then_its_log(
         run = await node.start("w")
         n = await node.begin(run)
         node.shelf.fault = fault
-        (piece, _) = await lines(client, f"/api/v1/runs/{run}/logs")
+        (piece,) = await lines(client, f"/api/v1/runs/{run}/logs")
+        assert piece["note"].startswith("the logs on w1 cannot be read now: ")
         assert "does not answer" in piece["note"]
         async with events(client, f"/api/v1/runs/{run}/logs?follow=true&stream=stdout") as live:
             assert "does not answer" in json.loads((await anext(live))["data"])["note"]
@@ -350,9 +351,39 @@ def test_a_worker_that_cannot_be_asked_gives_one_note_and_then_its_log(
             node.shelf.end("one")
             node.shelf.fault = None
             piece = json.loads((await anext(live))["data"])
+            assert (piece["text"], piece["note"]) == ("", "the logs on w1 can be read again")
+            piece = json.loads((await anext(live))["data"])
             assert (piece["text"], piece["note"]) == ("back", "")
             await node.finish(n, stdout=4)
             assert [e["event"] async for e in live] == ["end"]
+
+    play_live(tmp_path, scenario)
+
+
+def test_a_worker_that_is_away_is_one_note_for_all_that_runs_there(tmp_path: Path) -> None:
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        names = ("one", "two", "three")
+        await node.apply(shell("w", *names))
+        await node.staff()
+        run = await node.start("w")
+        numbers = [await node.begin(run, index) for index in range(3)]
+        node.shelf.fault = ServerUnreachable("it does not answer")
+        async with events(client, f"/api/v1/runs/{run}/logs?follow=true") as live:
+            notes = [json.loads((await anext(live))["data"])["note"]]
+            await asyncio.sleep(0.3)
+            for name in names:
+                node.shelf.write(name, name)
+                node.shelf.end(name)
+            node.shelf.fault = None
+            for n in numbers:
+                await node.finish(n, stdout=5)
+            rest = [json.loads(event["data"]) async for event in live if event["event"] == "log"]
+        notes += [piece["note"] for piece in rest if piece["note"]]
+        assert [note.partition(":")[0] for note in notes] == [
+            "the logs on w1 cannot be read now",
+            "the logs on w1 can be read again",
+        ]
+        assert sorted(piece["text"] for piece in rest if piece["text"]) == sorted(names)
 
     play_live(tmp_path, scenario)
 

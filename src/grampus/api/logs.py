@@ -75,16 +75,18 @@ class Cursor:
     #: Where the next read begins.
     offset: int
     ended: bool = False
-    #: Why nothing can be read now; told once.
-    note: str = ""
     #: Since when its attempt is final and nothing more came, in ticks.
     silent_since: int | None = None
+    _away: bool = False
     _decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
 
-    async def read(self, run: str, read_log: ReadLog) -> LogEntry | None:
-        """The next piece; None when there is none now. Sets `ended`."""
+    async def read(self, run: str, read_log: ReadLog, away: dict[int, Cursor]) -> LogEntry | None:
+        """The next piece; None when there is none now. Sets `ended`.
+
+        `away`: by session, who told that its worker cannot be asked. That is said once for all that
+        runs there, and by the same one that it can be asked again."""
         a = self.attempt
         try:
             chunk = await read_log(
@@ -95,7 +97,15 @@ class Cursor:
             return self._told(f"its log is gone: {error}")
         except GrampusError as error:
             # A worker that is away, overloaded or mistaken: the others still have their say.
-            return self._told(f"its log cannot be read now: {error}")
+            if away.setdefault(a.session, self) is not self or self._away:
+                return None
+            self._away = True
+            return self._told(f"the logs on {a.worker} cannot be read now: {error}")
+        if self._away:
+            # What was read now is read once more.
+            self._away = False
+            del away[a.session]
+            return self._told(f"the logs on {a.worker} can be read again")
         self.ended = chunk.end
         held = len(self._decoder.getstate()[0])
         start = chunk.offset - held
@@ -107,7 +117,6 @@ class Cursor:
         text = self._decoder.decode(chunk.data, final=chunk.end)
         if not text and not chunk.skipped:
             return None
-        self.note = ""
         behind = len(self._decoder.getstate()[0])
         return self._entry(text, start, self.offset - behind, chunk.skipped)
 
@@ -117,10 +126,7 @@ class Cursor:
         text = self._decoder.decode(b"", final=True)
         return self._entry(text, self.offset - held, self.offset) if text else None
 
-    def _told(self, note: str) -> LogEntry | None:
-        if self.note:
-            return None
-        self.note = note
+    def _told(self, note: str) -> LogEntry:
         return self._entry("", self.offset, self.offset, note=note)
 
     def _entry(self, text: str, start: int, end: int, skipped: int = 0, note: str = "") -> LogEntry:
@@ -138,6 +144,7 @@ class Cursor:
 
 async def stored_log(ports: Ports, run: str, selection: Selection) -> AsyncIterator[LogEntry]:
     """What there is now, attempt after attempt."""
+    away: dict[int, Cursor] = {}
     for attempt in selection.attempts(await ports.reads.tasks(run)):
         for stream in selection.streams():
             if _is_empty(attempt, stream):
@@ -145,7 +152,7 @@ async def stored_log(ports: Ports, run: str, selection: Selection) -> AsyncItera
             cursor = Cursor(attempt, stream, selection.offset)
             while not cursor.ended:
                 before = cursor.offset
-                if entry := await cursor.read(run, ports.read_log):
+                if entry := await cursor.read(run, ports.read_log, away):
                     yield entry
                 if cursor.offset == before:
                     break
@@ -199,6 +206,7 @@ class Follower:
         self._run = run
         self._selection = selection
         self._cursors: dict[tuple[int, int, Stream], Cursor] = {}
+        self._away: dict[int, Cursor] = {}
         #: No attempt will be added.
         self._final = False
 
@@ -233,7 +241,7 @@ class Follower:
         """One piece of every stream that may grow."""
         for cursor in [c for c in self._cursors.values() if not c.ended]:
             before = cursor.offset
-            if entry := await cursor.read(self._run, self._ports.read_log):
+            if entry := await cursor.read(self._run, self._ports.read_log, self._away):
                 yield entry
             if cursor.offset != before or cursor.attempt.state not in FINAL_ATTEMPT:
                 cursor.silent_since = None

@@ -119,7 +119,7 @@ def follow_logs(
     """Log pieces: those there are, or with `final` all until it says that no more will come."""
     pauses = _Pauses(transport.silent)
     seen: dict[tuple[str, int, str], int] = {}
-    notes: set[tuple[str, int, str, str]] = set()
+    notes: dict[tuple[str, int, str], str] = {}
     ended = final is None
     while True:
         error: Exception | None = None
@@ -188,15 +188,14 @@ _FIRST = msgspec.json.Decoder(_First)
 
 
 def _unseen(
-    piece: LogPiece, seen: dict[tuple[str, int, str], int], notes: set[tuple[str, int, str, str]]
+    piece: LogPiece, seen: dict[tuple[str, int, str], int], notes: dict[tuple[str, int, str], str]
 ) -> LogPiece | None:
     """What of `piece` is new; pieces may be cut elsewhere the second time."""
     key = (piece.task, piece.attempt, piece.stream)
     if piece.note:
-        if (*key, piece.note) in notes:
-            return None
-        notes.add((*key, piece.note))
-        return piece
+        # A new stream begins with what is wrong now: that may be known.
+        known_note, notes[key] = notes.get(key), piece.note
+        return None if piece.note == known_note else piece
     known = seen.get(key, 0)
     if piece.next <= known:
         return None
