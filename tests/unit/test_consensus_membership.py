@@ -184,3 +184,18 @@ def test_nobody_is_removed_whose_vote_is_needed(
     without: int, answer: tuple[int, ...], fine: bool
 ) -> None:
     assert survives(members([1, 2, 3]), without, answer) is fine
+
+
+def test_what_a_new_leader_has_not_heard_of_a_silent_server_is_not_called_a_lack() -> None:
+    known = members([1, 2, 3])
+    progress = {2: (106, 107, 1, False, True, 0), 3: (0, 107, 0, False, False, 0)}
+    rows = lines(known, 1, progress, 106, {3: "connection refused"})
+    assert [(row.state, row.behind) for row in rows] == [
+        ("leads", 0),
+        ("follows", 0),
+        ("silent", None),
+    ]
+    # What it has said once stays known; who answers and has nothing lacks everything.
+    progress = {2: (0, 1, 0, False, True, 0), 3: (100, 101, 0, False, False, 0)}
+    rows = lines(known, 1, progress, 106, {3: "connection refused"})
+    assert [row.behind for row in rows] == [0, 106, 6]

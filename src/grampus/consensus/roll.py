@@ -34,7 +34,7 @@ class Line(Struct, frozen=True):
     role: str
     #: `leads`, `follows`, `behind`, `silent`, `waits` (for a leader) or `unknown`.
     state: str
-    #: Entries that it lacks, as far as the leader knows.
+    #: Entries that it lacks; None where the leader does not know, and where no leader answers.
     behind: int | None
     #: Why it cannot be reached from the server that was asked, or "".
     complaint: str
@@ -89,7 +89,9 @@ def lines(
         role = "voter" if member.id in members.voters else "learner"
         role = "lost" if member.id in members.lost else role
         peer = progress.get(member.id)
-        behind = None if peer is None else max(0, last - peer[0])
+        # A new leader does not know yet what a server has that it has not heard: that is no lack.
+        unheard = peer is None or not (peer[0] or peer[4])
+        behind = None if peer is None or unheard else max(0, last - peer[0])
         if member.id == leader:
             state, behind = "leads", 0
         elif peer is None and member.id == me:
