@@ -68,7 +68,7 @@ def test_a_failed_run_is_run_again_and_watched_to_its_end(node: Node, grampus: C
     assert "UPSTREAM_FAILED" not in err, "the first round is told again"
     code, out, err = grampus("run", "retry", run, "-o", "json")
     assert (code, out) == (4, "")
-    assert "say from which task on" in err
+    assert "say from which task on, as --from TASK" in err
     code, out, _ = grampus("run", "retry", run, "--from", "report", "-o", "json")
     assert (code, json.loads(out)) == (0, {"id": run, "round": 3, "tasks": ["report"]})
     assert grampus("run", "cancel", run)[0] == 0

@@ -101,7 +101,8 @@ def retry_run(change: Change, command: RetryRun) -> tuple[int, list[str]] | Refu
         return refusal
     reset = _tasks_of_round(change, command, row, graph)
     if not reset:
-        return Refusal("conflict", f"every task of run {row.id} succeeded: say from which task on")
+        text = f"every task of run {row.id} succeeded: say from which task on, as --from TASK"
+        return Refusal("conflict", text)
     waiting = queue_reason(change, row.workflow)
     if waiting.refusal:
         return Refusal("conflict", waiting.refusal)
