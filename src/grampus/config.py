@@ -38,6 +38,11 @@ class Listen(Struct, frozen=True):
     def node_port(self) -> int:
         return self.port + 1 if self.port else 0
 
+    @classmethod
+    def of_nodes(cls, host: str, node_port: int) -> Listen:
+        """As a person says it who wants the server that listens for nodes there."""
+        return cls(host, node_port - 1)
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

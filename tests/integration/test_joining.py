@@ -469,8 +469,10 @@ def test_the_next_server_is_tried_and_all_that_was_tried_is_told(
     async def scene() -> None:
         async with host(folder) as here:
             token, who = here.token("worker"), newcomer(tmp_path, "worker", "w1")
-            nobody = ("127.0.0.1", 1)
-            with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1: "):
+            nobody = ("127.0.0.1", 2)
+            # The address that was typed; and where nodes are answered, which nobody typed.
+            told = r"\n  127\.0\.0\.1:1: no server answers at 127\.0\.0\.1:2: "
+            with pytest.raises(ServerUnreachable, match=told):
                 await join([nobody], token, who, ENTROPY)
             await join([nobody, ("127.0.0.1", here.server.port)], token, who, ENTROPY)
 

@@ -19,6 +19,7 @@ from grampus.cluster.admission import JOIN
 from grampus.cluster.credentials import Credentials, read_credentials, write_credentials
 from grampus.cluster.join_desk import JOIN_FRAME
 from grampus.cluster.join_token import JoinToken, new_secret, secret_hash
+from grampus.config import Listen
 from grampus.errors import ProtocolError, Refused, ServerUnreachable
 from grampus.protocol import (
     HELLO_FRAME,
@@ -75,7 +76,7 @@ async def join(
             error = group.exceptions[0]
             if not isinstance(error, ServerUnreachable):
                 raise error from None
-            tried.append(str(error))
+            tried.append(f"{Listen.of_nodes(host, port)}: {error}")
     raise ServerUnreachable("\n  ".join(["nobody lets this node join:", *tried]))
 
 

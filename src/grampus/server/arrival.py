@@ -231,7 +231,7 @@ async def admission(place: Place, servers: Sequence[tuple[str, int]]) -> Members
             error = group.exceptions[0]  # there is one: nothing else runs in these tasks
             if not isinstance(error, ServerUnreachable):
                 raise error from None
-            tried.append(str(error))
+            tried.append(f"{Listen.of_nodes(host, port)}: {error}")
     raise ServerUnreachable("\n  ".join(["nobody admits this server:", *tried]))
 
 

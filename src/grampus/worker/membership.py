@@ -17,6 +17,7 @@ from grampus import secret_file
 from grampus.cluster.credentials import Credentials, read_credentials, write_credentials
 from grampus.cluster.join_token import parse
 from grampus.cluster.joining import Newcomer, join
+from grampus.config import Listen
 from grampus.consensus.folder import DataFolder
 from grampus.errors import (
     FolderError,
@@ -105,7 +106,7 @@ async def _cluster_of(servers: Sequence[Address], name: str, credential: str) ->
             error = group.exceptions[0]
             if not isinstance(error, ServerUnreachable):
                 raise error from None
-            tried.append(str(error))
+            tried.append(f"{Listen.of_nodes(*address)}: {error}")
     raise ServerUnreachable("\n  ".join(["nobody lets this worker in:", *tried]))
 
 
