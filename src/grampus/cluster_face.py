@@ -250,7 +250,8 @@ class LoneCluster:
         if action != "status":
             raise Refused(_ALONE)
         replica, me = self._replica, self._identity
-        row = Line(self._name, me.node, self._address, "voter", "leads", 0, "")
+        version = self._apply_version()
+        row = Line(self._name, me.node, self._address, "voter", "leads", 0, "", version)
         roll = Roll(
             cluster=me.cluster,
             history=me.history,
@@ -262,7 +263,7 @@ class LoneCluster:
             applied=replica.applied_index,
             members=(row,),
             can_lose=0,
-            apply_version=self._apply_version(),
+            apply_version=version,
             advice=(
                 "This node is alone. To make its folder the first server of a cluster, stop it, and"
                 " start it with: grampus server start --init",
