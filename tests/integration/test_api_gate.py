@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import httpx
 import pytest
-from api_node import TOKEN, TOKEN_FILE, Node, play, problem_of, shell
+from api_node import TOKEN, TOKEN_FILE, Node, play, play_live, problem_of, shell
 
 from grampus.api import auth
 from grampus.api.auth import hosts_of
@@ -109,13 +110,44 @@ def test_other_origins_are_given_no_permission(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_head_is_get_without_its_body(tmp_path: Path) -> None:
+    async def scenario(node: Node, client: httpx.AsyncClient) -> None:
+        await node.apply(shell("w"))
+        run = await node.start("w")
+        for path in ("/readyz", "/metrics", "/api/v1/runs", f"/api/v1/runs/{run}", "/nothing"):
+            head, got = await client.head(path), await client.get(path)
+            assert (head.status_code, head.content) == (got.status_code, b"")
+            assert head.headers["content-type"] == got.headers["content-type"]
+            assert int(head.headers["content-length"]) > 0
+        # A stream that would go on for long ends with its head, and so does its place.
+        head = await client.head(f"/api/v1/runs/{run}/events")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"].startswith("text/event-stream")
+        assert (await client.head("/api/v1/runs:batch")).headers["allow"] == "POST"
+        for _ in range(500):
+            if node.wakes.streams == 0:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the stream is still there")
+
+    play_live(tmp_path, scenario)
+
+
+def test_a_lone_node_is_a_member_of_the_version_that_its_ledger_has(tmp_path: Path) -> None:
+    async def scenario(node: Node) -> None:
+        told = (await node.client.get("/api/v1/cluster")).json()
+        assert [each["apply_version"] for each in told["members"]] == [told["apply_version"]] == [1]
+
+    play(tmp_path, scenario)
+
+
 def test_what_is_not_there_is_a_problem_document_too(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         problem_of(await node.client.get("/api/v1/nothing-here"), 404, "not-found")
         problem_of(await node.client.get("/api/v1/runs/"), 404, "not-found")
         answer = await node.client.put("/api/v1/runs")
         problem_of(answer, 405, "method-not-allowed")
-        assert answer.headers["allow"] == "GET, POST"
+        assert answer.headers["allow"] == "GET, HEAD, POST"
 
     play(tmp_path, scenario)
 

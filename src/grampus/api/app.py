@@ -29,6 +29,7 @@ from grampus.api import (
     workflows,
 )
 from grampus.api.auth import OPEN, Gate, hosts_of
+from grampus.api.heads import Heads
 from grampus.api.kv_schemas import KeyPage, RevisionAnswer, TxnRequest
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
@@ -121,6 +122,7 @@ def create_app(
             document.append(msgspec.json.encode(describe(app)))
         return Response(document[0], media_type="application/json")
 
+    app.add_middleware(Heads)
     app.add_middleware(Gate, token=token, hosts=hosts_of(listen), token_file=token_file)
     return app
 

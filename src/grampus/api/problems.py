@@ -295,6 +295,8 @@ def _methods(request: Request) -> list[str]:
         scope = {**request.scope, "method": method}
         if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             found.add(method)
+    if "GET" in found:
+        found.add("HEAD")  # See `heads`.
     return sorted(found)
 
 
