@@ -46,7 +46,8 @@ def test_pieces_are_the_text_and_lie_side_by_side(data: bytes, cuts: list[int], 
 
         cursor = Cursor(ATTEMPT, "stdout", 0)
         reads = [
-            None if cursor.ended else await cursor.read("r", read_log) for _ in range(len(cuts) + 2)
+            None if cursor.ended else await cursor.read("r", read_log, {})
+            for _ in range(len(cuts) + 2)
         ]
         entries = [entry for entry in [*reads, cursor.rest()] if entry]
         assert "".join(e.text for e in entries) == data.decode("utf-8", "replace")
