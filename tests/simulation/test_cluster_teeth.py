@@ -68,7 +68,7 @@ def forgets_the_vote(patch: Patch) -> None:
     patch.setattr(DurableLog, "append", forgetful)
 
 
-@bug(6)
+@bug(215)
 def sends_before_the_write(patch: Patch) -> None:
     turn = Turns._turn
 
@@ -171,7 +171,7 @@ def reads_without_a_barrier(patch: Patch) -> None:
     patch.setattr(RaftReplica, "read_barrier", nothing)
 
 
-@bug(16)
+@bug(3)
 def believes_that_it_leads(patch: Patch) -> None:
     async def certain(self: RaftReplica) -> int:
         if not self.leader:
