@@ -43,6 +43,7 @@ from grampus.rpc.connection import Connection
 from grampus.rpc.server import Server
 from grampus.server.audit import Audit, AuditRounds
 from grampus.server.directory import MemberDirectory
+from grampus.server.manners import FAREWELL
 from grampus.testing.checked import disturb
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.server_machine import SimLedger, SimMachine
@@ -238,7 +239,9 @@ class SimServer:
         return audit
 
     async def _until(self, void: asyncio.Future[str]) -> None:
-        raise NoMember(await void)
+        why = await void
+        await asyncio.sleep(FAREWELL)
+        raise NoMember(why)
 
     async def _office(
         self, replica: RaftReplica, ledger: SimLedger, group: asyncio.TaskGroup
