@@ -13,8 +13,9 @@ import pytest
 
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
-from grampus.testing.cluster import run_seed, tell
+from grampus.testing.cluster import MODULE, run_seed
 from grampus.testing.cluster_faults import FAULT_KINDS
+from grampus.testing.seeds import tell
 
 BATCH = 8
 
@@ -23,7 +24,7 @@ BATCH = 8
 def test_a_cluster_agrees_and_answers_whatever_fails(first: int) -> None:
     for seed in range(first, first + BATCH):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
 
 
 def test_a_seed_is_one_history_of_a_cluster() -> None:
@@ -37,7 +38,7 @@ def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
     seen: Counter[str] = Counter()
     for seed in range(1, 25):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seen += outcome.seen
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["answered", "read", "unknown", "nothing happened", "elections", "disk lost"]
@@ -53,5 +54,5 @@ def test_many_other_seeds_of_clusters() -> None:
     seed = time.time_ns() // 1_000_000_000 * 1_000
     while time.monotonic() < until:
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seed += 1

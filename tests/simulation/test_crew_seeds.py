@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from grampus.testing.crew import FAULT_KINDS, MODULE, run_seed
-from grampus.testing.simulation import tell
+from grampus.testing.seeds import tell
 
 BATCH = 5
 
@@ -19,7 +19,7 @@ BATCH = 5
 def test_nothing_runs_beside_itself_whoever_falls_silent(first: int) -> None:
     for seed in range(first, first + BATCH):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, module=MODULE)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
 
 
 def test_a_seed_is_one_history() -> None:
@@ -32,7 +32,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     seen: Counter[str] = Counter()
     for seed in range(1, 31):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, module=MODULE)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seen += outcome.seen
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["fenced", "lease over", "lost as fenced", "overslept", "SessionSilent"]
@@ -45,5 +45,5 @@ def test_many_other_seeds() -> None:
     seed = time.time_ns() // 1_000_000_000 * 1_000
     while time.monotonic() < until:
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, module=MODULE)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seed += 1

@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 
-from grampus.testing.simulation import FAULT_KINDS, run_seed, tell
+from grampus.testing.seeds import tell
+from grampus.testing.simulation import FAULT_KINDS, MODULE, run_seed
 
 BATCH = 10
 
@@ -20,7 +21,7 @@ BATCH = 10
 def test_everything_ends_well_whatever_fails(first: int) -> None:
     for seed in range(first, first + BATCH):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
 
 
 def test_a_seed_is_one_history() -> None:
@@ -34,7 +35,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
     seen: Counter[str] = Counter()
     for seed in range(1, 41):
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seen += outcome.seen
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["LOST", "CANCELLED", "FAILED", "TIMED_OUT", "SUCCEEDED", "outlived its worker"]
@@ -49,5 +50,5 @@ def test_many_other_seeds() -> None:
     seed = time.time_ns() // 1_000_000_000 * 1_000
     while time.monotonic() < until:
         outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome)
+        assert not outcome.error, "\n" + tell(outcome, MODULE)
         seed += 1

@@ -8,19 +8,13 @@ fails any more, and within a bound of virtual time all servers agree and answer.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import logging
 import shutil
 import sys
 import tempfile
-import traceback
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from msgspec import Struct
 
 from grampus.cluster import client as cluster_client
 from grampus.cluster import feed, keyspace, retention
@@ -40,6 +34,7 @@ from grampus.testing.cluster_rollout import Rollout
 from grampus.testing.cluster_users import Users
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.linearizability import assert_linearizable
+from grampus.testing.seeds import Outcome, quietly, reason, report
 from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings, SimMachine
 from grampus.testing.wire import Port
@@ -47,18 +42,8 @@ from grampus.testing.world import World
 
 #: Virtual seconds within which a healed cluster is whole again.
 PATIENCE = 90.0
+MODULE = "grampus.testing.cluster"
 NAMES = "abcdefghijklmnopqrstuvwxyz"
-
-
-class Outcome(Struct):
-    seed: int
-    #: What is wrong, or "".
-    error: str
-    trace: list[str]
-    #: How often what happened.
-    seen: Counter[str]
-    #: Virtual seconds.
-    time: float
 
 
 @contextlib.contextmanager
@@ -348,63 +333,18 @@ class SimCluster:
 
 def run_seed(seed: int) -> Outcome:
     """Plays one seed to its end or to what is wrong."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     shm = Path("/dev/shm")
-    try:
-        with tempfile.TemporaryDirectory(
-            prefix="grampus-sim-", dir=shm if shm.is_dir() else None
-        ) as folder:
-            cluster = SimCluster(seed, Path(folder))
-            error = ""
-            try:
-                cluster.run()
-            except Exception as failure:
-                error = _reason(failure)
-            world = cluster.world
-            return Outcome(seed, error, world.trace, cluster.watch.seen, world.time)
-    finally:
-        logging.disable(level)
-
-
-def _reason(failure: BaseException) -> str:
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    where = traceback.extract_tb(failure.__traceback__)[-1]
-    return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
-
-
-def command(seed: int) -> str:
-    """The one command that repeats a seed."""
-    return f"{Path(sys.executable).name} -m grampus.testing.cluster --seed {seed}"
-
-
-def tell(outcome: Outcome, lines: int = 80) -> str:
-    shown = outcome.trace[-lines:]
-    head = [f"... {len(outcome.trace) - lines} lines before"] if len(outcome.trace) > lines else []
-    return "\n".join(
-        [*head, *shown, f"seed {outcome.seed}: {outcome.error}", f"again: {command(outcome.seed)}"]
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="grampus.testing.cluster", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
-    options = parser.parse_args(argv)
-    total: Counter[str] = Counter()
-    failed = 0
-    for seed in range(options.seed, options.seed + options.count):
-        outcome = run_seed(seed)
-        total += outcome.seen
-        if outcome.error:
-            failed += 1
-            print(tell(outcome, 10_000 if options.count == 1 else 30))
-        elif options.count == 1:
-            print("\n".join(outcome.trace))
-    print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))
-    return 1 if failed else 0
+    place = shm if shm.is_dir() else None
+    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-sim-", dir=place) as folder:
+        cluster = SimCluster(seed, Path(folder))
+        error = ""
+        try:
+            cluster.run()
+        except Exception as failure:
+            error = reason(failure)
+        world = cluster.world
+        return Outcome(seed, error, world.trace, cluster.watch.seen, world.time)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(MODULE, __doc__, run_seed))

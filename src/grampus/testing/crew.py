@@ -20,7 +20,7 @@ from grampus.runs.commands import ApplyWorkflow, Command, SubmitRun, pack_defini
 from grampus.testing.log import Disk
 from grampus.testing.node import NODE_PORT, SimServer, SimWorker, simulated
 from grampus.testing.rivals import Court, RivalLog, Signpost
-from grampus.testing.simulation import Outcome, quietly, reason, report
+from grampus.testing.seeds import Outcome, quietly, reason, report
 from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import World, current

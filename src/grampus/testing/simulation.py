@@ -6,23 +6,16 @@ within a bound of virtual time every run must be final. `Watch` looks at every s
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import logging
 import os
 import sys
 import tempfile
-import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from msgspec import Struct
 
 from grampus.runs.apply import APPLY
 from grampus.runs.commands import DeclareLost, PauseRun, RetryRun
 from grampus.testing.log import Disk
 from grampus.testing.node import SimServer, SimWorker, simulated
+from grampus.testing.seeds import Outcome, quietly, reason, report
 from grampus.testing.user import User
 from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
@@ -42,17 +35,6 @@ _DAY = 86_400_000
 WRONG = (-10 * _DAY, -60_000, 0, 60_000, 240_000, 3 * _DAY, 365 * _DAY)
 #: How long a machine is away, in ms: longer than runs are kept.
 AWAY = 5 * _DAY
-
-
-class Outcome(Struct):
-    seed: int
-    #: What is wrong, or "".
-    error: str
-    trace: list[str]
-    #: How often what happened: facts, states of attempts, faults.
-    seen: Counter[str]
-    #: Virtual seconds.
-    time: float
 
 
 class Simulation:
@@ -308,58 +290,6 @@ def run_seed(seed: int) -> Outcome:
             error = reason(failure)
         world = simulation.world
         return Outcome(seed, error, world.trace, simulation.watch.seen, world.time)
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Nothing is logged: what matters is in the trace."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(level)
-
-
-def reason(failure: BaseException) -> str:
-    """What is wrong, in one line, and where that was seen."""
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    where = traceback.extract_tb(failure.__traceback__)[-1]
-    return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
-
-
-def tell(outcome: Outcome, lines: int = 80, module: str = MODULE) -> str:
-    """The end of its history, and the one command that repeats it."""
-    shown = outcome.trace[-lines:]
-    head = [f"... {len(outcome.trace) - lines} lines before"] if len(outcome.trace) > lines else []
-    again = f"again: {Path(sys.executable).name} -m {module} --seed {outcome.seed}"
-    return "\n".join([*head, *shown, f"seed {outcome.seed}: {outcome.error}", again])
-
-
-def report(
-    module: str,
-    about: str | None,
-    play: Callable[[int], Outcome],
-    argv: list[str] | None = None,
-) -> int:
-    """The command of a simulation: plays seeds, and prints what is wrong."""
-    parser = argparse.ArgumentParser(prog=module, description=about)
-    parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
-    options = parser.parse_args(argv)
-    total: Counter[str] = Counter()
-    failed = 0
-    for seed in range(options.seed, options.seed + options.count):
-        outcome = play(seed)
-        total += outcome.seen
-        if outcome.error:
-            failed += 1
-            print(tell(outcome, 10_000 if options.count == 1 else 60, module))
-        elif options.count == 1:
-            print("\n".join(outcome.trace))
-    print(f"{options.count} seeds, {failed} failed:", dict(sorted(total.items())))
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
