@@ -336,6 +336,7 @@ def image(server: SimServer, tmp_path: Path) -> Callable[[SimCluster], None]:
 
     def put_back(cluster: SimCluster) -> None:
         cluster.kill(server.machine.member.id)
+        server.machine.put_back = True
         shutil.rmtree(folder)
         shutil.copytree(copy, folder)
 

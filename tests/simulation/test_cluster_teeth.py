@@ -192,7 +192,7 @@ def reads_before_it_has_applied(patch: Patch) -> None:
 # -- what must be the same everywhere -----------------------------------------------------------
 
 
-@bug(57)
+@bug(1)
 def stores_ids_as_raft_lists_them(patch: Patch) -> None:
     after = Members.after
 

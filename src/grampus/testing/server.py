@@ -132,6 +132,8 @@ class SimServer:
             await self._listen()
         except* NoMember as errors:
             older = str(errors.exceptions[0]) == OLDER
+            if older and not machine.put_back:
+                raise
             world.say(f"{self.name} is told that it was removed, and stops")
             machine.watch.seen["put back" if older else "removed"] += 1
         except* StorageFailed:

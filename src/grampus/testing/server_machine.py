@@ -114,8 +114,8 @@ class SimMachine:
         self.knows = FIRST
         #: Somebody has put an older program in the place of that.
         self.fell_back = False
-        #: Its ledger was damaged behind its back.
-        self.damaged = False
+        #: Its ledger was damaged, or its folder put back to an earlier time, behind its back.
+        self.damaged = self.put_back = False
         #: By how much its wall clock is wrong, in ms.
         self.skew = 0
         for part in ("ledger", "log"):
