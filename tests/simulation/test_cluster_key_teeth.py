@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus import versions
-from grampus.cluster import apply_sessions, locks
+from grampus.cluster import apply_sessions, feed, locks
 from grampus.cluster.client import ClusterClient
 from grampus.cluster.commands import Origin
 from grampus.cluster.core.keeper import SessionKeeper
-from grampus.cluster.feed import Feed, _Watcher
+from grampus.cluster.feed import Feed
 from grampus.cluster.held_session import HeldSession
 from grampus.cluster.queries import Queries
 from grampus.cluster.values import KeysChanged
@@ -115,13 +115,13 @@ def leaves_the_keys_of_a_session_that_is_over(patch: Patch) -> None:
 
 @bug(1)
 def tells_half_a_revision(patch: Patch) -> None:
-    pick = _Watcher.pick
+    pick = feed._pick
 
-    def half(self: _Watcher, fact: KeysChanged) -> KeysChanged | None:
-        mine = pick(self, fact)
+    def half(keys: Any, fact: KeysChanged) -> KeysChanged | None:
+        mine = pick(keys, fact)
         return mine and KeysChanged(mine.revision, mine.at, mine.changes[:1])
 
-    patch.setattr(_Watcher, "pick", half)
+    patch.setattr(feed, "_pick", half)
 
 
 @bug(1)
