@@ -141,7 +141,7 @@ def answers_at_append(patch: Patch) -> None:
     patch.setattr(Proposals, "proposed", early)
 
 
-@bug(2)
+@bug(24)
 def knows_entries_by_index_alone(patch: Patch) -> None:
     def easy(self: Proposals, index: int, term: int, results: list[object]) -> None:
         for _, pieces in self._entries.pop(index, ()):
