@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import errno
 import heapq
+import itertools
 import random
 import selectors
 from collections.abc import Callable, Coroutine
@@ -148,6 +149,23 @@ class _Idle(selectors.SelectSelector):
         return []
 
 
+class _Task(asyncio.Task[Any]):
+    """A group cancels its tasks in the order of a set. So that a seed is one history, that order
+    comes from when they began, not from where they are in memory."""
+
+    def __init__(self, coro: Any, *, loop: ProcessLoop, **rest: Any) -> None:
+        self._number = loop.task_number()
+        super().__init__(coro, loop=loop, **rest)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def _task(loop: asyncio.AbstractEventLoop, coro: Any, **rest: Any) -> asyncio.Task[Any]:
+    assert isinstance(loop, ProcessLoop)
+    return _Task(coro, loop=loop, **rest)
+
+
 class ProcessLoop(asyncio.SelectorEventLoop):
     """One process. Threads are played by the loop itself, a little later."""
 
@@ -172,7 +190,9 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self._turns = 0
         self._muted = False
         self._main: set[asyncio.Task[Any]] = set()
+        self.task_number = itertools.count().__next__
         super().__init__(selector)
+        self.set_task_factory(_task)
         self.set_exception_handler(self._failed)
 
     def time(self) -> float:
