@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Put, Written, encode_command
+from grampus.consensus import steward
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange
@@ -22,9 +23,11 @@ from grampus.consensus.snapshots import LEDGER
 from grampus.consensus.trail import Trail
 from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
-from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
+from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown, Refused
 from grampus.founding import Survivor, recover, survey
 from grampus.ledger import Ledger
+from grampus.model.member import Member
+from grampus.protocol import ClusterAsk
 from grampus.testing.cluster import SimCluster
 from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings
@@ -453,3 +456,27 @@ def test_who_recovers_without_what_was_committed_elsewhere_says_how_far_it_goes(
         assert (lacks, has) == (None, b"v")
         assert (less.term, less.last) < (more.term, more.last)  # which tells whom to choose
         assert less.uncertain == 0
+
+
+def test_a_cluster_takes_no_more_servers_than_its_messages_are_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steward, "MOST", 3)
+    told: list[object] = []
+    with three(tmp_path) as cluster:
+        leader, *_ = roles(cluster)
+
+        async def admit() -> None:
+            assert leader.steward is not None
+            try:
+                member = Member(99, "s99", "127.0.0.1", 1, 2)
+                told.append(await leader.steward.answer(ClusterAsk("admit", member=member)))
+            except Refused as error:
+                told.append(str(error))
+
+        leader.loop.begin(admit())
+        cluster.world.run(cluster.world.time + 5.0, lambda: bool(told))
+    assert told == [
+        "this cluster has 3 servers, and takes no more: remove one that is not needed first,"
+        " with: grampus cluster remove NAME"
+    ]

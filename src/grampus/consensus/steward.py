@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from grampus.consensus.hearing import LATELY
-from grampus.consensus.members import MemberChange
+from grampus.consensus.members import MOST, MemberChange
 from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, survives
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
@@ -262,6 +262,11 @@ class Steward:
             raise Refused(
                 f"there is a server named {member.name} already: take another name, or, if its"
                 f" folder is lost, run first: grampus cluster replace {member.name}"
+            )
+        if len(members.known) >= MOST:
+            raise Refused(
+                f"this cluster has {MOST} servers, and takes no more: remove one that is not needed"
+                " first, with: grampus cluster remove NAME"
             )
         await self._replica.change_members([(LEARNER, member.id)], MemberChange((member,)))
         log.info("server %s joins as a learner", member.name)
