@@ -480,3 +480,21 @@ def test_a_cluster_takes_no_more_servers_than_its_messages_are_for(
         "this cluster has 3 servers, and takes no more: remove one that is not needed first,"
         " with: grampus cluster remove NAME"
     ]
+
+
+def test_who_comes_while_the_members_change_waits_and_is_let_in(tmp_path: Path) -> None:
+    told: list[object] = []
+    with three(tmp_path) as cluster:
+        leader, *_ = roles(cluster)
+        one, other = (Member(id, f"s{id}", "127.0.0.1", 1, 2) for id in (98, 99))
+
+        async def admit(member: Member) -> None:
+            assert leader.steward is not None
+            told.append(await leader.steward.answer(ClusterAsk("admit", member=member)))
+
+        leader.loop.begin(admit(one))
+        leader.loop.begin(admit(other))
+        cluster.world.run(cluster.world.time + 10.0, lambda: len(told) == 2)
+        assert len(told) == 2
+        assert leader.replica is not None
+        assert {98, 99} <= set(leader.replica.members.learners)

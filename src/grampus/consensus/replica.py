@@ -375,8 +375,8 @@ class RaftReplica:
     ) -> None:
         """(0 voter | 1 remove | 2 learner, id) pairs; returns when they are applied.
 
-        Raises NotLeader, or Refused when a change is under way or makes no sense (nothing
-        happened), or OutcomeUnknown."""
+        Raises NotLeader, Overloaded when an earlier change is under way, or Refused when this one
+        makes no sense (nothing happened), or OutcomeUnknown."""
         self._must_lead()
         back = [id for kind, id in changes if kind != _REMOVE and id in self.members.removed]
         if back:
@@ -389,7 +389,10 @@ class RaftReplica:
                     changes, 1 if joint else 0, encode_change(change)
                 )
             except ProposalDropped as error:
-                self._proposals.dropped([[piece]], self._turns.why_dropped(error))
+                why = self._turns.why_dropped(error)
+                if not isinstance(why, NotLeader):
+                    why = Overloaded(f"the members cannot change yet: {error}; try again")
+                self._proposals.dropped([[piece]], why)
             except ValueError as error:
                 refused = Refused(f"this change of members cannot be made: {error}")
                 self._proposals.dropped([[piece]], refused)

@@ -25,6 +25,7 @@ from grampus.errors import (
     NotFound,
     NotLeader,
     OutcomeUnknown,
+    Overloaded,
     ProtocolError,
     Refused,
     ServerUnreachable,
@@ -40,6 +41,8 @@ LOOK, WITHIN = 0.5, 15.0
 GLANCE = 1.0
 #: Looks of a new leader at who is there.
 GLANCES = 15
+#: How often a change waits for an earlier one, and for how long each time, in seconds.
+PATIENT, PAUSE = 40, 0.2
 #: How often another server is asked to lead, and seconds that it has each time.
 TRANSFERS, TRANSFER = 5, 1.5
 _MAYBE = "it may happen yet: see grampus cluster status"
@@ -142,24 +145,33 @@ class Steward:
         async with asyncio.timeout(WITHIN):
             if asked.action in ("remove", "replace", "transfer"):
                 await self._listen()
-            match asked.action:
-                case "status":
-                    pass
-                case "remove":
-                    member = self._named(asked.name)
-                    if member.id == self._replica.id and self._replica.members.voters != (
-                        member.id,
-                    ):
-                        return await self._leave(asked)
-                    await self._remove(member)
-                case "replace":
-                    await self._replace(self._named(asked.name))
-                case "transfer":
-                    await self._transfer(self._named(asked.name))
-                case "admit" if asked.member is not None:
-                    await self._admit(asked.member)
-                case _:
-                    raise ProtocolError(f"{asked.action!r} is nothing that a steward does")
+            for left in reversed(range(PATIENT)):
+                try:
+                    return await self._act(asked)
+                except Overloaded:
+                    # An earlier change is not applied yet: look again at what there is after it.
+                    if not left:
+                        raise
+                await asyncio.sleep(PAUSE)
+        raise AssertionError
+
+    async def _act(self, asked: ClusterAsk) -> ClusterTold:
+        match asked.action:
+            case "status":
+                pass
+            case "remove":
+                member = self._named(asked.name)
+                if member.id == self._replica.id and self._replica.members.voters != (member.id,):
+                    return await self._leave(asked)
+                await self._remove(member)
+            case "replace":
+                await self._replace(self._named(asked.name))
+            case "transfer":
+                await self._transfer(self._named(asked.name))
+            case "admit" if asked.member is not None:
+                await self._admit(asked.member)
+            case _:
+                raise ProtocolError(f"{asked.action!r} is nothing that a steward does")
         return self._told(asked.action == "admit")
 
     async def _listen(self) -> None:
