@@ -118,7 +118,11 @@ def _open(change: Change, command: OpenSession) -> int:
     return session
 
 
-def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
+def _unheard(
+    change: Change, command: SilenceSession | LoseAttempts
+) -> tuple[str, int | None] | Refusal:
+    """Name of the worker, and since when it is silent, if nobody has heard of it since the office
+    that asks has."""
     db = change.db
     if db.value("SELECT value FROM meta WHERE key = 'epoch'") != command.epoch:
         return Refusal("stale-epoch", f"epoch {command.epoch} is over")
@@ -131,6 +135,14 @@ def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
     name, registered, silent = row
     if registered != command.registered:
         return Refusal("conflict", f"worker {name} has registered again")
+    return name, silent
+
+
+def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
+    found = _unheard(change, command)
+    if isinstance(found, Refusal):
+        return found
+    db, (name, silent) = change.db, found
     if silent is None:
         db.execute("UPDATE session SET silent = ? WHERE id = ?", (command.at, command.session))
         change.emit(SessionSilent, at=command.at, session=command.session, worker=name)
@@ -138,18 +150,10 @@ def silence_session(change: Change, command: SilenceSession) -> str | Refusal:
 
 
 def lose_attempts(change: Change, command: LoseAttempts) -> int | Refusal:
-    db = change.db
-    if db.value("SELECT value FROM meta WHERE key = 'epoch'") != command.epoch:
-        return Refusal("stale-epoch", f"epoch {command.epoch} is over")
-    row = db.one(
-        "SELECT name, registered, silent FROM session WHERE id = ? AND ended IS NULL",
-        (command.session,),
-    )
-    if row is None:
-        return Refusal("no-session", f"session {command.session} has ended")
-    name, registered, silent = row
-    if registered != command.registered:
-        return Refusal("conflict", f"worker {name} has registered again")
+    found = _unheard(change, command)
+    if isinstance(found, Refusal):
+        return found
+    db, (name, silent) = change.db, found
     if silent is None:
         return Refusal("conflict", f"worker {name} is not silent")
     if len(command.numbers) > MOST_LOST:
