@@ -63,6 +63,8 @@ class OneServer:
         self.held = False
         #: By how much its revisions seem to be higher than they are.
         self.ahead = 0
+        #: To whom it has sent messages of Raft, one after the other.
+        self.sent: list[int] = []
         self._desk: PeerDesk
         self._room: KeyDesk
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +89,11 @@ class OneServer:
             task.cancel()
             await asyncio.wait([task])
 
+    async def waited(self) -> None:
+        """Returns once somebody waits for a change here."""
+        while not self.keys.feed.waited:  # noqa: ASYNC110, of what nobody is told
+            await asyncio.sleep(0.001)
+
     async def _run(self, up: asyncio.Event) -> None:
         generation = Generation.current(self.folder)
         path = generation.ledger / LEDGER
@@ -100,6 +107,7 @@ class OneServer:
                     me.id, generation, ledger, peers, light=ledger.light
                 )
                 self.keys = ClusterServer(self.replica, reads, SystemClock(), "h1", os.urandom)
+                self.replica.watched = lambda: self.keys.feed.waited
                 self._desk = PeerDesk(self.replica, encode_answers, self._hello("control"))
                 self._room = KeyDesk(self.keys, MemberDirectory(self.replica))
                 server: Server[Message] = Server(
@@ -175,6 +183,7 @@ class _Peers(Peers):
         self._server = server
 
     def send(self, to: int, messages: Iterable[bytes], keen: bool = False) -> bool:
+        self._server.sent.append(to)
         return self._server.cut or super().send(to, list(messages), keen)
 
     async def ask(self, to: int, message: Message, within: float, *, bulk: bool = False) -> Message:

@@ -80,7 +80,7 @@ def test_entries_from_before_the_commit_do_not_tell_of_it(ground: Ground) -> Non
 
 def test_where_somebody_waits_it_is_told_at_once(ground: Ground) -> None:
     ground.telling.heard(3, True)
-    ground.telling.committed()
+    assert ground.telling.committed()
     assert ground.told == [[3]]
     ground.pause()
     assert ground.told == [[3], [2, 3]]
@@ -89,7 +89,7 @@ def test_where_somebody_waits_it_is_told_at_once(ground: Ground) -> None:
 def test_where_nobody_waits_any_more_it_is_not(ground: Ground) -> None:
     ground.telling.heard(3, True)
     ground.telling.heard(3, False)
-    ground.telling.committed()
+    assert not ground.telling.committed()
     assert ground.told == []
 
 

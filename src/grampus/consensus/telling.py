@@ -45,12 +45,13 @@ class Telling:
         """They go out to all, and with them what is committed by now."""
         self._said = True
 
-    def committed(self) -> None:
-        """More is."""
+    def committed(self) -> bool:
+        """More is. Whether somebody is told at once."""
         if self._keen:
             self._tell(list(self._keen))
         if self._timer is None:
             self._set_timer()
+        return bool(self._keen)
 
     def stop(self) -> None:
         """This server leads no longer."""

@@ -1,7 +1,8 @@
 """The one Ready loop around a `RaftNode` and its durable log.
 
 Order of a turn: messages that may go at once, then entries and vote durably (one sync), then the
-messages that had to wait for that, then what is committed goes to the applier. While the log syncs,
+messages that had to wait for that, then what is committed goes to the applier (behind the message
+that tells another server of it, where somebody waits there). While the log syncs,
 nothing is put into Raft: so load makes batches larger. Whatever fails here ends the replica.
 Who proposes, asks and waits is the affair of `replica`.
 """
@@ -139,6 +140,8 @@ class Turns:
         self._inbox_bytes = 0
         #: Calls of the node that must wait until it is between two turns.
         self._chores: list[Callable[[], None]] = []
+        #: Entries that are committed, and not given to the applier yet.
+        self._committed: list[tuple[int, int, int, bytes, bytes]] = []
         #: Entries up to this one are to be let go.
         self._needless = 0
         #: The log is to say that its end is durable: nothing else may for long.
@@ -183,6 +186,7 @@ class Turns:
             while (ready := node.ready()) is not None:
                 await self._turn(ready)
                 self._take_in()
+            self._hand_on()
             if self._unwitnessed:
                 self._unwitnessed = False
                 await self._loop.run_in_executor(self._log_thread, self._durable.mark)
@@ -264,6 +268,7 @@ class Turns:
         if soft is not None:
             self._turned(*soft)
         self._send(messages)
+        self._hand_on()
         if snapshot is not None:
             await self._install(snapshot)
         if must_sync:
@@ -280,12 +285,19 @@ class Turns:
         self._send(more)
         for index, context in reads:
             self._barriers.confirmed(index, context)
-        if committed or then:
-            self._told.committed([*committed, *then])
-        if self.role == LEADER and self.hard.commit > known:
-            self.telling.committed()
+        self._committed += [*committed, *then]
+        waited = self.role == LEADER and self.hard.commit > known and self.telling.committed()
+        if not waited or self._needless:
+            self._hand_on()
         if self._needless:
             await self._let_go()
+
+    def _hand_on(self) -> None:
+        """What is committed goes to the applier: at the end of its turn, or, where somebody on
+        another server waits for it, as soon as that one is told: with the next turn's messages."""
+        if self._committed:
+            committed, self._committed = self._committed, []
+            self._told.committed(committed)
 
     async def _append(self, entries: list[Entry]) -> None:
         if self._pace.quick and sum(len(entry.payload) for entry in entries) <= AT_ONCE:
