@@ -100,7 +100,7 @@ class Ledger:
                 case i.Prepare(n):
                     self.preparing.append(n)
                 case i.Launch(n):
-                    assert len(self.running) < self.core.slots.room
+                    assert len(self.running) < self.core.attempts.slots.room
                     self.running.append(n)
                 case i.End(n):
                     self.ending.add(n)
@@ -158,7 +158,7 @@ def test_once_faults_heal_everything_assigned_is_reported_once_over(data: st.Dat
             e.Connected(1), e.SyncAsked(1, world.revision, world.next_n, live, ()), e.Alarm()
         )
         for n in sorted(world.live):
-            if n not in world.core.seen:
+            if n not in world.core.attempts.seen:
                 world.feed(e.Assigned(1, n, 1, True, WORK))
         for queue, make in (
             (world.preparing, e.Prepared),
@@ -171,9 +171,9 @@ def test_once_faults_heal_everything_assigned_is_reported_once_over(data: st.Dat
         world.acks.clear()
     assert not world.live
     assert set(world.done) == set(range(1, world.next_n))
-    assert not world.core.attempts
-    assert not len(world.core.outbox)
-    assert world.core.seen.intervals() in ([], [(0, world.next_n)])
+    assert not world.core.attempts.live
+    assert not len(world.core.attempts.outbox)
+    assert world.core.attempts.seen.intervals() in ([], [(0, world.next_n)])
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6))))

@@ -151,7 +151,7 @@ class World:
             cancelled = self.warden.running & set(stop)
             assert cancelled <= self.warden.told_to_end, "a cancel was not carried out"
             for n in live:
-                if n not in self.core.seen and n not in self.core.attempts:
+                if n not in self.core.attempts.seen and n not in self.core.attempts.live:
                     self.feed(e.Assigned(self.session, n, 1, True, WORK))
 
     def assign(self, crash: int | None, lost: bool) -> None:
@@ -250,7 +250,7 @@ def test_a_worker_killed_in_the_middle_of_anything_loses_nothing(data: st.DataOb
                 assert state == AttemptState.SUCCEEDED
             case "end" | None:
                 assert state == AttemptState.CANCELLED
-    assert not world.core.attempts
-    assert not len(world.core.outbox)
+    assert not world.core.attempts.live
+    assert not len(world.core.attempts.outbox)
     assert not world.warden.kept
-    assert world.core.seen.intervals() in ([], [(0, world.next_n)])
+    assert world.core.attempts.seen.intervals() in ([], [(0, world.next_n)])

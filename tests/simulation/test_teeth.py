@@ -30,9 +30,10 @@ from grampus.runs.commands import CancelRun
 from grampus.testing.simulation import run_seed
 from grampus.versions import FIRST
 from grampus.worker.core.attempt import WITH_WARDEN
-from grampus.worker.core.core import WorkerCore
+from grampus.worker.core.custody import Custody
 from grampus.worker.core.memory import Memory
 from grampus.worker.core.outbox import Outbox
+from grampus.worker.core.reconcile import Reconciler
 from grampus.worker.core.seen import Seen
 from grampus.worker.journal import Journal
 
@@ -263,43 +264,43 @@ def forgets_the_numbers_that_it_has_seen(patch: Patch) -> None:
 
 @bug(6)
 def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
-    kill = WorkerCore._kill
+    kill = Reconciler._kill
 
-    def careless(self: WorkerCore, n: int, reason: str) -> None:
-        if n in self.attempts:
+    def careless(self: Reconciler, n: int, reason: str) -> None:
+        if n in self._attempts.live:
             kill(self, n, reason)
 
-    patch.setattr(WorkerCore, "_kill", careless)
+    patch.setattr(Reconciler, "_kill", careless)
 
 
 @bug(1)
 def ignores_next_n_of_a_sync(patch: Patch) -> None:
-    patch.setattr(WorkerCore, "_close", lambda self, next_n, live: None)
+    patch.setattr(Reconciler, "_close", lambda self, next_n, live: None)
 
 
 @bug(9)
 def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
-    kill = WorkerCore._kill
+    kill = Reconciler._kill
 
-    def hasty(self: WorkerCore, n: int, reason: str) -> None:
-        attempt = self.attempts.get(n)
+    def hasty(self: Reconciler, n: int, reason: str) -> None:
+        attempt = self._attempts.live.get(n)
         kill(self, n, reason)
-        if attempt is not None and n in self.attempts and attempt.stage in WITH_WARDEN:
-            self._over(attempt, AttemptState.CANCELLED, self._now, error=reason)
+        if attempt is not None and n in self._attempts.live and attempt.stage in WITH_WARDEN:
+            self._attempts.over(attempt, AttemptState.CANCELLED, reason)
 
-    patch.setattr(WorkerCore, "_kill", hasty)
+    patch.setattr(Reconciler, "_kill", hasty)
 
 
 @bug(23)
 def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
-    lost = WorkerCore._warden_lost
+    lost = Custody.lost
 
-    def hasty(self: WorkerCore) -> None:
+    def hasty(self: Custody) -> None:
         lost(self)
-        for attempt in list(self.attempts.values()):
-            self._over(attempt, AttemptState.LOST, self._now, error="the warden died")
+        for attempt in self._attempts:
+            self._attempts.over(attempt, AttemptState.LOST, "the warden died")
 
-    patch.setattr(WorkerCore, "_warden_lost", hasty)
+    patch.setattr(Custody, "lost", hasty)
 
 
 @bug(1)

@@ -54,9 +54,9 @@ class CheckedCore(WorkerCore):
 
     def step(self, now: int, events: Any) -> list[Instruction]:
         with _fatal():
-            return self._step(now, list(events))
+            return self._checked(now, list(events))
 
-    def _step(self, now: int, happened: list[Event]) -> list[Instruction]:
+    def _checked(self, now: int, happened: list[Event]) -> list[Instruction]:
         for event in happened:
             if isinstance(event, Acked):
                 for n in (*event.done, *event.stale):
@@ -82,8 +82,8 @@ class CheckedCore(WorkerCore):
             return
         self._synced_at = sync.revision
         for n in set(range(1, sync.next_n)) - set(sync.live):
-            assert n in self.seen, f"{n} is over and might start"
-            attempt = self.attempts.get(n)
+            assert n in self.attempts.seen, f"{n} is over and might start"
+            attempt = self.attempts.live.get(n)
             assert attempt is None or attempt.stop is not None, f"{n} is over and goes on"
 
 

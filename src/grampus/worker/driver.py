@@ -238,18 +238,18 @@ class Worker:
         await self._stop_warden(grace)
         try:
             async with asyncio.timeout(LAST_REPORTS):
-                while self.registered.is_set() and (self._core.attempts or len(self._core.outbox)):
+                while self.registered.is_set() and not self._core.idle:
                     self._acked.clear()
                     await self._acked.wait()
         except TimeoutError:
-            log.warning("%d reports were not acknowledged", len(self._core.outbox))
+            log.warning("%d reports were not acknowledged", len(self._core.attempts.outbox))
         await self._say_farewell()
         self._stopped.set()
 
     async def _say_farewell(self) -> None:
         """Without it the worker is silent, which is the same but for those who look."""
-        session, idle = self._core.session, not (self._core.attempts or len(self._core.outbox))
-        if self._link is not None and session is not None and idle and self.registered.is_set():
+        session, known = self._core.session, self.registered.is_set()
+        if self._link is not None and session is not None and known and self._core.idle:
             try:
                 await self._link.leave(session, FAREWELL)
             except GrampusError as error:
@@ -259,7 +259,7 @@ class Worker:
         for loop in self._loops:
             loop.cancel()
         for n, held in self._held.items():
-            attempt = self._core.attempts.get(n)
+            attempt = self._core.attempts.live.get(n)
             if attempt is None or attempt.stage in UNLAUNCHED:
                 self._chores.drop(held)
             elif held.task is not None:
@@ -297,7 +297,7 @@ class Worker:
                 if self._journal.grown:
                     self._journal.renew(self._core.memory())
             case Prepare(n, invocation):
-                record = self._core.attempts[n].record
+                record = self._core.attempts.live[n].record
                 held = self._held[n] = Held(n, invocation, record.stem, record.shell)
                 self._prepared(held, self._chores.prepare_now(held))
             case Launch(n):

@@ -62,7 +62,7 @@ class _Player:
     def _inherit(self) -> None:
         left = Memory()
         left.add(self._watch.written.entries())
-        self._core, self._alarm_at = WorkerCore(self._core.slots.total, left), None
+        self._core, self._alarm_at = WorkerCore(self._core.attempts.slots.total, left), None
 
     def block(self, block: str) -> str:
         asked = block.split("\n----", 1)[0].split("\n")

@@ -16,11 +16,12 @@ _WITH_SLOTS = (WITH_WARDEN | {Stage.PREPARING}) - {Stage.INHERITED}
 
 def check(core: WorkerCore) -> None:
     """Raises AssertionError with the rule that is broken."""
-    check_seen(core.seen)
-    held, line = core.slots.held(), [n for n, _ in core.slots.line()]
-    stages = {n: attempt.stage for n, attempt in core.attempts.items()}
-    assert core.slots.used == sum(held.values()), "the count of used slots is wrong"
-    assert core.slots.used <= core.slots.room, "the warden is given more than it has room for"
+    check_seen(core.attempts.seen)
+    slots, seen, outbox = core.attempts.slots, core.attempts.seen, core.attempts.outbox
+    held, line = slots.held(), [n for n, _ in slots.line()]
+    stages = {n: attempt.stage for n, attempt in core.attempts.live.items()}
+    assert slots.used == sum(held.values()), "the count of used slots is wrong"
+    assert slots.used <= slots.room, "the warden is given more than it has room for"
     assert set(held) == {n for n, stage in stages.items() if stage in _WITH_SLOTS}, (
         "exactly what is between Prepare and its end has slots"
     )
@@ -28,23 +29,21 @@ def check(core: WorkerCore) -> None:
         "exactly what waits is in the line"
     )
     for n, stage in stages.items():
-        assert stage in UNLAUNCHED or n in core.seen, (
-            "a launched attempt is not among the numbers seen"
-        )
-    assert all(n in core.seen for n in core.outbox.numbers()), "a report of a number never seen"
-    assert not set(stages) & set(core.outbox.numbers()), "an attempt is both live and reported over"
-    assert set(core.parked()) <= {
+        assert stage in UNLAUNCHED or n in seen, "a launched attempt is not among the numbers seen"
+    assert all(n in seen for n in outbox.numbers()), "a report of a number never seen"
+    assert not set(stages) & set(outbox.numbers()), "an attempt is both live and reported over"
+    assert set(core.attempts.parked) <= {
         n for n, stage in stages.items() if stage in UNLAUNCHED | {Stage.LAUNCHED}
     }, "what runs or reads its result does not wait to be started"
     assert core.session is not None or not stages, "an attempt without a session"
-    if core.warden and not (core.stopping or core.orphaned):
-        first = core.slots.line()[:1]
-        assert not first or core.slots.used + first[0][1] > core.slots.room, (
+    if core.custody.may_start:
+        first = slots.line()[:1]
+        assert not first or slots.used + first[0][1] > slots.room, (
             "the first in line waits although it fits"
         )
-    if core.connected and len(core.outbox):
+    if core.connected and len(outbox):
         assert core.alarm is not None, "a report waits for its acknowledgement without an alarm"
-    for n, attempt in core.attempts.items():
+    for n, attempt in core.attempts.live.items():
         assert attempt.n == n
         assert (attempt.ended is not None) == (attempt.stage is Stage.READING)
 
