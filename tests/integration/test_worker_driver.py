@@ -59,7 +59,7 @@ from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls import NodeTls
 from grampus.tasks.value import decode
-from grampus.worker import driver
+from grampus.worker import supervisor
 from grampus.worker.driver import Worker
 from grampus.worker.process_tree import marked
 from grampus.worker.warden_client import WardenClient
@@ -198,6 +198,11 @@ class Scene:
     def __init__(self, server: FakeServer, worker: Worker, folder: Path) -> None:
         self.server, self.worker, self.folder = server, worker, folder
 
+    def kill_warden(self) -> None:
+        warden = self.worker._supervisor.warden
+        assert warden is not None
+        os.kill(warden.pid, signal.SIGKILL)
+
 
 @contextlib.asynccontextmanager
 async def scene(
@@ -277,13 +282,13 @@ def test_a_containment_that_cannot_promise_all_is_said_at_the_start(
 def test_a_worker_whose_next_warden_must_wait_says_so_and_goes_on_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "WARDEN_LATE", 0.2)
+    monkeypatch.setattr(supervisor, "WARDEN_LATE", 0.2)
 
     async def story(scene: Scene) -> None:
         server = scene.server
         with (scene.folder / "worker" / "warden.lock").open() as lock:
             # What cannot be killed holds it, as it were.
-            os.kill(scene.worker._warden.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            scene.kill_warden()
             await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
             load = await server.until(lambda: next((x for x in server.loads if x.trouble), None))
             assert load.trouble.startswith("its warden is gone")
@@ -440,9 +445,7 @@ def test_a_dead_warden_is_replaced_and_its_attempts_are_lost(tmp_path: Path) -> 
         marker = scene.folder / "alive"
         server.assign(1, Shell(f"while :; do date > {marker}; sleep 0.05; done"))
         await server.until(lambda: any(r.state == AttemptState.RUNNING for r in server.reports))
-        warden = scene.worker._warden
-        assert warden is not None
-        os.kill(warden.pid, signal.SIGKILL)
+        scene.kill_warden()
         report = await server.final(1)
         assert report.state == AttemptState.LOST
         assert report.error == "the warden died"

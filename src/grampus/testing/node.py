@@ -30,6 +30,7 @@ from grampus.testing.world import ProcessLoop, World
 from grampus.worker import condition as worker_condition
 from grampus.worker import driver as worker_driver
 from grampus.worker import link as worker_link
+from grampus.worker import registration, supervisor
 from grampus.worker.driver import Worker
 
 SLOTS = 3
@@ -75,12 +76,12 @@ def simulated(world: World, machine: Finder, watch: Watch) -> Iterator[None]:
 
     swaps: list[tuple[Any, str, Any]] = [
         (worker_driver, "SystemClock", Clock),
-        (worker_driver, "WardenClient", Client),
+        (supervisor, "WardenClient", Client),
         (worker_driver, "WorkerCore", Core),
         (worker_driver, "Link", Noise),
         (worker_condition, "LoadAverage", _NoLoad),
-        (worker_driver, "boot_id", lambda: machine().boot_id()),
-        (worker_driver, "machine_id", lambda: f"machine of {machine().folder}"),
+        (registration, "boot_id", lambda: machine().boot_id()),
+        (registration, "machine_id", lambda: f"machine of {machine().folder}"),
         (worker_link, "random", world.rng),
         (rpc_server, "_listen", lambda _, port: Port(port)),
         (master_driver, "Scheduler", CheckedScheduler),

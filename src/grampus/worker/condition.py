@@ -6,6 +6,7 @@ every report of the load; while it lasts, nothing is assigned to this worker.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from grampus.protocol import Load
 
 log = logging.getLogger("grampus.worker")
 
+#: Seconds between two samples of the load, and samples between two reports of it.
+LOAD_SAMPLE, LOAD_EVERY = 1.0, 3
 #: Of a reason, in characters.
 REASON = 300
 
@@ -30,6 +33,16 @@ class Condition:
         #: Attempts that the warden cannot end.
         self._stuck: set[int] = set()
         self._told_stuck: tuple[int, ...] = ()
+
+    async def keep_telling(self, tell: Callable[[], None]) -> None:
+        """Until cancelled: whenever something has changed, else now and then."""
+        count = 0
+        while True:
+            await asyncio.sleep(LOAD_SAMPLE)
+            changed = self.sample()
+            count += 1
+            if changed or count % LOAD_EVERY == 0:
+                tell()
 
     def sample(self) -> bool:
         """Once a second. Whether what is wrong has changed."""
