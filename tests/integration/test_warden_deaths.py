@@ -328,7 +328,7 @@ def test_kill_9_of_the_worker_process_leaves_the_attempt_to_the_next_one(tmp_pat
 def test_a_warden_alone_with_nothing_to_do_ends_and_with_something_to_tell_it_waits(
     tmp_path: Path,
 ) -> None:
-    python = interpreter(tmp_path, "import grampus.worker.keeper as k\nk.ALONE = 300")
+    python = interpreter(tmp_path, "import grampus.worker.warden_server as s\ns.ALONE = 300")
 
     async def story() -> None:
         ground = Ground(tmp_path / "worker", "subreaper", 1, 1 << 20)

@@ -8,18 +8,20 @@ import pytest
 
 from grampus.worker import stock as module
 from grampus.worker.containment import PidNamespace, Subreaper
+from grampus.worker.demand import DECLINED_FOR, IDLE, Key
+from grampus.worker.loop import Loop
 from grampus.worker.orders import Launch, Warm
+from grampus.worker.oven import IMPORT_TIMEOUT, Oven
 from grampus.worker.slot import Slot
-from grampus.worker.stock import DECLINED_FOR, IDLE, KEPT, MAKES_ROOM, Key, Loop, Oven, Stock
+from grampus.worker.stock import KEPT, MAKES_ROOM, Stock
 
 
 class Quiet(Stock):
     """Says what it would prepare and retire."""
 
     def __init__(self, contained: bool = True) -> None:
-        loop = Loop(lambda *_: None, lambda _: None, lambda *_: None, lambda *_: None)
         containment = PidNamespace() if contained else Subreaper()
-        super().__init__(loop, 2, "/nowhere", 4096, "i", 0, containment)
+        super().__init__(Loop(), lambda *_: None, 2, "/nowhere", 4096, "i", 0, containment)
         self.did: list[str] = []
 
     def _prepare(self, key: Key, now: int) -> None:
@@ -39,7 +41,7 @@ class Quiet(Stock):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     now = [1_000_000]
-    monkeypatch.setattr(module, "_ticks", lambda: now[0])
+    monkeypatch.setattr(module, "ticks", lambda: now[0])
     return now
 
 
@@ -117,7 +119,7 @@ def test_idle_ones_end_and_silent_ones_are_declined_for_a_while(clock: list[int]
     assert stock.did == ["+a", "-a"]
     want(stock, "a")
     want(stock, "a")
-    clock[0] += module.IMPORT_TIMEOUT
+    clock[0] += IMPORT_TIMEOUT
     stock.beat()
     assert stock.did == ["+a", "-a", "+a", "-a"]
     want(stock, "a")

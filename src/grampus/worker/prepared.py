@@ -30,7 +30,7 @@ import msgspec
 from grampus.tasks.failure import one_line
 from grampus.worker.capture import SlotFiles
 from grampus.worker.containment import PidNamespace
-from grampus.worker.stock import Declined, Prepared, Rise
+from grampus.worker.warm_orders import Declined, Prepared, Rise
 from grampus.worker.warm_shim import Handlers, Rehearsal, WarmShim, fork
 
 #: A module with whose import the process is larger than so many bytes is not kept in memory.

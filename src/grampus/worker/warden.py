@@ -29,12 +29,13 @@ from grampus.worker import cgroup
 from grampus.worker.capture import DEFAULT_CAP, clear_slots
 from grampus.worker.cgroup import Cgroup
 from grampus.worker.containment import Containment, PidNamespace, Subreaper, become_subreaper
-from grampus.worker.keeper import Keeper, log
+from grampus.worker.keeper import Keeper
 from grampus.worker.orders import Ended, Launch
 from grampus.worker.process_tree import marked
 from grampus.worker.slot import Slot
+from grampus.worker.stderr import log
 
-SOCKET, LOCK, ATTEMPTS = "warden.sock", "warden.lock", "attempts"
+LOCK = "warden.lock"
 #: How long a containment may take to prove itself, in seconds.
 _PROBE = 5.0
 
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(folder: str, count: int, cap: int, kind: str) -> None:
     _shed_descriptors()
     folder = os.path.abspath(folder)
-    attempts = os.path.join(folder, ATTEMPTS)
+    attempts = os.path.join(folder, "attempts")
     os.makedirs(attempts, 0o700, exist_ok=True)
     os.chmod(folder, 0o700)
     os.chdir("/")
@@ -75,9 +76,7 @@ def _serve(folder: str, count: int, cap: int, kind: str) -> None:
     gc.freeze()
     containment = _choose(kind, Slot(0, attempts, cap, instance), lock, instance)
     slots = [Slot(k, attempts, cap, instance) for k in range(count)]
-    address = os.path.join(folder, SOCKET)
-    keeper = Keeper(slots, instance, lock, containment, address, attempts, cap)
-    keeper.run(_listen(folder), signals)
+    Keeper(slots, instance, lock, containment, folder, cap).run(signals)
     if isinstance(containment, Cgroup):
         _remove(containment)
 
@@ -229,23 +228,6 @@ def _probe(containment: Containment, slot: Slot, lock: int) -> None:
         while not slot.reap():
             time.sleep(0.001)
     raise Refused(f"containment {containment.name} does not work here ({reason})")
-
-
-def _listen(folder: str) -> socket.socket:
-    address = os.path.join(folder, SOCKET)
-    if os.path.lexists(address):
-        os.unlink(address)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # By way of the folder's descriptor: a path in an address may have 107 bytes at most.
-    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{handle}/{SOCKET}")
-        os.chmod(address, 0o600)
-    finally:
-        os.close(handle)
-    listener.listen(4)
-    listener.setblocking(False)
-    return listener
 
 
 if __name__ == "__main__":

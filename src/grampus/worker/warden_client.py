@@ -25,7 +25,7 @@ from grampus.rpc.frames import FrameReader, frame
 from grampus.worker.capture import DEFAULT_CAP
 from grampus.worker.channel import FRAME_LIMIT
 from grampus.worker.orders import Notice, Order, Ready, Running, Shutdown
-from grampus.worker.warden import SOCKET
+from grampus.worker.warden_server import SOCKET
 
 #: The log starts anew with a new warden once it is longer than this.
 LOG_LIMIT = 1 << 20
