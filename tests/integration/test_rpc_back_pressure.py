@@ -176,7 +176,7 @@ def test_large_answers_to_an_asker_that_does_not_read_wait_and_then_all_arrive()
 def test_a_close_does_not_wait_for_a_reader_that_never_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("grampus.rpc.connection.LINGER", 0.05)
+    monkeypatch.setattr("grampus.rpc.outgoing.LINGER", 0.05)
 
     async def scene() -> None:
         async with line() as here:

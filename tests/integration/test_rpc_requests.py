@@ -35,7 +35,8 @@ from grampus.errors import (
 )
 from grampus.rpc.calls import ConnectionLost, RequestTimedOut
 from grampus.rpc.codec import Failure, Request, Response
-from grampus.rpc.connection import Connection, Limits, RemoteError
+from grampus.rpc.connection import Connection, Limits
+from grampus.rpc.failures import RemoteError
 from grampus.rpc.frames import frame
 
 pytestmark = pytest.mark.timeout(60)

@@ -47,7 +47,8 @@ from grampus.protocol import (
 )
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
-from grampus.rpc.connection import Connection, RemoteError
+from grampus.rpc.connection import Connection
+from grampus.rpc.failures import RemoteError
 from grampus.rpc.tls import Tls
 
 log = logging.getLogger("grampus.peers")

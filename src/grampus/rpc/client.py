@@ -11,7 +11,9 @@ from grampus.errors import GrampusError, ServerUnreachable
 from grampus.rpc.address import address, resolve
 from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.codec import Codec
-from grampus.rpc.connection import LINGER, Connection, Handler, Limits
+from grampus.rpc.connection import Connection, Limits
+from grampus.rpc.outgoing import LINGER
+from grampus.rpc.ports import Handler
 from grampus.rpc.tls_faults import tls_fault
 
 if TYPE_CHECKING:

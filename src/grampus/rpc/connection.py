@@ -5,7 +5,8 @@ Rules. Nothing is unbounded: requests sent, requests worked on and bytes written
 One-way messages keep their order among themselves; requests are worked on side by side, in no
 promised order. Messages are never repeated here: what must not be lost is repeated by whoever
 needs it. Who may speak, and the first message in each direction, are the affair of an `Owner`
-(server, client).
+(server, client). Answers are awaited in `calls`, requests worked on in `work`, frames written in
+`outgoing`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,21 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
 from grampus.errors import (
     GrampusError,
-    NotFound,
     ProtocolError,
-    Refused,
-    ServerUnreachable,
-    UsageError,
 )
 from grampus.rpc.address import address
 from grampus.rpc.calls import Calls, ConnectionLost
-from grampus.rpc.codec import Codec, Failure, OneWay, Reason, Request, Response
-from grampus.rpc.frames import FrameReader, frame
+from grampus.rpc.codec import Codec, Failure, OneWay, Request, Response
+from grampus.rpc.failures import heard, told
+from grampus.rpc.frames import FrameReader
+from grampus.rpc.outgoing import Outgoing
+from grampus.rpc.ports import Handler, Owner
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls_faults import tls_fault
 from grampus.rpc.work import Work
@@ -39,23 +39,8 @@ M = TypeVar("M")
 
 log = logging.getLogger("grampus.rpc")
 
-#: Bytes that are written at once rather than at the end of the loop's turn.
-_WRITE_AT_ONCE = 64 * 1024
-#: What is still unwritten this many seconds after a close is thrown away.
-LINGER = 5.0
 #: How the first bytes of a TLS connection look. As the header of a frame they would be too long.
 _TLS_HELLO = b"\x16\x03"
-#: Longest text of an error response, in characters.
-_LONGEST_TEXT = 4096
-
-
-class RemoteError(GrampusError):
-    """The other side failed to answer a request, through a fault of its own."""
-
-
-_BY_EXIT_CODE: dict[int, type[GrampusError]] = {
-    kind.exit_code: kind for kind in (UsageError, ServerUnreachable, Refused, NotFound)
-}
 
 
 class Limits(Struct, frozen=True):
@@ -69,43 +54,6 @@ class Limits(Struct, frozen=True):
     buffer: int = 64 * 1024 * 1024
     #: `drain` waits while more bytes than this are unwritten.
     drain: int = 1024 * 1024
-
-
-class Handler(Protocol[M]):
-    """What takes the messages of a connection."""
-
-    def messages(self, connection: Connection[M], batch: list[M]) -> None:
-        """One-way messages, in order. An exception closes the connection."""
-
-    async def request(self, connection: Connection[M], message: M) -> M:
-        """The answer to a request. Its GrampusError is told to the asker, word for word.
-
-        Cancelled when the connection ends.
-        """
-
-    def closed(self, connection: Connection[M], reason: str) -> None:
-        """Called once for every opened connection, never from inside `close`."""
-
-
-class Taker(Protocol[M]):
-    """A Handler that can do without a task for some requests."""
-
-    def take(self, connection: Connection[M], number: int, message: M) -> bool:
-        """True: it is answered by `respond(number, ...)`, once, now or later. An exception closes
-        the connection."""
-
-
-class Owner(Protocol[M]):
-    """Who decides which connections may speak: the server's door, or the client that connects."""
-
-    def made(self, connection: Connection[M]) -> None:
-        """The TCP connection stands."""
-
-    def first(self, connection: Connection[M], message: M) -> None:
-        """The first message has come: `open` or end the connection."""
-
-    def lost(self, connection: Connection[M], reason: str) -> None:
-        """It is over."""
 
 
 class Connection(asyncio.Protocol, Generic[M]):
@@ -130,26 +78,19 @@ class Connection(asyncio.Protocol, Generic[M]):
         self._codec = codec
         self._handler = handler
         self._owner = owner
-        self._limits = limits
         self._identify = identify
         self._reader = FrameReader(first_limit)
         self._calls: Calls[M] = Calls(limits.requests)
         #: Of the handler, if it has one.
         self._take: Callable[[Connection[M], int, M], bool] | None = getattr(handler, "take", None)
         self._work: Work[M] = Work(limits.work, tasks, self._answer, self._go_on)
-        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._frame_limit = first_limit
         self._opened = False
         self._reason: str | None = None
-        self._over: asyncio.Future[str] = self._loop.create_future()
-        self._linger: asyncio.TimerHandle | None = None
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reading = True
-        #: Frames of this turn of the loop, written together at its end.
-        self._frames: list[bytes] = []
-        self._unwritten = 0
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._outgoing = Outgoing(limits.buffer, limits.drain, self._abort)
 
     # ---- for those who use it
 
@@ -166,7 +107,7 @@ class Connection(asyncio.Protocol, Generic[M]):
     @property
     def writable(self) -> bool:
         """False while the other side has not taken most of what was sent (Limits.drain)."""
-        return self._writable.is_set()
+        return self._outgoing.drained.is_set()
 
     @property
     def unread(self) -> int:
@@ -184,7 +125,7 @@ class Connection(asyncio.Protocol, Generic[M]):
     def flush(self) -> None:
         """What was sent leaves now, and not at the end of the loop's turn: for whoever has sent
         all that he has."""
-        self._flush()
+        self._outgoing.flush()
 
     async def request(self, message: M, timeout: float) -> M:  # noqa: ASYNC109, part of the port
         """The answer, within `timeout` seconds.
@@ -211,11 +152,11 @@ class Connection(asyncio.Protocol, Generic[M]):
         it is closed.
         """
         try:
-            while not self._writable.is_set():
+            while not self._outgoing.drained.is_set():
                 async with asyncio.timeout(timeout):
-                    await self._writable.wait()
+                    await self._outgoing.drained.wait()
         except TimeoutError:
-            self._end(f"it took nothing for {timeout:g} s", fault=True, abort=True)
+            self._abort(f"it took nothing for {timeout:g} s")
         if self._reason is not None:
             raise ConnectionLost(self._lost_text())
 
@@ -244,7 +185,7 @@ class Connection(asyncio.Protocol, Generic[M]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=self._limits.drain)
+        self._outgoing.begin(transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = address(peer[0], peer[1])
@@ -279,11 +220,10 @@ class Connection(asyncio.Protocol, Generic[M]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._outgoing.lost()
         if isinstance(exc, ssl.SSLError):
             self._end(tls_fault(exc), fault=True)
         self._end(f"lost: {exc}" if exc is not None else "closed by the other side")
-        if self._linger is not None:
-            self._linger.cancel()
         reason = self._reason or ""
         self._over.set_result(reason)
         self._owner.lost(self, reason)
@@ -294,10 +234,10 @@ class Connection(asyncio.Protocol, Generic[M]):
                 log.exception("connection to %s: a bug in what was told of its end", self.peer)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._outgoing.drained.clear()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._outgoing.drained.set()
 
     # ---- in
 
@@ -325,7 +265,7 @@ class Connection(asyncio.Protocol, Generic[M]):
             elif isinstance(envelope, Response):
                 self._calls.answer(envelope.id, envelope.body)
             else:
-                self._calls.answer(envelope.id, _error(envelope.body))
+                self._calls.answer(envelope.id, heard(envelope.body))
         if batch:
             self._handler.messages(self, batch)
         self._go_on()
@@ -344,7 +284,7 @@ class Connection(asyncio.Protocol, Generic[M]):
             try:
                 payload = self._payload(Response(number, answer))
             except ProtocolError as error:
-                payload = self._failure(number, error.exit_code, str(error))
+                payload = self._failure(number, error)
             self._put(payload)
         self._work.end()
         if not self._reading:
@@ -372,10 +312,10 @@ class Connection(asyncio.Protocol, Generic[M]):
             answer = await self._handler.request(self, message)
             payload = self._payload(Response(number, answer))
         except GrampusError as error:
-            payload = self._failure(number, error.exit_code, str(error))
+            payload = self._failure(number, error)
         except Exception:
             log.exception("request of %s: a bug in what answers it", self.peer)
-            payload = self._failure(number, GrampusError.exit_code, "internal error")
+            payload = self._failure(number, GrampusError("internal error"))
         try:
             await self.drain()
         except ConnectionLost:
@@ -392,29 +332,12 @@ class Connection(asyncio.Protocol, Generic[M]):
             )
         return payload
 
-    def _failure(self, number: int, exit_code: int, text: str) -> bytes:
-        text = text[: min(_LONGEST_TEXT, self._frame_limit // 8)]
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return self._codec.encode(Failure(number, Reason(exit_code, text)))
+    def _failure(self, number: int, error: GrampusError) -> bytes:
+        return self._codec.encode(Failure(number, told(error, self._frame_limit)))
 
     def _put(self, payload: bytes) -> None:
-        if self._reason is not None or self._transport is None:
-            return
-        if not self._frames:
-            self._loop.call_soon(self._flush)
-        self._frames.append(frame(payload))
-        self._unwritten += len(payload)
-        if self._unwritten >= _WRITE_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._frames or self._transport is None:
-            return
-        frames, self._frames, self._unwritten = self._frames, [], 0
-        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-        if self._transport.get_write_buffer_size() > self._limits.buffer:
-            text = f"it reads too slowly: more than {self._limits.buffer} bytes wait for it"
-            self._end(text, fault=True, abort=True)
+        if self._reason is None:
+            self._outgoing.put(payload)
 
     # ---- the end
 
@@ -426,28 +349,17 @@ class Connection(asyncio.Protocol, Generic[M]):
         level = logging.WARNING if fault else logging.DEBUG
         log.log(level, "connection to %s closed: %s", self.peer, reason)
         if not abort:
-            self._flush()
+            self._outgoing.flush()
         self._calls.lose(self._lost_text())
         self._work.cancel()
-        self._writable.set()
-        if self._transport is None:
-            return
-        if abort:
-            self._transport.abort()
-            return
-        # In this order: a TLS transport that is closed does not tell its size.
-        unwritten = self._transport.get_write_buffer_size()
-        self._transport.close()
-        if unwritten:
-            self._linger = self._loop.call_later(LINGER, self._transport.abort)
+        self._outgoing.end(abort)
+
+    def _abort(self, reason: str) -> None:
+        """What was sent and not taken is thrown away."""
+        self._end(reason, fault=True, abort=True)
 
     def _lost_text(self) -> str:
         return f"the connection to {self.peer} ended: {self._reason}"
-
-
-def _error(reason: Reason) -> GrampusError:
-    kind = _BY_EXIT_CODE.get(reason.exit_code, RemoteError)
-    return kind(reason.text)
 
 
 def _tune(sock: socket.socket) -> None:

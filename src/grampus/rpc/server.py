@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from grampus.errors import GrampusError, ProtocolError, UsageError
 from grampus.rpc.address import address, resolve
 from grampus.rpc.codec import Codec
-from grampus.rpc.connection import LINGER, Connection, Handler, Limits
+from grampus.rpc.connection import Connection, Limits
 from grampus.rpc.handshakes import Handshakes
+from grampus.rpc.outgoing import LINGER
+from grampus.rpc.ports import Handler
 from grampus.rpc.subject import Subject
 
 if TYPE_CHECKING:
