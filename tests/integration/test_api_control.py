@@ -9,7 +9,7 @@ import msgspec
 from api_node import Node, an_id, play, problem_of, shell
 
 from grampus.api.ports import WorkerLoad
-from grampus.api.schemas import BATCH
+from grampus.api.schemas.runs import BATCH
 from grampus.errors import Overloaded
 from grampus.model.run import AttemptState
 

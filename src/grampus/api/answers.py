@@ -10,14 +10,11 @@ import msgspec
 from fastapi import Response
 
 from grampus.api.ports import WorkerLoad
-from grampus.api.schemas import (
-    Answer,
-    AttemptAnswer,
-    RunAnswer,
-    TaskAnswer,
-    WorkerAnswer,
-    WorkflowAnswer,
-)
+from grampus.api.schemas.base import Answer
+from grampus.api.schemas.runs import RunAnswer
+from grampus.api.schemas.tasks import AttemptAnswer, TaskAnswer
+from grampus.api.schemas.workers import WorkerAnswer
+from grampus.api.schemas.workflows import WorkflowAnswer
 from grampus.model.lease import KEEP
 from grampus.runs.views import AttemptView, RunView, TaskView, WorkerView, WorkflowView
 

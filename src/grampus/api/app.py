@@ -30,17 +30,13 @@ from grampus.api import (
 )
 from grampus.api.auth import OPEN, Gate, hosts_of
 from grampus.api.heads import Heads
-from grampus.api.kv_schemas import KeyPage, RevisionAnswer, TxnRequest
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
-from grampus.api.schemas import (
-    BatchRequest,
-    EventAnswer,
-    LogEntry,
-    ProblemDocument,
-    RunRequest,
-    WorkflowRequest,
-)
+from grampus.api.schemas.keys import KeyPage, RevisionAnswer, TxnRequest
+from grampus.api.schemas.problems import ProblemDocument
+from grampus.api.schemas.runs import BatchRequest, RunRequest
+from grampus.api.schemas.story import EventAnswer, LogEntry
+from grampus.api.schemas.workflows import WorkflowRequest
 from grampus.api.state import Shared, only_known_parameters
 from grampus.api.wakes import Wakes
 from grampus.model.workflow import Workflow

@@ -19,7 +19,7 @@ from grampus.api.bodies import WORKFLOW_LIMIT, json_body, json_body_doc
 from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, document_of, responses
 from grampus.api.runs import request_hash
-from grampus.api.schemas import BATCH, BatchAccepted, BatchItem, BatchRequest, RunRequest
+from grampus.api.schemas.runs import BATCH, BatchAccepted, BatchItem, BatchRequest, RunRequest
 from grampus.api.state import ThePorts, settled
 from grampus.errors import GrampusError, InvalidInput, NotFound, Problem, Refused
 from grampus.ids import run_id

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from grampus.api.answers import respond, time_text
 from grampus.api.ports import LedgerCheck
 from grampus.api.problems import WRITES, HttpProblem, responses
-from grampus.api.schemas import (
+from grampus.api.schemas.cluster import (
     CheckAnswer,
     ClusterAnswer,
     LedgerLine,

@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from grampus.api.answers import respond
 from grampus.api.problems import WRITES, accepted, responses
 from grampus.api.runs import USER, TheRun
-from grampus.api.schemas import RetryAnswer, RunStateAnswer, TaskStateAnswer
+from grampus.api.schemas.runs import RetryAnswer, RunStateAnswer
+from grampus.api.schemas.tasks import TaskStateAnswer
 from grampus.api.state import ThePorts, settled
 from grampus.errors import NotFound, Refused
 from grampus.model.run import AttemptState, RunState, TaskState

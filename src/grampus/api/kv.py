@@ -18,10 +18,11 @@ from starlette.responses import StreamingResponse
 
 from grampus.api.answers import respond
 from grampus.api.bodies import pieces
-from grampus.api.kv_schemas import (
+from grampus.api.problems import WRITES, HttpProblem, responses
+from grampus.api.schemas.base import PAGE, PAGE_LIMIT
+from grampus.api.schemas.keys import (
     NUMBER,
-    PAGE,
-    PAGE_LIMIT,
+    KeyAnswer,
     KeyDeleted,
     KeyPage,
     KeyWritten,
@@ -30,8 +31,6 @@ from grampus.api.kv_schemas import (
     key_bytes,
     revision_answer,
 )
-from grampus.api.problems import WRITES, HttpProblem, responses
-from grampus.api.schemas import KeyAnswer
 from grampus.api.state import ThePorts, TheShared
 from grampus.api.stream import SSE, admit, sse
 from grampus.api.wakes import MOST_STREAMS

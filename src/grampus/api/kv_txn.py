@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Response
 
 from grampus.api.bodies import JSON_LIMIT, json_body, json_body_doc
 from grampus.api.kv import KEY_WRITES, SEEN
-from grampus.api.kv_schemas import (
+from grampus.api.problems import responses
+from grampus.api.schemas.keys import (
     CompareBody,
     DeleteBody,
     GetBody,
@@ -20,7 +21,6 @@ from grampus.api.kv_schemas import (
     key_bytes,
     value_bytes,
 )
-from grampus.api.problems import responses
 from grampus.api.state import ThePorts
 from grampus.cluster.commands import (
     Compare,

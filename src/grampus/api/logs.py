@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Literal
 
 from grampus.api.ports import Ports, ReadLog
-from grampus.api.schemas import LogEntry
+from grampus.api.schemas.story import LogEntry
 from grampus.api.wakes import HEARTBEAT, PROBE, Wakes, is_cut_off
 from grampus.errors import GrampusError, NotFound
 from grampus.model.run import FINAL_ATTEMPT, FINAL_RUN, FINAL_TASK, AttemptState

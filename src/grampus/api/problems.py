@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from grampus.api.schemas import FieldProblem, ProblemDocument
+from grampus.api.schemas.problems import FieldProblem, ProblemDocument
 from grampus.consensus.port import Stopped
 from grampus.errors import (
     Compacted,

@@ -22,18 +22,9 @@ from grampus.api.answers import respond, run_answer, task_answer
 from grampus.api.bodies import JSON_LIMIT, json_body, json_body_doc
 from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, HttpProblem, accepted, responses
-from grampus.api.schemas import (
-    INLINE_RESULT,
-    PAGE,
-    PAGE_LIMIT,
-    ResultAnswer,
-    RunAccepted,
-    RunAnswer,
-    RunPage,
-    RunRequest,
-    RunStateAnswer,
-    TaskList,
-)
+from grampus.api.schemas.base import PAGE, PAGE_LIMIT
+from grampus.api.schemas.runs import RunAccepted, RunAnswer, RunPage, RunRequest, RunStateAnswer
+from grampus.api.schemas.tasks import INLINE_RESULT, ResultAnswer, TaskList
 from grampus.api.state import ThePorts, settled
 from grampus.errors import InvalidInput, NotFound, Problem
 from grampus.ids import KEY_LIMIT, content_hash, is_run_id, run_id, run_id_of_key

@@ -15,9 +15,8 @@ from grampus.api.answers import respond, time_text
 from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, accepted, responses
 from grampus.api.runs import USER
-from grampus.api.schemas import (
-    PAGE,
-    PAGE_LIMIT,
+from grampus.api.schemas.base import PAGE, PAGE_LIMIT
+from grampus.api.schemas.schedules import (
     ClockTrusted,
     PlannedTick,
     ScheduleAnswer,

@@ -11,8 +11,8 @@ from grampus.api import paging
 from grampus.api.answers import respond, time_text
 from grampus.api.problems import responses
 from grampus.api.runs import TheRun
-from grampus.api.schemas import (
-    PAGE_LIMIT,
+from grampus.api.schemas.base import PAGE_LIMIT
+from grampus.api.schemas.story import (
     ExplanationAnswer,
     ReasonAnswer,
     StoryLineAnswer,

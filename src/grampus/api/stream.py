@@ -18,7 +18,7 @@ from grampus.api.logs import Selection, Stream, Word, followed_log, stored_log
 from grampus.api.ports import Reads
 from grampus.api.problems import responses
 from grampus.api.runs import TheRun
-from grampus.api.schemas import EventAnswer, LogEntry
+from grampus.api.schemas.story import EventAnswer, LogEntry
 from grampus.api.state import Shared, Stale, TheShared, settled
 from grampus.api.wakes import HEARTBEAT, MOST_STREAMS, PROBE, Barrier, Wakes, is_cut_off
 from grampus.errors import InvalidInput, NotFound, Overloaded, Problem

@@ -10,7 +10,7 @@ from grampus.api.answers import respond, worker_answer
 from grampus.api.ports import Ports
 from grampus.api.problems import WRITES, HttpProblem, accepted, responses
 from grampus.api.runs import USER
-from grampus.api.schemas import Health, Readiness, WorkerAnswer, WorkerList
+from grampus.api.schemas.workers import Health, Readiness, WorkerAnswer, WorkerList
 from grampus.api.state import ThePorts, TheShared, settled
 from grampus.errors import NotFound
 from grampus.runs.commands import DrainWorker

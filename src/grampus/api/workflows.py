@@ -13,8 +13,8 @@ from grampus.api import paging
 from grampus.api.answers import respond, workflow_answer
 from grampus.api.bodies import BUNDLE_LIMIT, WORKFLOW_LIMIT, json_body, json_body_doc, pieces
 from grampus.api.problems import WRITES, HttpProblem, accepted, problem_of_convert, responses
-from grampus.api.schemas import (
-    PAGE,
+from grampus.api.schemas.base import PAGE
+from grampus.api.schemas.workflows import (
     WORKFLOW_PAGE_LIMIT,
     WorkflowAnswer,
     WorkflowApplied,

@@ -8,15 +8,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from grampus.api.schemas import Answer, KeyAnswer, Request
+from grampus.api.schemas.base import Answer, Request
 from grampus.cluster.limits import ROWS, TXN_LIMIT
 from grampus.cluster.values import KeysChanged, KeyValue
 from grampus.errors import InvalidInput, Problem
 
-PAGE = 100
-PAGE_LIMIT = 1000
 #: Revisions and numbers of keys.
 NUMBER = 2**62
+
+
+class KeyAnswer(Answer):
+    """A key of the metadata center as it stands."""
+
+    key: str = Field(examples=["/servers/n1"])
+    value: str = Field(description="In base64.", examples=["aGVsbG8="])
+    create_revision: int = Field(description="In which it was made.")
+    mod_revision: int = Field(description="Of its newest put; also its `ETag`.")
+    version: int = Field(description="1, and one more with every put.")
+    session: int = Field(description="Whose end deletes it; 0 is nobody's.")
 
 
 class KeyPage(Answer):
