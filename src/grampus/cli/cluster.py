@@ -286,14 +286,20 @@ def recover(
         bool, typer.Option("--look", help="Only say what it would keep, and what it would lose.")
     ] = False,
     yes: Yes = False,
+    output: Output = Format.text,
 ) -> None:
     """Go on with one stopped server when the majority is lost.
 
     For good: it becomes the only member. What others had committed and this one had not is lost,
     and the others are refused from then on."""
-    from grampus.cli.server import recover_folder, survey_folder
+    from grampus.cli.salvage import recover_folder, survey_folder, told
 
-    survey_folder(data)
+    found = survey_folder(data)
+    if look and output is Format.json:
+        document(found)
+        return
+    for line in told(found):
+        print(line) if look else note(line)
     if look:
         return
     confirm("Are most of the servers lost for good? What only they knew is lost with them.", yes)
@@ -305,14 +311,17 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A snapshot.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the first server.")],
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where it answers.")],
-    data: Folder = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="An empty folder for it.")
+    ] = None,
     yes: Yes = False,
 ) -> None:
     """Found a cluster anew from a snapshot.
 
     In an empty folder; then start its server."""
-    from grampus.cli.server import restore_folder
+    from grampus.cli.salvage import check_snapshot, restore_folder
 
+    check_snapshot(file)
     confirm(f"Begin a new history from {file}? Servers of the old one are refused by it.", yes)
     restore_folder(file, data, name, listen)
 

@@ -10,8 +10,6 @@ from grampus.cli.noun import Noun
 from grampus.cli.options import DataFolder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from grampus.config import Config, Listen
     from grampus.server.arrival import Plan
 
@@ -168,100 +166,3 @@ async def _run(config: Config, plan: Plan) -> None:
             raise
     if stopped:
         note("stopped")
-
-
-def survey_folder(data: str | None) -> None:
-    """`grampus cluster recover --look`, and what is said before it is done."""
-    import os
-
-    from grampus.config import load_config
-    from grampus.consensus.folder import ENTROPY, DataFolder
-    from grampus.founding import survey
-    from grampus.worker.identity import machine_id
-
-    config = load_config({"data": data})
-    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
-        found = survey(folder.path)
-    names = ", ".join(sorted(member.name for member in found.members.known))
-    print(f"folder  {config.data}, of one of the servers {names}")
-    print(f"ends    with entry {found.last:,} of term {found.term}")
-    kept = f"all entries up to {found.last:,}"
-    if found.uncertain:
-        kept += (
-            f"; the last {found.uncertain:,} are not known to be committed: clients may have been"
-            " told that their outcome is unknown"
-        )
-    print(f"keeps   {kept}")
-    print(f"loses   whatever the others have acknowledged beyond entry {found.last:,}")
-    print("choose  of all folders that can be read, one whose last entry has the highest term,")
-    print("        and of those the highest number")
-
-
-def recover_folder(data: str | None) -> None:
-    """`grampus cluster recover`: offline, on the folder of a stopped server."""
-    import base64
-    import os
-
-    from grampus.cli.output import note
-    from grampus.config import load_config
-    from grampus.consensus.folder import ENTROPY, DataFolder
-    from grampus.errors import Refused
-    from grampus.founding import raft_id, recover, standing
-    from grampus.worker.identity import machine_id
-
-    config = load_config({"data": data})
-    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
-        there = standing(folder.path)
-        me = None if there is None else there.members.find(raft_id(folder.identity.node))
-        if there is None or me is None:
-            raise Refused(f"{folder.path} is the folder of no member of a cluster")
-        history = base64.b32encode(os.urandom(10)).decode().lower()
-        made = recover(folder.path, me, history)
-        folder.adopt(folder.identity.cluster, history)
-    note(
-        f"{config.data} is the only member of history {made.history} now. Start it: grampus server"
-        f" start --data {config.data} --name {me.name} --listen {me.address}. The servers of the"
-        " old history are refused: empty their folders, and let them join anew"
-    )
-
-
-def restore_folder(file: Path, data: str | None, name: str, listen: str) -> None:
-    """`grampus cluster restore`: offline, into an empty folder."""
-    import base64
-    import os
-    import shutil
-
-    from grampus.backup import LEDGER, unpack
-    from grampus.blobs import Blobs
-    from grampus.cli.output import note
-    from grampus.clock import SystemClock
-    from grampus.config import load_config
-    from grampus.consensus.folder import ENTROPY, DataFolder
-    from grampus.errors import UsageError
-    from grampus.founding import raft_id, refuse_ledger, restore
-    from grampus.model.member import Member
-    from grampus.server.arrival import prepare_first
-    from grampus.worker.identity import machine_id
-
-    config = load_config({"data": data, "name": name, "listen": listen})
-    if not file.is_file():
-        raise UsageError(f"there is no file {file}")
-    at = config.listen
-    with DataFolder.open(config.data, machine=machine_id(), entropy=os.urandom(ENTROPY)) as folder:
-        me = Member(raft_id(folder.identity.node), name, at.host, at.port, at.node_port)
-        refuse_ledger(folder.path)
-        prepare_first(folder, me, SystemClock().now())
-        aside = folder.path / "restoring"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(mode=0o700)
-        found = unpack(file, aside / LEDGER, Blobs(folder.blobs))
-        history = base64.b32encode(os.urandom(10)).decode().lower()
-        restore(folder.path, aside / LEDGER, me, history)
-        shutil.rmtree(aside)
-        folder.adopt(folder.identity.cluster, history)
-    if found.missing:
-        note(f"{len(found.missing)} blobs are missing in {file}, the first is {found.missing[0]}")
-    note(
-        f"{config.data} has the state of {file}. Start it: grampus server start --data"
-        f" {config.data} --name {name} --listen {listen}"
-    )
