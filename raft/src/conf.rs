@@ -110,7 +110,13 @@ pub fn decode_change(kind: i32, data: &[u8]) -> Result<ConfChangeV2> {
             });
             Ok(change)
         }
-        Some(EntryType::EntryConfChangeV2) => message::parse(data, "change of members"),
+        Some(EntryType::EntryConfChangeV2) => {
+            let change: ConfChangeV2 = message::parse(data, "change of members")?;
+            if change.changes.iter().any(message::has_unknown) {
+                return wrong("bad change of members: unknown field or value");
+            }
+            Ok(change)
+        }
         _ => wrong(format!("an entry of kind {kind} is no change of members")),
     }
 }
@@ -152,6 +158,9 @@ mod tests {
         // ConfChangeSingle with type 9, alone and inside a ConfChangeV2.
         assert!(decode_change(1, &[0x10, 9, 0x18, 1]).is_err());
         assert!(decode_change(2, &[0x12, 4, 0x08, 9, 0x10, 1]).is_err());
+        // A field 30 inside.
+        assert!(decode_change(2, &[0x12, 5, 0x10, 1, 0xf0, 1, 1]).is_err());
+        assert!(decode_change(2, &[0x12, 2, 0x10, 1]).is_ok());
     }
 
     #[test]

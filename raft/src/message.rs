@@ -27,10 +27,15 @@ pub fn encode(messages: Vec<Message>) -> Result<Vec<Encoded>> {
 /// newer node's message could mean something else.
 pub fn parse<M: protobuf::Message>(bytes: &[u8], what: &str) -> Result<M> {
     let parsed = M::parse_from_bytes(bytes).map_err(|e| Fail::Value(format!("bad {what}: {e}")))?;
-    if parsed.get_unknown_fields().fields.is_some() {
+    if has_unknown(&parsed) {
         return wrong(format!("bad {what}: unknown field or value"));
     }
     Ok(parsed)
+}
+
+/// Of the message itself: each message inside has to be looked at too.
+pub fn has_unknown<M: protobuf::Message>(m: &M) -> bool {
+    m.get_unknown_fields().fields.is_some()
 }
 
 pub fn decode(bytes: &[u8], own_id: u64) -> Result<Message> {
@@ -98,10 +103,7 @@ fn entries_problem(m: &Message) -> Option<&'static str> {
         if entry.term < term || entry.term > m.term {
             return Some("the terms of its entries are out of order");
         }
-        if protobuf::Message::get_unknown_fields(entry)
-            .fields
-            .is_some()
-        {
+        if has_unknown(entry) {
             return Some("an entry has an unknown field or value");
         }
         term = entry.term;
@@ -110,7 +112,11 @@ fn entries_problem(m: &Message) -> Option<&'static str> {
 }
 
 fn snapshot_problem(m: &Message) -> Option<&'static str> {
-    let meta = m.get_snapshot().get_metadata();
+    let snapshot = m.get_snapshot();
+    let meta = snapshot.get_metadata();
+    if has_unknown(snapshot) || has_unknown(meta) || has_unknown(meta.get_conf_state()) {
+        return Some("its snapshot has an unknown field or value");
+    }
     if meta.index == 0 || meta.index > LIMIT || meta.term == 0 || meta.term > m.term {
         return Some("its snapshot has no valid index and term");
     }

@@ -164,8 +164,16 @@ def test_promoting_a_member_that_is_not_there_keeps_the_old_majority_working() -
     assert b"x" in g.members[1].data, "three of four suffice"
 
 
+#: No change of members, no entry of that kind, an unknown change, bytes, an unknown field inside.
 @pytest.mark.parametrize(
-    ("kind", "data"), [(0, b""), (3, b""), (1, b"\x10\x09\x18\x01"), (2, b"\xff")]
+    ("kind", "data"),
+    [
+        (0, b""),
+        (3, b""),
+        (1, b"\x10\x09\x18\x01"),
+        (2, b"\xff"),
+        (2, b"\x12\x05\x10\x04\xf0\x01\x01"),
+    ],
 )
 def test_only_changes_of_members_can_be_applied(kind: int, data: bytes) -> None:
     g = Group()

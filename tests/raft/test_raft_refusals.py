@@ -11,6 +11,8 @@ from grampus_raft import RaftError, RaftNode
 from tests.raft.group import APPEND, FOLLOWER, SNAPSHOT, Group, message, varint, voters
 
 APPEND_RESPONSE, REQUEST_VOTE, HEARTBEAT, HEARTBEAT_RESPONSE = 4, 5, 8, 9
+#: Field 30.
+UNKNOWN = b"\xf0\x01\x01"
 #: hup, beat, propose, unreachable, snapshot status, check quorum, read index and its response
 NOT_BETWEEN_PEERS = [0, 1, 2, 10, 11, 12, 15, 16]
 
@@ -27,6 +29,16 @@ def entry(index: int, term: int, kind: int = 0) -> bytes:
     return b"\x3a" + varint(len(body)) + body
 
 
+def inside(field: int, content: bytes) -> bytes:
+    return varint(field << 3 | 2) + varint(len(content)) + content
+
+
+def snapshot(*, outside: bytes = b"", meta: bytes = b"", members: bytes = b"") -> bytes:
+    """A message with one of index 50 and term 2, and these fields beside those it should have."""
+    about = inside(1, b"\x08\x01\x08\x02\x08\x03" + members) + b"\x10\x32\x18\x02" + meta
+    return message(type=SNAPSHOT, **GOOD) + inside(9, inside(2, about) + outside)
+
+
 GOOD = {"to": 2, "sender": 1, "term": 2}
 BAD_MESSAGES = {
     "garbage": b"\xff\xff\xff",
@@ -39,8 +51,11 @@ BAD_MESSAGES = {
     "a term out of this world": message(type=HEARTBEAT, **GOOD | {"term": 2**63}),
     "an index out of this world": message(type=APPEND, index=2**64 - 1, **GOOD),
     "an unknown type": message(type=77, **GOOD),
-    "an unknown field": message(type=HEARTBEAT, **GOOD) + b"\xf0\x01\x01",
+    "an unknown field": message(type=HEARTBEAT, **GOOD) + UNKNOWN,
     "a snapshot without content": message(type=SNAPSHOT, **GOOD),
+    "an unknown field of a snapshot": snapshot(outside=UNKNOWN),
+    "an unknown field of a snapshot's metadata": snapshot(meta=UNKNOWN),
+    "an unknown field of a snapshot's members": snapshot(members=UNKNOWN),
     "entries with a gap": message(type=APPEND, index=1, **GOOD) + entry(3, 1),
     "entries from the future": message(type=APPEND, index=1, **GOOD) + entry(2, 3),
     "entries out of order": message(type=APPEND, index=1, **GOOD) + entry(2, 2) + entry(3, 1),
@@ -59,6 +74,12 @@ def test_a_bad_message_is_refused_and_nothing_of_its_batch_is_handled(what: str)
     assert not g[2].has_ready()
     assert g[2].step([good]) == 0
     assert g[2].has_ready(), "it answers the good one"
+
+
+def test_a_snapshot_like_the_bad_ones_is_taken_without_its_fault() -> None:
+    g = settled()
+    assert g[2].step([snapshot()]) == 0
+    assert g[2].has_ready()
 
 
 def test_every_cut_of_a_real_message_is_refused_or_harmless() -> None:
