@@ -72,7 +72,7 @@ class Recorder(threading.Thread):
         try:
             match what:
                 case "get":
-                    action, result = self._get(client, key)
+                    action, result = look(client, key)
                 case "put":
                     action = Put(key.encode(), self._value())
                     result = Wrote(client.kv.put(key, action.value))
@@ -80,7 +80,7 @@ class Recorder(threading.Thread):
                     action = Delete(key.encode())
                     result = self._take_away(client, key)
                 case _:
-                    _, seen = self._get(client, key)
+                    _, seen = look(client, key)
                     mod, value = seen.mod or 0, self._value()
                     called = time.monotonic_ns()
                     raw = key.encode()
@@ -108,13 +108,6 @@ class Recorder(threading.Thread):
         self._count += 1
         return f"{self.name}-{self._count}".encode()
 
-    def _get(self, client: Client, key: str) -> tuple[Get, Got]:
-        try:
-            found = client.kv.get(key)
-        except NotFound:
-            return Get(key.encode()), Got(None, 0)
-        return Get(key.encode()), Got(found.value, found.mod_revision)
-
     def _take_away(self, client: Client, key: str) -> Result:
         try:
             return Wrote(client.kv.delete(key), True)
@@ -126,6 +119,24 @@ class Recorder(threading.Thread):
             return Decided(True, client.kv.put(key, value, if_revision=mod))
         except ConditionFailed:
             return Decided(False)
+
+
+def look(client: Client, key: str) -> tuple[Get, Got]:
+    try:
+        found = client.kv.get(key)
+    except NotFound:
+        return Get(key.encode()), Got(None, 0)
+    return Get(key.encode()), Got(found.value, found.mod_revision)
+
+
+def last_look(name: str, client: Client) -> list[Operation]:
+    """What is there in the end, as a part of the history: nothing in it may be unexplained."""
+    found = []
+    for key in KEYS:
+        called = time.monotonic_ns()
+        action, result = look(client, key)
+        found.append(Operation(name, called, time.monotonic_ns(), action, result))
+    return found
 
 
 class Crew:
