@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from grampus.sdk.client import Client
 
 
+#: Who says no to a question has interrupted the command.
+INTERRUPTED = 130
+
+
 class Format(StrEnum):
     text = "text"
     json = "json"
@@ -105,4 +109,4 @@ def confirm(question: str, yes: bool) -> None:
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         note("nothing was done")
-        raise typer.Abort
+        raise typer.Exit(INTERRUPTED)
