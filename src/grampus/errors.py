@@ -15,6 +15,8 @@ GrampusError
 │   ├── LockLost          4   the lock is no longer held
 │   ├── Compacted         4   that part of the history is forgotten: `first` is still known
 │   ├── Lagging           4   this server has not come so far yet: ask another one
+│   ├── WrongHistory      4   this server goes on in another history than was seen
+│   ├── Unauthorized      4   the token is missing, or is none that counts here
 │   └── NotLeader         4   another server decides: nothing happened
 ├── NotFound              6
 ├── FolderError           4   a data folder that this process must not use
@@ -149,6 +151,22 @@ class Compacted(Refused):
 
 class Lagging(Refused):
     """This server has not come as far as the client has seen. Nothing happened: ask another."""
+
+
+class WrongHistory(Refused):
+    """This server goes on in another history of the cluster than was seen: it was recovered or
+    restored since, or the server has been left behind. Nothing happened."""
+
+    def __init__(self, message: str, history: str = "", revision: int = 0) -> None:
+        #: Of the server that answered: its history, and how far it is. A later history of a
+        #: cluster has revisions that are 2^32 higher.
+        self.history = history
+        self.revision = revision
+        super().__init__(message)
+
+
+class Unauthorized(Refused):
+    """The request carries no token, or one that does not count here."""
 
 
 class NotFound(GrampusError):

@@ -17,7 +17,7 @@ from cli_node import TOKEN, Node, published
 
 from grampus.cli import main as cli
 from grampus.cluster.commands import Compact, encode_command
-from grampus.errors import Compacted, ConditionFailed, NotFound, TooLarge
+from grampus.errors import Compacted, ConditionFailed, NotFound, TooLarge, WrongHistory
 from grampus.sdk.client import Client
 
 PAGE = Path(__file__).parents[2] / "docs" / "kv.md"
@@ -125,6 +125,22 @@ def test_the_client_pages_and_never_reads_back_in_time(node: Node) -> None:
             assert client.kv.get(odd).value.decode() == odd
         with pytest.raises(NotFound):
             client.kv.delete("/none")
+
+
+def test_the_client_says_once_that_the_cluster_was_recovered_and_goes_on(node: Node) -> None:
+    with Client() as client:
+        client.kv.put("/a", "1")
+        node.keys.history = "h2"
+        with pytest.raises(WrongHistory, match="read everything anew"):
+            client.kv.get("/a")
+        assert client.kv.get("/a").value == b"1"
+        assert client.kv._seen == "h2:1"
+        # A server that was left behind stays left, also when it takes a write.
+        client.kv._seen = f"h3:{2**32}"
+        client.kv.put("/a", "2")
+        for _ in range(2):
+            with pytest.raises(WrongHistory):
+                client.kv.get("/a")
 
 
 def test_the_client_transacts(node: Node) -> None:

@@ -24,6 +24,7 @@ from grampus.errors import (
     ProtocolError,
     Refused,
     ServerUnreachable,
+    Unauthorized,
 )
 from grampus.sdk import follow, transport
 from grampus.sdk.client import Client
@@ -350,7 +351,7 @@ def test_the_next_server_is_asked_when_one_stops_or_is_gone(
 @pytest.mark.parametrize(
     ("status", "document", "kind", "told"),
     [
-        (401, {"detail": "no token"}, Refused, "GRAMPUS_TOKEN"),
+        (401, {"detail": "no token"}, Unauthorized, "GRAMPUS_TOKEN"),
         (404, {"detail": "there is no run x"}, NotFound, "there is no run x"),
         (409, {"title": "Conflict"}, Refused, "Conflict"),
         (412, {"detail": "revision 7"}, Refused, "revision 7"),

@@ -27,6 +27,7 @@ from grampus.errors import (
     Refused,
     SessionUnknown,
     TooLarge,
+    WrongHistory,
 )
 
 SHORT = 1_000
@@ -79,8 +80,9 @@ def test_a_read_is_never_older_than_what_was_seen(tmp_path: Path) -> None:
             patch.setattr(server_module, 0.05)
             with pytest.raises(Lagging, match="ask another server"):
                 await server.get(b"/a", View(seen=Seen("h1", feed_before + 9)))
-        with pytest.raises(Refused, match="restored or recovered"):
+        with pytest.raises(WrongHistory, match="restored or recovered") as told:
             await server.get(b"/a", View(seen=Seen("h0", 1)))
+        assert (told.value.history, told.value.revision) == ("h1", server.seen.revision)
 
     play(tmp_path, scenario)
 

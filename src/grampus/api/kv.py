@@ -49,7 +49,7 @@ SEEN = "Grampus-Seen"
 _KEYS = b"/api/v1/kv/"
 _ETAG = re.compile(r'"(\d{1,19})"\Z')
 #: What any read of keys may answer besides.
-READS = ("invalid-input", "too-large", "conflict", "no-quorum", "lagging", "stopped")
+READS = ("invalid-input", "too-large", "wrong-history", "no-quorum", "lagging", "stopped")
 KEY_WRITES = (*WRITES, "invalid-input", "too-large", "conflict", "no-quorum")
 
 

@@ -40,7 +40,9 @@ from grampus.errors import (
     ServerUnreachable,
     SessionUnknown,
     TooLarge,
+    Unauthorized,
     UsageError,
+    WrongHistory,
 )
 from grampus.model.spelling import nearest
 from grampus.runs.commands import Refusal
@@ -55,6 +57,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "method-not-allowed": (405, "That method is not for this address"),
     "not-acceptable": (406, "It cannot be given in that form"),
     "request-timeout": (408, "The request came too slowly"),
+    "wrong-history": (409, "The cluster goes on in another history"),
     "conflict": (409, "Its state, or a rule, forbids that"),
     "session-unknown": (409, "The session is over"),
     "lock-lost": (409, "The lock is no longer held"),
@@ -73,7 +76,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "no-quorum": (503, "Too few servers are there to decide; nothing happened"),
     "lagging": (503, "This server is behind what was seen; ask another, or again"),
     "not-ready": (503, "The server takes no work yet"),
-    "unknown-outcome": (504, "It may have happened, or not; asking again is safe"),
+    "unknown-outcome": (504, "It may have happened, or not"),
 }
 _OF_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
 #: Inputs are told back up to this many characters.
@@ -231,6 +234,10 @@ def kind_of(error: GrampusError) -> str:
             return "compacted"
         case Lagging():
             return "lagging"
+        case WrongHistory():
+            return "wrong-history"
+        case Unauthorized():
+            return "unauthorized"
         case NotLeader():
             return "no-quorum"
         case Refused():
@@ -267,6 +274,8 @@ def _grampus_error(request: Request, error: Exception) -> Response:
         headers = {"Retry-After": str(error.retry_after)}
     elif isinstance(error, Compacted):
         more = {"first": error.first}
+    elif isinstance(error, WrongHistory):
+        headers = {"Grampus-Seen": f"{error.history}:{error.revision}"}
     return problem(kind_of(error), str(error), address(request.scope), problems, headers, more)
 
 

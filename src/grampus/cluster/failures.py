@@ -26,6 +26,7 @@ from grampus.errors import (
     SessionUnknown,
     TooLarge,
     UsageError,
+    WrongHistory,
 )
 
 #: The most special first: an error is told as the first that fits.
@@ -35,6 +36,7 @@ KINDS: dict[str, type[GrampusError]] = {
     "lock-lost": LockLost,
     "compacted": Compacted,
     "lagging": Lagging,
+    "wrong-history": WrongHistory,
     "not-leader": NotLeader,
     "refused": Refused,
     "no-quorum": NoQuorum,
@@ -58,6 +60,8 @@ def failed(error: GrampusError) -> Failed:
             number = error.first
         case Overloaded():
             number = error.retry_after
+        case WrongHistory():
+            number = error.revision
         case NotLeader():
             leader = error.leader
     return Failed(kind, str(error)[:_TEXT], number or 0, leader or "")
@@ -70,6 +74,8 @@ def error_of(failed: Failed) -> GrampusError:
             return Compacted(text, failed.number)
         case "overloaded":
             return Overloaded(text, failed.number)
+        case "wrong-history":
+            return WrongHistory(text, revision=failed.number)
         case "not-leader":
             return NotLeader(text, failed.leader or None)
         case "invalid-input":

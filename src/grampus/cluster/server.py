@@ -46,7 +46,7 @@ from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
     GrampusError,
     NoQuorum,
-    Refused,
+    WrongHistory,
 )
 
 #: Seconds: for a server that is behind, for a read barrier.
@@ -215,9 +215,11 @@ class ClusterServer:
     async def _settle(self, view: View) -> None:
         if view.seen is not None:
             if view.seen.history != self.history:
-                raise Refused(
-                    "this cluster was restored or recovered since: read everything anew, without"
-                    " what was seen before"
+                raise WrongHistory(
+                    "the cluster was restored or recovered since, or this server was left behind"
+                    " by that: read everything anew, without what was seen before",
+                    self.history,
+                    self.feed.revision,
                 )
             await self.feed.reached(view.seen.revision, CATCH_UP)
         if not view.stale:

@@ -2,7 +2,8 @@
 
 Rule: a write is sent once. Whether it happened is known, or `OutcomeUnknown` says that it may
 have; an old write never comes after a newer one of somebody else. What was read once is never read
-in an older state, whichever server answers.
+in an older state, whichever server answers. When a cluster was recovered or restored, the next read
+says so once, as `WrongHistory`; those after it are of the new history.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from grampus.errors import ProtocolError, UsageError
+from grampus.errors import ProtocolError, UsageError, WrongHistory
 from grampus.sdk.answers import Key, KeysChanged
 from grampus.sdk.follow import follow_keys
 from grampus.sdk.transport import Transport
@@ -23,6 +24,8 @@ T = TypeVar("T")
 KV = "/api/v1/kv"
 SEEN = "Grampus-Seen"
 PAGE = 500
+#: The beginning of a later history of a cluster skips so many revisions.
+SKIP = 2**32
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -109,7 +112,12 @@ class Keys:
         headers = {} if self._seen is None else {SEEN: self._seen}
         if stale:
             query["stale"] = "true"
-        return self._answer(self._transport.ask("GET", path, query=query, headers=headers), kind)
+        try:
+            answer = self._transport.ask("GET", path, query=query, headers=headers)
+        except WrongHistory as error:
+            self._leave(error)
+            raise
+        return self._answer(answer, kind)
 
     def _answer(self, answer: httpx.Response, kind: type[T]) -> T:
         self._note(answer.headers.get(SEEN))
@@ -118,12 +126,18 @@ class Keys:
         except msgspec.DecodeError as error:
             raise ProtocolError(f"the answer about keys is not understood: {error}") from error
 
+    def _leave(self, told: WrongHistory) -> None:
+        """Goes on with a newer history, without what was seen; never back to an older one."""
+        seen = int((self._seen or ":0").rpartition(":")[2])
+        if told.revision // SKIP >= seen // SKIP:
+            self._seen = None
+
     def _note(self, seen: str | None) -> None:
-        """Remembers the newest state; a new history of the cluster replaces the old one."""
+        """Remembers the newest state, also where another history of the cluster begins."""
         if seen is None:
             return
         old, new = (self._seen or ":0").rpartition(":"), seen.rpartition(":")
-        if old[0] != new[0] or int(new[2]) > int(old[2]):
+        if int(new[2]) > int(old[2]) or not old[0]:
             self._seen = seen
 
 

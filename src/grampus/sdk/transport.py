@@ -38,7 +38,9 @@ from grampus.errors import (
     ServerUnreachable,
     SessionUnknown,
     TooLarge,
+    Unauthorized,
     UsageError,
+    WrongHistory,
 )
 from grampus.sdk.discovery import Address
 
@@ -130,8 +132,8 @@ class Transport:
                 return answer
             try:
                 fail(answer)
-            except Lagging:
-                # Nothing happened; another server may be further.
+            except (Lagging, WrongHistory):
+                # Nothing happened; another server may be further, or in the history that was seen.
                 if not others:
                     raise
                 others -= 1
@@ -290,8 +292,11 @@ def fail(answer: httpx.Response) -> NoReturn:
     text = document.detail or document.title or f"the server answered {status} without a reason"
     if error := _of_kind(document, text):
         raise error
+    if document.kind == "wrong-history":
+        history, _, revision = answer.headers.get("Grampus-Seen", "").rpartition(":")
+        raise WrongHistory(text, history, int(revision) if revision.isdecimal() else 0)
     if status == 401:
-        raise Refused(
+        raise Unauthorized(
             f"{text}\nthe token is read from --token-file, GRAMPUS_TOKEN, or the file that a node "
             "of this user writes"
         )
