@@ -16,6 +16,7 @@ from grampus.cluster import join_desk, tokens
 from grampus.cluster.credentials import read_credentials
 from grampus.cluster.join_token import JoinToken, secret_hash
 from grampus.cluster.joining import Newcomer, join
+from grampus.cluster.renewing import by_server
 from grampus.cluster.token_commands import RevokeWorker, UseToken
 from grampus.errors import FolderError, Refused, ServerUnreachable, UsageError
 from grampus.protocol import (
@@ -37,6 +38,7 @@ from grampus.rpc.certificates import certificate_request, new_key, request_key
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
+from grampus.rpc.renewal import FIRST_RETRY, LOOK, Renewal
 from grampus.rpc.server import Server
 from grampus.rpc.subject import Subject
 from grampus.rpc.tls import NodeTls, Tls, Untrusted, pinned_tls, unverified_tls
@@ -385,7 +387,7 @@ def test_a_certificate_is_renewed_for_its_bearer_only(folder: TlsFolder, tmp_pat
             renewed = await worker.request(Renew(own.request()), 5)
             assert isinstance(renewed, Renewed)
             before = own.certificate.read_bytes()
-            own.renew(renewed.certificate)
+            own.renew(renewed.certificate, here.clock.now())
             assert own.certificate.read_bytes() != before
             tls.reload()
             await call(here, "worker", "w1", tls)
@@ -393,6 +395,47 @@ def test_a_certificate_is_renewed_for_its_bearer_only(folder: TlsFolder, tmp_pat
                 await worker.request(Renew(certificate_request(new_key())), 5)
 
     run(scene)
+
+
+def test_a_worker_keeps_its_certificate_when_a_server_has_become_one_of_another_cluster(
+    folder: TlsFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection stands from before; what is issued over it is of an authority that is not the
+    worker's."""
+
+    async def scene() -> None:
+        async with host(folder) as here:
+            who = newcomer(tmp_path, "worker", "w1")
+            await joining(here, here.token("worker"), who)
+            own = TlsFolder(who.data)
+            tls = NodeTls(own)
+            line, before = await call(here, "worker", "w1", tls), own.certificate.read_bytes()
+            soon = Soon(own.renewal_due())
+            renewal = Renewal(own, by_server(line.request), tls.reload, soon)
+            here.desk._tls = founded(tmp_path / "strange")
+            assert await renewal.look() == FIRST_RETRY
+            assert own.certificate.read_bytes() == before
+            assert "compare tls/ca.pem on all servers" in caplog.text
+            await call(here, "worker", "w1", tls)
+            here.clock, here.desk._tls, here.desk._clock = soon, folder, soon
+            assert await renewal.look() == LOOK
+            assert own.certificate.read_bytes() != before
+            assert stat.S_IMODE(own.certificate.stat().st_mode) == 0o600
+
+    run(scene)
+
+
+class Soon:
+    """A Clock of the day on which a certificate is renewed."""
+
+    def __init__(self, time: int) -> None:
+        self._time = time
+
+    def now(self) -> int:
+        return self._time
+
+    def ticks(self) -> int:
+        return self._time
 
 
 # ---- without TLS, on loopback

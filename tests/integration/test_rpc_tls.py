@@ -377,7 +377,8 @@ def test_a_renewed_certificate_is_shown_without_a_restart(nodes: Nodes) -> None:
             folder.renew(
                 nodes.folder("s1")
                 .authority()
-                .issue(folder.request(), CLUSTER, "server", "s2", [], now())
+                .issue(folder.request(), CLUSTER, "server", "s2", [], now()),
+                now(),
             )
             server.reload()
             new = await here.call(tls=worker)

@@ -265,7 +265,7 @@ def test_a_worker_gets_a_certificate_and_never_the_authoritys_key(tmp_path: Path
     assert not worker.has_authority
     assert worker.ends() == NOW + NODE_LIFE
     later = server.authority().issue(worker.request(), "abc", "worker", "w1", (), NOW + DAY)
-    worker.renew(later)
+    worker.renew(later, NOW + DAY)
     assert worker.ends() == NOW + NODE_LIFE + DAY
 
 

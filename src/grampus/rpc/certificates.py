@@ -81,9 +81,6 @@ class Authority:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(subject.uri)]
         if serves:
             names += _host_names([*OWN_HOSTS, *hosts])
-        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        if serves:
-            uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         end = min(_time(now + NODE_LIFE), self._certificate.not_valid_after_utc)
         if end <= _time(now):
             raise BadCertificate(f"the authority's own certificate ended on {end:%Y-%m-%d}")
@@ -91,7 +88,7 @@ class Authority:
             _builder(f"{role} {name}", self._certificate.subject, public, now, end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(_uses(role)), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
@@ -166,8 +163,34 @@ def check_issued(certificate: bytes, authority: bytes) -> None:
     """That the authority has signed it. Raises BadCertificate."""
     try:
         _load(certificate).verify_directly_issued_by(_load(authority))
-    except (ValueError, TypeError, InvalidSignature):
-        raise BadCertificate("it is not signed by the cluster's authority") from None
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise BadCertificate(
+            "it is not signed by the cluster's authority: whoever has issued it has another one,"
+            " so compare tls/ca.pem on all servers"
+        ) from None
+
+
+def check_usable(certificate: bytes, role: str, now: int) -> None:
+    """That a node of that role can show it at this time. Raises BadCertificate."""
+    start, end = life(certificate)
+    if now < start:
+        raise BadCertificate(
+            f"it does not hold before {_time(start):%Y-%m-%d %H:%M} UTC: are the clocks of both"
+            " machines right?"
+        )
+    if now >= end:
+        raise BadCertificate(
+            f"it has ended on {_time(end):%Y-%m-%d %H:%M} UTC: are the clocks of both machines"
+            " right?"
+        )
+    try:
+        uses = set(
+            _load(certificate).extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        )
+    except (ValueError, x509.ExtensionNotFound):
+        uses = set()
+    if not uses.issuperset(_uses(role)):
+        raise BadCertificate(f"it is not made for what a {role} does with it")
 
 
 def key_hash(key: object) -> str:
@@ -232,6 +255,12 @@ def _builder(
         .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
+
+
+def _uses(role: str) -> list[x509.ObjectIdentifier]:
+    """What a certificate is for: a worker's cannot be used to serve."""
+    calls = ExtendedKeyUsageOID.CLIENT_AUTH
+    return [calls, ExtendedKeyUsageOID.SERVER_AUTH] if role == SERVER else [calls]
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

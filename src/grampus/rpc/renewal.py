@@ -1,8 +1,9 @@
 """Keeps the certificate of a node from ending: a new one when two thirds of its life are over.
 
-Rule: nothing stops while it fails. It is tried again, and each failure is a line in the log that
-says how much time is left. Who issues the new one is an argument: a server asks its own authority,
-a worker asks a server.
+Rules: the old one is in use until the new one has proved good and is shown. Nothing stops while
+that fails: it is tried again, and each failure is a line in the log that says why, and how much
+time is left. Who issues the new one is an argument: a server asks its own authority, a worker a
+server.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class Renewal:
         self._clock = clock
         self._sleep = sleep
         self._failures = 0
+        #: When the certificate ends that is shown; 0 before the first look.
+        self._ends = 0
+        #: There is a new one in the folder, and connections do not show it yet.
+        self._unshown = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -50,20 +55,33 @@ class Renewal:
 
     async def look(self) -> int:
         """Renews if it is time to; ms until the next look."""
-        due = self._folder.renewal_due() - self._clock.now()
-        if due > 0:
-            return min(due, LOOK)
         try:
-            self._folder.renew(await self._issue(self._folder.request()))
+            if not self._unshown:
+                self._ends = self._folder.ends()
+                if (due := self._folder.renewal_due() - self._clock.now()) > 0:
+                    return min(due, LOOK)
+                issued = await self._issue(self._folder.request())
+                self._folder.renew(issued, self._clock.now())
+                self._unshown = True
             self._renewed()
+            self._ends = self._folder.ends()
         except GrampusError as error:
             self._failures += 1
-            log.warning("this node's certificate was not renewed, %s: %s", self._left(), error)
-            return int(min(FIRST_RETRY << min(self._failures - 1, 10), LOOK))
-        self._failures = 0
+            wait = int(min(FIRST_RETRY << min(self._failures - 1, 10), LOOK))
+            log.warning(
+                "this node's certificate was not renewed, %s; the next try is in %d min: %s",
+                self._left(), wait // 60_000, error,
+            )  # fmt: skip
+            return wait
+        self._failures, self._unshown = 0, False
         log.info("this node's certificate was renewed, %s", self._left())
         return LOOK
 
     def _left(self) -> str:
-        left = self._folder.ends() - self._clock.now()
-        return f"it holds for {left // _DAY} days" if left > 0 else "and it has expired"
+        """Of the one that is shown."""
+        left = self._ends - self._clock.now()
+        if not self._ends:
+            return "and what it has cannot be read"
+        if left > 0:
+            return f"the one in use holds for {left // _DAY} days"
+        return "and the one in use has ended: other nodes refuse this one until it is"

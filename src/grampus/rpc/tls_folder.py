@@ -5,9 +5,10 @@
     node-key.pem   the key of this node, made once
     node.pem       its certificate, with the authority's behind it
 
-Rule: each file is written aside, synced and renamed, so that a crash leaves the old one or the new
-one; and since a node keeps its key, node.pem alone is what a renewal replaces. All but ca.pem are
-readable by their owner only; a key that others can read is not used.
+Rules: each file is written aside, synced and renamed, so that a crash leaves the old one or the new
+one; and since a node keeps its key, node.pem alone is what a renewal replaces, once the new one has
+proved good. Of what others send, only what was looked at is written. All but ca.pem are readable by
+their owner only; a key that others can read is not used.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from grampus.rpc.certificates import (
     authority_hash,
     certificate_request,
     check_issued,
+    check_usable,
     found_authority,
     key_hash,
     life,
@@ -81,24 +83,42 @@ class TlsFolder:
         """What a server has issued for `request()`. Nothing is written unless all of it fits."""
         try:
             ca = only_first(ca)
-            check_issued(certificate, ca)
-            subject = subject_of_pem(certificate)
-            if subject != expected or subject.key != request_key(self.request()):
-                raise BadCertificate(f"it is for {subject}, not for {expected} and its key")
+            certificate = self._fitting(certificate, ca, expected)
             if ca_key:
                 Authority(ca, ca_key)
             if self.ca.exists() and authority_hash(self._read(_CA)) != authority_hash(ca):
                 raise BadCertificate("it comes from another authority than the folder's")
         except BadCertificate as error:
-            raise FolderError(f"the certificate that was issued cannot be used: {error}") from error
+            raise _unusable(error) from error
         if ca_key:
             self._write(_CA_KEY, ca_key)
         self._write(_CA, ca, 0o644)
-        self._write(_NODE, certificate)
+        self._write(_NODE, certificate + ca)
 
-    def renew(self, certificate: bytes) -> None:
-        """Replaces the certificate by a newer one for the same subject."""
-        self.install(certificate, self._read(_CA), self.subject())
+    def renew(self, certificate: bytes, now: int) -> None:
+        """Replaces the certificate by a newer one for the same subject. Nothing is written unless
+        it holds now, and for as long as the old one."""
+        old = self.subject()
+        try:
+            ca = only_first(self._read(_CA))
+            certificate = self._fitting(certificate, ca, old)
+            check_usable(certificate, old.role, now)
+            if life(certificate)[1] < self.ends():
+                raise BadCertificate(
+                    "it ends before the one in use: is the clock right of whoever has issued it?"
+                )
+        except BadCertificate as error:
+            raise _unusable(error) from error
+        self._write(_NODE, certificate + ca)
+
+    def _fitting(self, certificate: bytes, ca: bytes, expected: Subject) -> bytes:
+        """The first certificate in a PEM, if the authority has issued it for the subject and the
+        key of this node. Raises BadCertificate."""
+        check_issued(certificate, ca)
+        subject = subject_of_pem(certificate)
+        if subject != expected or subject.key != request_key(self.request()):
+            raise BadCertificate(f"it is for {subject}, not for {expected} and its key")
+        return only_first(certificate)
 
     def request(self) -> bytes:
         """Asks for a certificate for the node's key, which is made if there is none."""
@@ -111,7 +131,13 @@ class TlsFolder:
 
     def authority(self) -> Authority:
         """To issue certificates with; on servers only."""
-        return Authority(self._read(_CA), self._read(_CA_KEY))
+        try:
+            return Authority(self._read(_CA), self._read(_CA_KEY))
+        except BadCertificate as error:
+            raise FolderError(
+                f"{self.path} cannot issue certificates: {error}; copy {_CA} and {_CA_KEY} from"
+                " another server of the cluster"
+            ) from error
 
     @property
     def has_authority(self) -> bool:
@@ -126,18 +152,26 @@ class TlsFolder:
 
     def subject(self) -> Subject:
         """Whom the node's certificate is for."""
-        try:
-            return subject_of_pem(self._read(_NODE))
-        except BadCertificate as error:
-            raise FolderError(f"{self.certificate} is damaged: {error}") from error
+        return subject_of_pem(self._own())
 
     def ends(self) -> int:
         """When the node's certificate ends, in wall milliseconds."""
-        return life(self._read(_NODE))[1]
+        return life(self._own())[1]
 
     def renewal_due(self) -> int:
         """From when on a new certificate should be asked for, in wall milliseconds."""
-        return renewal_due(self._read(_NODE))
+        return renewal_due(self._own())
+
+    def _own(self) -> bytes:
+        """The node's certificate, which is one."""
+        certificate = self._read(_NODE)
+        try:
+            subject_of_pem(certificate)
+        except BadCertificate as error:
+            raise FolderError(
+                f"{self.certificate} is damaged: {error}; restore it, or let the node join anew"
+            ) from error
+        return certificate
 
     def check(self) -> None:
         """That all that a connection needs is there, fits together, and is for nobody else."""
@@ -155,3 +189,7 @@ class TlsFolder:
         except OSError as error:
             raise FolderError(f"{self.path} cannot be made: {error.strerror}") from error
         secret_file.write(self.path / name, content, mode)
+
+
+def _unusable(error: BadCertificate) -> FolderError:
+    return FolderError(f"the certificate that was issued cannot be used: {error}")
