@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import ssl
 import stat
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from grampus.cluster.join_token import JoinToken, secret_hash
 from grampus.cluster.joining import Newcomer, join
 from grampus.cluster.renewing import by_server
 from grampus.cluster.token_commands import RevokeWorker, UseToken
+from grampus.consensus.members import REMOVED
 from grampus.errors import FolderError, Refused, ServerUnreachable, UsageError
 from grampus.protocol import (
     HELLO_TIMEOUT,
@@ -372,6 +374,23 @@ def test_a_bad_join_is_refused_before_the_token_is_spent(kind: str, folder: TlsF
                 await caller.request(BAD_JOINS[kind](good), 5)
             assert here.proposals == []
             assert isinstance(await caller.request(good, 5), Joined)
+
+    run(scene)
+
+
+def test_a_folder_with_the_key_of_a_removed_server_spends_no_token(
+    folder: TlsFolder, tmp_path: Path
+) -> None:
+    async def scene() -> None:
+        async with host(folder) as here:
+            who = newcomer(tmp_path, "server", "s2")
+            key = request_key(TlsFolder(who.data).request())
+            here.desk._void = {key: REMOVED}.get  # type: ignore[assignment]
+            with pytest.raises(Refused, match="empty its folder"):
+                await joining(here, here.token("server"), who)
+            assert here.proposals == []
+            shutil.rmtree(who.data / "tls")
+            await joining(here, here.token("server"), who)
 
     run(scene)
 

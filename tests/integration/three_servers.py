@@ -169,7 +169,7 @@ class OneServer:
             return await self._room.request(connection, message)
         if self.cut:
             await asyncio.sleep(PATIENCE)
-        return await self._desk.request(message)
+        return await self._desk.request(connection.greeting, message)
 
     def closed(self, connection: Peer, reason: str) -> None:
         return

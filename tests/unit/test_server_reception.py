@@ -12,16 +12,20 @@ from grampus.cluster.requests import Seen
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.errors import Refused
+from grampus.model.member import Member
 from grampus.protocol import (
     PROTOCOL_VERSION,
     Goodbye,
+    HasBlob,
     Hello,
     KeysAsk,
     KeysTold,
     Message,
+    ReadLog,
     Reports,
     Welcome,
 )
+from grampus.rpc.subject import Subject
 from grampus.server import reception as module
 from grampus.server.reception import Reception
 from tests.looped import looped
@@ -43,6 +47,8 @@ class Room:
 
 
 class Replica:
+    term, peers = 1, {}
+
     def __init__(self) -> None:
         self.members = Members()
 
@@ -71,9 +77,15 @@ def hello(
 ME = hello("server", "s1", "secret", "h2", 1)
 
 
-def a_reception(workers: dict[str, str], replica: Replica) -> Any:
+ONE, OTHER = (Member(id, f"s{id}", "192.0.2.1", 1, 2) for id in (1, 2))
+TWO = Members(known=(ONE, OTHER))
+
+
+def a_reception(
+    workers: dict[str, str], replica: Replica, admission: Admission | None = None
+) -> Any:
     nobody: Any = None
-    admission = Admission("c", workers.get, encrypted=False, server_secret="secret")
+    admission = admission or Admission("c", workers.get, encrypted=False, server_secret="secret")
     fakes: list[Any] = [replica, Room()]
     peers = PeerDesk(fakes[0], lambda answers: b"", ME)
     return Reception("s1", "c", admission, fakes[1], nobody, peers, nobody, nobody, fakes[1])
@@ -100,17 +112,118 @@ async def test_a_worker_that_was_removed_is_not_heard_on_whatever_it_says(lane: 
     assert not reception._looked
 
 
+@looped
+async def test_a_server_that_was_removed_is_not_heard_from_that_moment_on() -> None:
+    """Neither what it asks about keys, nor its keep-alives: it is not looked at now and then."""
+    replica = Replica()
+    replica.members = TWO
+    reception = a_reception({}, replica)
+    line = Line(hello("server", "s2", "secret", "h2", 2))
+    assert reception.take(line, 1, KeysAsk(b""))
+    replica.members = Members(known=(ONE,), removed=(2,))
+    assert not reception.take(line, 2, KeysAsk(b""))
+    with pytest.raises(Refused, match="was removed"):
+        await reception.request(line, KeysAsk(b""))
+    assert "was removed" in line.reason
+    assert isinstance(line.sent[0], Goodbye)
+
+
+@pytest.mark.parametrize("asked", [HasBlob("x"), ReadLog(1, 1, "r", "t", 1, "stdout", 0, 1)])
+@pytest.mark.parametrize(
+    ("id", "why"), [(3, "was removed"), (9, "no member of this cluster")], ids=["removed", "new"]
+)
+@looped
+async def test_who_is_no_member_gets_no_blob_and_no_log(id: int, why: str, asked: Message) -> None:
+    replica = Replica()
+    replica.members = Members(known=(ONE,), removed=(3,))
+    line = Line(hello("server", f"s{id}", "secret", "h2", id, "control"))
+    with pytest.raises(Refused, match=why):
+        await a_reception({}, replica).request(line, asked)
+
+
+ENCRYPTED = Members(
+    known=(
+        Member(1, "s1", "192.0.2.1", 1, 2, "key-1"),
+        Member(2, "s2", "192.0.2.2", 1, 2, "key-2"),
+    ),
+    removed=(3,),
+    removed_keys=("key-3",),
+)
+CERTIFICATES = [
+    ("server", "s3", 3, "was removed"),
+    ("server", "s3", 9, "was removed"),
+    ("server", "s3", 0, "was removed"),
+    ("server", "s2", 2, "the certificate is for server s3"),
+    ("server", "s9", 9, "the certificate is for server s3"),
+    ("worker", "s3", 0, "the certificate is for server s3"),
+    ("worker", "w1", 0, "the certificate is for server s3"),
+]
+
+
+@pytest.mark.parametrize("lane", ["control", "bulk", "keys"])
+@pytest.mark.parametrize(("role", "name", "id", "why"), CERTIFICATES)
+def test_with_the_certificate_of_a_removed_server_nobody_comes_in(
+    role: str, name: str, id: int, why: str, lane: str
+) -> None:
+    """Under whatever id, name and role, and on no lane."""
+    said = hello(role, name, "", "h2", id, lane)
+    told, accepted, _ = encrypted().greet(said, "?", Subject("c", "server", "s3", "key-3"))
+    assert isinstance(told, Goodbye)
+    assert why in told.reason
+    assert not accepted
+
+
+@pytest.mark.parametrize("lane", ["control", "bulk", "keys"])
+@pytest.mark.parametrize(
+    ("said", "key", "why"),
+    [
+        (("server", "s2", 2), "key-9", "known by another key"),
+        (("server", "s2", 1), "key-2", "which has another id"),
+        (("server", "s2", 9), "key-2", "which has another id"),
+    ],
+)
+def test_a_certificate_of_a_member_s_name_is_not_the_member(
+    said: tuple[str, str, int], key: str, why: str, lane: str
+) -> None:
+    role, name, id = said
+    shown = Subject("c", "server", name, key)
+    told, accepted, _ = encrypted().greet(hello(role, name, "", "h2", id, lane), "?", shown)
+    assert isinstance(told, Goodbye)
+    assert why in told.reason
+    assert not accepted
+
+
+def test_a_newcomer_has_no_keys_before_it_is_a_member() -> None:
+    shown = Subject("c", "server", "s9", "key-9")
+    told, accepted, _ = encrypted().greet(hello("server", "s9", "", "h2", 9), "?", shown)
+    assert isinstance(told, Goodbye)
+    assert "no member of this cluster" in told.reason
+    assert not accepted
+    # It may ask to be admitted.
+    control = hello("server", "s9", "", "h2", 9, "control")
+    assert isinstance(encrypted().greet(control, "?", shown)[0], Welcome)
+
+
+def encrypted() -> Reception:
+    replica = Replica()
+    replica.members = ENCRYPTED
+    return a_reception({}, replica, Admission("c", {"w1": "key-w1"}.get, encrypted=True))
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
         (hello("server", "s2", "secret", "h1", 2), "history of its own"),
         (hello("server", "s3", "secret", "h2", 3), "was removed"),
+        (hello("server", "s4", "secret", "h2", 4), "no member of this cluster"),
+        (hello("server", "s4", "secret", "h2", 0), "no member of this cluster"),
+        (hello("server", "s3", "secret", "h2", 2), "the id is that of server s2"),
     ],
-    ids=["of the lost majority", "removed"],
+    ids=["of the lost majority", "removed", "unknown", "without an id", "another's id"],
 )
 def test_a_server_that_is_none_any_more_gets_no_keys_either(said: Hello, why: str) -> None:
     replica = Replica()
-    replica.members = Members(removed=(3,))
+    replica.members = Members(known=TWO.known, removed=(3,))
     answer, accepted, _ = a_reception({}, replica).greet(said, "?", None)
     assert isinstance(answer, Goodbye)
     assert why in answer.reason

@@ -58,9 +58,11 @@ class JoinDesk:
         find_token: Callable[[str], Awaitable[TokenRow | None]],
         servers: Callable[[], Sequence[str]],
         clock: Clock,
+        void: Callable[[str], str] = lambda key: "",
     ) -> None:
         """`find_token` reads the ledger as it is after a read barrier. `servers` are the addresses
-        that nodes may try. Without `tls`, servers show `server_secret`."""
+        that nodes may try. Without `tls`, servers show `server_secret`. `void` says why the key of
+        a server counts for nothing any more, or ""."""
         self._cluster = cluster
         self._history = history
         self._tls = tls
@@ -69,6 +71,7 @@ class JoinDesk:
         self._find_token = find_token
         self._servers = servers
         self._clock = clock
+        self._void = void
         self._joining: dict[Peer, asyncio.TimerHandle] = {}
 
     # ---- connections that join
@@ -127,6 +130,8 @@ class JoinDesk:
             raise InvalidInput([Problem("no node can have this role and name")])
         if self._tls is not None and request_key(join.request) != join.key:
             raise InvalidInput([Problem("the key is not that of the request for a certificate")])
+        if join.role == SERVER and (why := self._void(join.key)):
+            raise Refused(why)
         if self._tls is None and (join.request or len(join.key) != 64):
             raise Refused("this cluster has no TLS: its join tokens begin with grampus-join.plain")
 

@@ -47,6 +47,8 @@ class Members(Struct, frozen=True, array_like=True):
     lost: tuple[int, ...] = ()
     #: The newest last.
     removed: tuple[int, ...] = ()
+    #: Of those, where they had one.
+    removed_keys: tuple[str, ...] = ()
 
     @property
     def voters(self) -> tuple[int, ...]:
@@ -83,11 +85,13 @@ class Members(Struct, frozen=True, array_like=True):
         there = {id for ids in conf[:4] for id in ids}  # looked up, never iterated
         known = {member.id: member for member in (*self.known, *change.comes)}
         gone = tuple(id for id in known if id not in there and id not in self.removed)
+        keys = tuple(known[id].key for id in gone if known[id].key)
         return Members(
             conf=conf,
             known=tuple(known[id] for id in sorted(known) if id in there),
             lost=tuple(id for id in dict.fromkeys((*self.lost, *change.lost)) if id in there),
             removed=(*self.removed, *gone)[-REMEMBERED:],
+            removed_keys=(*self.removed_keys, *keys)[-REMEMBERED:],
         )
 
     def moved(self, member: Member) -> Members:

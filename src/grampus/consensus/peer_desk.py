@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from grampus.consensus.bearer import refusal
+from grampus.consensus.peers import FAREWELL
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import ROUND, RaftReplica
+from grampus.consensus.sender import is_between
 from grampus.consensus.steward import Steward
 from grampus.consensus.trail import Trail
-from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError
+from grampus.errors import NotLeader, OutcomeUnknown, Overloaded, ProtocolError, Refused
 from grampus.protocol import (
     BULK_FRAME,
     CONTROL_FRAME,
@@ -30,6 +33,8 @@ from grampus.protocol import (
     TookSnapshot,
     Welcome,
 )
+from grampus.rpc.connection import Connection
+from grampus.rpc.subject import Subject
 
 _OTHER_HISTORY = (
     "the cluster was recovered without this server, and has a history of its own since: empty this"
@@ -59,6 +64,8 @@ class PeerDesk:
         self._steward = steward
         self._apply_version = apply_version
         self._trail = trail
+        #: Connections of servers that are none any more, until they are closed.
+        self._leaving: set[Connection[Message]] = set()
 
     def too_old(self, hello: Hello) -> str:
         """Why a server, or one who wants to become it, is too old for this cluster, or "".
@@ -73,11 +80,11 @@ class PeerDesk:
             " most: install the Grampus of the other servers first"
         )
 
-    def greet(self, hello: Hello) -> tuple[Message, bool, int]:
+    def greet(self, hello: Hello, subject: Subject | None = None) -> tuple[Message, bool, int]:
         """For a Hello of a server that has been admitted: version, cluster and credential are
         right."""
         me = self._me
-        if why := self.stranger(hello):
+        if why := self.stranger(hello, subject):
             return Goodbye(why), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
@@ -97,22 +104,44 @@ class PeerDesk:
             )  # fmt: skip
         return answer, True, limit
 
-    def stranger(self, hello: Hello) -> str:
-        """Why a server has no place in this cluster any more, whatever its credential; "" for
-        one that may."""
+    def stranger(self, hello: Hello, subject: Subject | None) -> str:
+        """Why a server is not let in, whatever its credential; "" for one that may."""
         if hello.history != self._me.history:
             return _OTHER_HISTORY
-        return self._replica.members.void(hello.id)
+        return refusal(self._replica.members, hello, "" if subject is None else subject.key)
 
-    def void(self, id: int) -> str:
-        """Why nothing is heard any more from a server that was let in; "" for a member."""
-        return self._replica.members.void(id)
+    def outsider(self, hello: Hello) -> str:
+        """Why a server has nothing to ask for here; "" for a member, and for this one itself."""
+        members, me = self._replica.members, self._me
+        if why := members.void(hello.id):
+            return why
+        if hello.id == me.id or members.find(hello.id) is not None:
+            return ""
+        return f"server {hello.node} is no member of this cluster: it has to be admitted first"
+
+    def leaves(self, connection: Connection[Message]) -> str:
+        """Why nothing is heard any more from a server that was let in; "" for a member.
+
+        It is closed a moment later: what it was asked before is answered first."""
+        hello = connection.greeting
+        assert isinstance(hello, Hello)
+        why = self._replica.members.void(hello.id)
+        if why and connection not in self._leaving:
+            self._leaving.add(connection)
+            asyncio.get_running_loop().call_later(FAREWELL, connection.close, why)
+        return why
+
+    def closed(self, connection: Connection[Message]) -> None:
+        self._leaving.discard(connection)
 
     def messages(self, hello: Hello, batch: list[Message]) -> None:
+        if self._replica.members.void(hello.id):
+            return
         trail = self._trail
         for message in batch:
             match message:
                 case RaftMessages():
+                    self._look_at_sender(hello, message.messages)
                     if trail is None or trail.hears(hello):
                         self._replica.waits(hello.id, message.keen)
                         self._replica.step(message.messages)
@@ -123,15 +152,27 @@ class PeerDesk:
                 case _:
                     raise ProtocolError(f"{type(message).__name__} is not for a peer")
 
-    async def request(self, message: Message) -> Message:
+    def _look_at_sender(self, hello: Hello, messages: list[bytes]) -> None:
+        if not all(is_between(message, hello.id, self._me.id) for message in messages):
+            raise ProtocolError(
+                f"server {hello.node} says what is not from it, or not for this one"
+            )
+
+    async def request(self, hello: Hello, message: Message) -> Message:
+        """Raises Refused. Nothing has happened then, nor when nobody is said to lead."""
         match message:
             case Propose():
+                if why := self.outsider(hello):
+                    return Proposed("not-leader", reason=why)
                 return await self._propose(message.commands)
             case ReadIndex():
-                return await self._read_index()
+                return ReadIndexed(0) if self.outsider(hello) else await self._read_index()
             case PutSnapshot():
-                return await self._snapshot(message)
+                # Maybe of a leader that joined while this server was away.
+                return await self._snapshot(hello, message)
             case ClusterAsk() if self._steward is not None:
+                if why := self._may_not(hello, message):
+                    raise Refused(why)
                 # A newcomer may ask any server; who asks as a peer has asked the leader.
                 relay = message.action == "admit"
                 return await (self._steward.relay if relay else self._steward.answer)(message)
@@ -159,9 +200,24 @@ class PeerDesk:
         except (NotLeader, Stopped, TimeoutError):
             return ReadIndexed(0)
 
-    async def _snapshot(self, piece: PutSnapshot) -> TookSnapshot:
-        if self._trail is not None and self._trail.lost:
+    def _may_not(self, hello: Hello, asked: ClusterAsk) -> str:
+        """Who is no member asks for himself, as his Hello has him; a member also for another, whom
+        it has let in."""
+        if asked.action == "admit" and asked.member is not None:
+            for_itself = asked.member.id == hello.id
+            if for_itself and asked.member != hello.listens:
+                return "who asks to be admitted is not who has said Hello"
+            if for_itself:
+                return self._replica.members.void(hello.id)
+        return self.outsider(hello)
+
+    async def _snapshot(self, hello: Hello, piece: PutSnapshot) -> TookSnapshot:
+        if self._replica.members.void(hello.id):
             return TookSnapshot(False)
+        if self._trail is not None and not self._trail.hears(hello):
+            return TookSnapshot(False)
+        if piece.last:
+            self._look_at_sender(hello, [piece.message])
         ok = await self._replica.incoming.take(piece.manifest, piece.offset, piece.data, piece.last)
         if ok and piece.last:
             self._replica.step([piece.message])

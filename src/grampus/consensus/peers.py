@@ -159,8 +159,8 @@ class Peers:
         bulk = sum(map(len, commands)) > SMALL
         try:
             answer = await self.ask(to, Propose(list(commands)), within, bulk=bulk)
-        except (NotLeader, Overloaded, ProtocolError):
-            raise  # it was not sent
+        except (NotLeader, Overloaded, ProtocolError, Refused):
+            raise  # it was not sent, or not taken
         except GrampusError as error:
             raise OutcomeUnknown(
                 f"the leader has not answered; it may happen yet: {error}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from grampus.consensus.bearer import void_key
 from grampus.consensus.hearing import LATELY
 from grampus.consensus.members import MOST, MemberChange
 from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, survives
@@ -267,7 +268,7 @@ class Steward:
             kind = LEARNER if member.id in members.learners else VOTER
             await self._replica.change_members([(kind, member.id)], MemberChange((member,)))
             return
-        if member.id in members.removed:
+        if member.id in members.removed or void_key(members, member.key):
             raise Refused("this folder's server was removed: empty the folder, and join again")
         others = [other for other in members.named(member.name) if other.id != member.id]
         if any(other.id not in members.lost for other in others) or len(others) > 1:

@@ -13,6 +13,8 @@ class Member(Struct, frozen=True, array_like=True):
     #: Of its API; its node port may be any other.
     port: int
     node_port: int
+    #: Hash of the key of its certificate, made with its data folder too; "" without TLS.
+    key: str = ""
 
     @property
     def address(self) -> str:

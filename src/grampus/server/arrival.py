@@ -53,6 +53,7 @@ from grampus.protocol import (
     Welcome,
 )
 from grampus.rpc.address import is_everywhere, names_of
+from grampus.rpc.certificates import request_key
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection
@@ -170,6 +171,7 @@ async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now:
 
 async def _found(folder: DataFolder, me: Member, now: int) -> Place:
     prepare_first(folder, me, now)
+    me = keyed(folder.path, me)
     made = await found(folder.path, me, folder.identity.history)
     log.info("cluster %s is founded by server %s", folder.identity.cluster, me.name)
     return _place(folder, made.history, me)
@@ -185,6 +187,12 @@ def prepare_first(folder: DataFolder, me: Member, now: int) -> None:
     own = read_credentials(path)
     if not own.server:
         write_credentials(path, Credentials(secrets.token_hex(32), own.worker))
+
+
+def keyed(path: Path, me: Member) -> Member:
+    """With the key that its certificate is for, where it has one."""
+    tls = TlsFolder(path)
+    return replace(me, key=request_key(tls.request())) if tls.ready else me
 
 
 async def _join(folder: DataFolder, me: Member, plan: Plan) -> Place:
@@ -269,7 +277,7 @@ class Deaf:
 
 
 def _place(folder: DataFolder, history: str, me: Member) -> Place:
-    path = folder.path
+    path, me = folder.path, keyed(folder.path, me)
     encrypted = TlsFolder(path).ready
     secret = "" if encrypted else read_credentials(path).server
     if not encrypted and not secret:

@@ -14,7 +14,6 @@ from grampus.cluster.admission import JOIN, Admission
 from grampus.cluster.desk import KEYS, KeyDesk
 from grampus.cluster.join_desk import JOIN_FRAME, JoinDesk
 from grampus.consensus.peer_desk import PeerDesk
-from grampus.consensus.peers import FAREWELL
 from grampus.errors import ProtocolError, Refused
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.roster import Roster
@@ -102,7 +101,7 @@ class Reception:
                 return Goodbye(why), False, 0
             return self._here(self._welcome), True, KEYS_FRAME
         if hello.role == SERVER:
-            return self._peers.greet(hello)
+            return self._peers.greet(hello, subject)
         answer, accepted, limit = self._roster.greet(hello, peer, subject)
         return self._here(answer), accepted, limit
 
@@ -146,16 +145,19 @@ class Reception:
     def _refuses(self, hello: Hello, subject: Subject | None) -> str:
         if why := self._admission.refuses(hello, subject):
             return why
-        return self._peers.stranger(hello) if hello.role == SERVER else ""
+        if hello.role != SERVER:
+            return ""
+        return self._peers.stranger(hello, subject) or self._peers.outsider(hello)
 
     def _goes(self, connection: Peer) -> str:
         """Why it is sent away, or "": who was removed meanwhile is not heard on, whatever he says.
-        A look now and then; peers have their own, and who joins has little time."""
-        now, room = asyncio.get_running_loop().time(), _room(connection)
-        if room not in (KEYS, WORKER) or now - self._looked.get(connection, -LOOK) < LOOK:
+        Of a worker a look now and then; peers have their own, and who joins has little time."""
+        now, room, hello = asyncio.get_running_loop().time(), _room(connection), connection.greeting
+        if room not in (KEYS, WORKER) or not isinstance(hello, Hello):
             return ""
-        hello = connection.greeting
-        if isinstance(hello, Hello) and (why := self._refuses(hello, connection.subject)):
+        if hello.role == WORKER and now - self._looked.get(connection, -LOOK) < LOOK:
+            return ""
+        if why := self._refuses(hello, connection.subject):
             connection.send(Goodbye(why))
             connection.close(why)
             return why
@@ -172,21 +174,27 @@ class _ServerRoom:
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         hello = connection.greeting
         assert isinstance(hello, Hello)
-        if why := self._peers.void(hello.id):
-            # What it was asked, or asks, is answered first.
-            asyncio.get_running_loop().call_later(FAREWELL, connection.close, why)
-            return
-        self._peers.messages(hello, batch)
+        if not self._peers.leaves(connection):
+            self._peers.messages(hello, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
+        hello = connection.greeting
+        assert isinstance(hello, Hello)
+        self._peers.leaves(connection)
         if isinstance(message, HasBlob | GetBlob | PutBlob):
+            self._must_be_member(hello)
             return await self._blobs.answer(message)
         if isinstance(message, ReadLog | AskExplanation | AskPresence | AskClock):
+            self._must_be_member(hello)
             return await self._leader.answer(message)
-        return await self._peers.request(message)
+        return await self._peers.request(hello, message)
+
+    def _must_be_member(self, hello: Hello) -> None:
+        if why := self._peers.outsider(hello):
+            raise Refused(why)
 
     def closed(self, connection: Peer, reason: str) -> None:
-        return
+        self._peers.closed(connection)
 
 
 def _room(connection: Peer) -> str:

@@ -41,6 +41,7 @@ from grampus.cluster.server import ClusterServer
 from grampus.cluster.token_commands import UseToken
 from grampus.cluster_face import Checks, ServedCluster, Snapshots, TokenDesk
 from grampus.config import Config
+from grampus.consensus.bearer import void_key
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.members import NoMember
@@ -324,7 +325,7 @@ class ServerNode:
             tls=TlsFolder(place.folder) if place.encrypted else None,
             server_secret=place.secret, propose=propose, find_token=find_token,
             servers=lambda: [member.address for member in self._replica.members.known],
-            clock=self._clock,
+            clock=self._clock, void=lambda key: void_key(self._replica.members, key),
         )  # fmt: skip
 
     async def run(self, ready: Callable[[str], None], waits: Callable[[str], None]) -> None:

@@ -61,17 +61,20 @@ class PeerRoom:
             return Goodbye("say Hello first"), False, 0
         if hello.role != "server":
             return Welcome(PROTOCOL_VERSION, "", self._cluster), True, 0
-        return self._desk.greet(hello)
+        return self._desk.greet(hello, subject)
 
     def opened(self, connection: Peer) -> None:
         return
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        if isinstance(connection.greeting, Hello):
+        if isinstance(connection.greeting, Hello) and not self._desk.leaves(connection):
             self._desk.messages(connection.greeting, batch)
 
     async def request(self, connection: Peer, message: Message) -> Message:
-        return await self._desk.request(message)
+        hello = connection.greeting
+        assert isinstance(hello, Hello)
+        self._desk.leaves(connection)
+        return await self._desk.request(hello, message)
 
     def closed(self, connection: Peer, reason: str) -> None:
-        return
+        self._desk.closed(connection)
