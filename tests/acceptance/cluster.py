@@ -43,12 +43,16 @@ class Site(Ground):
 
     # -- processes
 
+    def program(self, name: str) -> list[str]:
+        """What runs that server."""
+        return COMMAND
+
     def launch(self, name: str, *options: str, folder: Path | None = None, log: str = "") -> Node:
         """A process of `grampus server`, not ready yet. What was there of that name is over."""
         if name in self.servers:
             self.servers[name].kill()
         command = [
-            *COMMAND, "server", "start", "--data", str(folder or self.folder_of(name)),
+            *self.program(name), "server", "start", "--data", str(folder or self.folder_of(name)),
             "--name", name, "--listen", self.address(name), *options,
         ]  # fmt: skip
         node = self.servers[name] = Node(self, command, log=log or f"{name}.log")

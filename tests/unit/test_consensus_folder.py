@@ -142,6 +142,14 @@ def test_a_folder_of_somebody_else_is_left_as_it_is(tmp_path: Path) -> None:
     assert mode(path) == 0o755
 
 
+def test_settings_may_be_there_before_the_folder_is_founded(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    path.mkdir()
+    (path / "grampus.toml").write_text("slots = 2\n")
+    take(path).close()
+    assert (path / "grampus.toml").read_text() == "slots = 2\n"
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d").write_text("x")
     with pytest.raises(FolderError, match="cannot be used"):

@@ -116,7 +116,19 @@ def test_a_lost_server_stays_until_its_successor_is_there() -> None:
     ("voters", "answering", "left"), [(1, 1, 0), (3, 3, 1), (3, 2, 0), (3, 1, -1), (5, 5, 2)]
 )
 def test_how_many_may_still_be_lost(voters: int, answering: int, left: int) -> None:
-    assert can_lose(members(list(range(1, voters + 1))), answering) == left
+    all_of_them = members(list(range(1, voters + 1)))
+    assert can_lose(all_of_them, range(1, answering + 1)) == left
+
+
+def test_while_the_members_change_the_weaker_side_counts() -> None:
+    known = members([1, 2, 3, 4, 5]).known
+    growing = Members(([1, 2, 3, 4, 5], [], [1, 2, 3], [], True), known)
+    assert can_lose(growing, {1, 2, 3, 4, 5}) == 1, "two of the three that voted before"
+    assert can_lose(growing, {3, 4, 5}) == -1, "three of five, and one of three"
+    rows = lines(growing, 0, {}, 1000, {}, 3)
+    assert [row.role for row in rows] == ["voter", "voter", "voter", "learner", "learner"]
+    told = advice(rows, 5, None, -1, ["a", "b", "c"])[0]
+    assert "until 3 of 5 voters, and 2 of a, b, c can reach each other" in told
 
 
 def test_a_silent_server_is_named_with_what_to_type() -> None:

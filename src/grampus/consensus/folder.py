@@ -32,8 +32,9 @@ WORKER_PARTS = ("blobs", "worker")
 _GET_GENERATION = 0x80087601
 _IDENTITY = "node.toml"
 _LOCK = "lock"
-#: What a crash while founding may leave, and what a new file system holds.
-_HARMLESS = {_LOCK, _IDENTITY + ".new", _LOG + ".new", "lost+found"}
+#: What may be there before the folder is anybody's: of a founding that was killed, of the file
+#: system, and the settings of the node that will be.
+_HARMLESS = {_LOCK, _IDENTITY + ".new", _LOG + ".new", "lost+found", "grampus.toml"}
 
 
 class Identity(Struct, frozen=True):

@@ -90,8 +90,13 @@ def survives(members: Members, without: int, answer: Collection[int]) -> bool:
     return sum(id in answer for id in left) >= len(left) // 2 + 1
 
 
-def can_lose(members: Members, reachable: int) -> int:
+def can_lose(members: Members, answer: Collection[int]) -> int:
     """How many more voters may fall silent before nothing can be decided any more; -1 when that is
-    so already. `reachable`: voters that answer, the leader included."""
-    needed = len(members.conf[0]) // 2 + 1
-    return max(-1, reachable - needed)
+    so already. `answer`: those that are there, the leader included. While the members change, both
+    sides have to agree: the weaker one counts."""
+    left = [
+        sum(id in answer for id in side) - (len(side) // 2 + 1)
+        for side in (members.conf[0], members.conf[2])
+        if side
+    ]
+    return max(-1, min(left, default=-1))

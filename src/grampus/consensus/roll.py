@@ -5,7 +5,7 @@ It is read at 3 a.m.: what matters comes first, and every complaint ends with wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -86,7 +86,9 @@ def lines(
     """In the order of their names, as server `me` sees it. `progress` is empty unless it leads."""
     rows = []
     for member in sorted(members.known, key=lambda m: (m.name, m.id)):
-        role = "voter" if member.id in members.voters else "learner"
+        # While the members change, who voted before does; who comes is not there yet.
+        votes = members.conf[2] if members.joint else members.conf[0]
+        role = "voter" if member.id in votes else "learner"
         role = "lost" if member.id in members.lost else role
         peer = progress.get(member.id)
         # A new leader does not know yet what a server has that it has not heard: that is no lack.
@@ -116,21 +118,23 @@ def lines(
 
 def spare(members: Members, leader: int, progress: Progress) -> int:
     """See `can_lose`: on the leader."""
-    answer = sum(
-        1
-        for id in members.conf[0]
-        if id == leader or ((peer := progress.get(id)) is not None and peer[4])
-    )
-    return can_lose(members, answer)
+    return can_lose(members, {leader, *(id for id, peer in progress.items() if peer[4])})
 
 
-def advice(rows: tuple[Line, ...], voters: int, leader: str | None, left: int | None) -> list[str]:
-    """Sentences for a person."""
+def advice(
+    rows: tuple[Line, ...],
+    voters: int,
+    leader: str | None,
+    left: int | None,
+    before: Sequence[str] = (),
+) -> list[str]:
+    """Sentences for a person. `before`: who voted before a change of members that is under way."""
     told = []
     if leader is None:
+        also = f", and {len(before) // 2 + 1} of {', '.join(before)}" if before else ""
         told.append(
-            f"No server leads: writes are refused until {voters // 2 + 1} of {voters} voters can"
-            " reach each other. Start the others; if most of them are lost for good, stop this"
+            f"No server leads: writes are refused until {voters // 2 + 1} of {voters} voters{also}"
+            " can reach each other. Start the others; if most of them are lost for good, stop this"
             " server and run: grampus cluster recover --data DIR"
         )
     for row in rows:

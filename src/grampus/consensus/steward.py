@@ -325,7 +325,8 @@ class Steward:
         name = None if leader is None else leader.name
         version = self._apply_version()
         held = held_back(members, self.known, version)
-        todo = advice(rows, len(members.conf[0]), name, left)
+        before = [m.name for m in members.known if m.id in members.conf[2]]
+        todo = advice(rows, len(members.conf[0]), name, left, before)
         return Roll(
             cluster=self._cluster,
             history=self._history,
