@@ -12,8 +12,8 @@ from grampus.master.office import Office
 from grampus.model.lease import KEEP
 from grampus.runs import apply_sessions
 from grampus.testing.crew import run_seed
-from grampus.worker.driver import Worker
 from grampus.worker.fence import Ending, Fence
+from grampus.worker.registration import Registration
 
 #: Seeds that a bug has to hide from.
 SEEDS = 150
@@ -46,9 +46,9 @@ def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
 
 @bug(2)
 def counts_from_a_while_after_the_answer(patch: Patch) -> None:
-    confirmed = Worker.confirmed
+    confirmed = Registration.confirmed
     patch.setattr(
-        Worker, "confirmed", lambda self, sent: confirmed(self, self._clock.ticks() + 4_000)
+        Registration, "confirmed", lambda self, sent: confirmed(self, self._ticks() + 4_000)
     )
 
 
