@@ -15,9 +15,9 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grampus import secret_file, versions
 from grampus.adapters import Explainer, LogReader, NodeStatus
@@ -55,13 +55,13 @@ from grampus.master.retention import Retention
 from grampus.master.roster import Alone, Roster
 from grampus.master.timekeeper import Timekeeper
 from grampus.master.upgrade import Upgrade
+from grampus.parts import Parts
 from grampus.patience import hear_cancel
 from grampus.protocol import HELLO_FRAME, HELLO_TIMEOUT, Hello, Message
 from grampus.relay import ClockDoubt, Explain, Logs, NoRelay, Presence
 from grampus.rpc.codec import Codec
 from grampus.rpc.server import Server
 from grampus.runs.change import Graphs
-from grampus.runs.events import Event
 from grampus.runs.proposer import Proposer
 from grampus.runs.queries import Queries
 from grampus.runs.reads import Reads
@@ -116,9 +116,6 @@ class Node:
         self._keys = keys
         self._blobs = Blobs(config.data / "blobs")
         self._wakes = Wakes()
-        #: Why the node must end, and the event of it.
-        self._failure: Exception | None = None
-        self._failed = asyncio.Event()
         # Workers show this to the node port: our own, and those that join with a copy of the file.
         self._credential = secret_of(config.data / WORKER_CREDENTIAL)
         self._cluster, self._folder_id = folder.identity.cluster, folder.identity.node
@@ -140,9 +137,8 @@ class Node:
         self._logs = LogReader(reads, self._roster)
         self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
         self._relay = NoRelay()
-        replica.subscribe(self._wake)
+        replica.subscribe(self._wakes.hear)
         replica.admit = ledger.admit
-        self._worker: Worker | None = None
 
     def _make_office(self, readers: Database, ledger: Ledger) -> Office:
         """Its master and its clerks are made when this node leads, which a lone one always does."""
@@ -206,21 +202,19 @@ class Node:
         url, state = api.url, self._config.state
         ca = None if encryption is None else encryption.ca
         discovery.publish(state, url, self._token, os.getpid(), ca)
-        parts = [
-            group.create_task(self._part(work))
-            for work in (
-                self._replica.wait_failed(),
-                self._intake.run(),
-                self._office.run(),
-                self._keys.run(),
-                api.run(),
-                *([] if encryption is None else [encryption.run()]),
-            )
-        ]
-        worker = self._worker = self._make_worker(listener.port)
-        working = group.create_task(self._part(worker.run()))
+        parts = Parts(group)
+        running = parts.start(
+            self._replica.wait_failed(),
+            self._intake.run(),
+            self._office.run(),
+            self._keys.run(),
+            api.run(),
+            *([] if encryption is None else [encryption.run()]),
+        )
+        worker = self._make_worker(listener.port)
+        (working,) = parts.start(worker.run())
         registered = group.create_task(worker.registered.wait())
-        failed = group.create_task(self._failed.wait())
+        failed = group.create_task(parts.failed.wait())
         try:
             await asyncio.wait((registered, failed), return_when=asyncio.FIRST_COMPLETED)
             if not failed.done():
@@ -228,15 +222,13 @@ class Node:
                 gc.collect()
                 gc.freeze()
                 ready(url)
-            await failed
-            assert self._failure is not None
-            raise self._failure
+            await parts.fail()
         finally:
             # Also after a cancel: what follows waits, but never without a bound.
             hear_cancel()
             discovery.withdraw(state, url, os.getpid())
             self._office.stop()
-            if detach or self._failure is not None:
+            if detach or parts.failure is not None:
                 worker.leave()
             else:
                 await worker.stop(self._config.kill_grace)
@@ -245,19 +237,8 @@ class Node:
             self._keys.close()
             await api.stop()
             await listener.close()
-            for task in (*parts, registered, failed):
+            for task in (*running, registered, failed):
                 task.cancel()
-
-    async def _part(self, work: Coroutine[Any, Any, None]) -> None:
-        """A part that fails ends the node in order, as if it had been told to stop."""
-        try:
-            await work
-        except Exception as error:
-            if self._failure is None:
-                self._failure = error
-                self._failed.set()
-            elif not isinstance(error, GrampusError):
-                log.exception("and this failed too")
 
     def _encryption(self) -> Encryption | None:
         """None when nobody else can reach the API: then nothing of TLS is loaded."""
@@ -311,11 +292,6 @@ class Node:
 
     def _admits(self, hello: Hello) -> bool:
         return hmac.compare_digest(hello.credential.encode(), self._credential.encode())
-
-    def _wake(self, index: int, facts: Sequence[object]) -> None:
-        for fact in facts:
-            if isinstance(fact, Event) and fact.run:
-                self._wakes.wake(fact.run)
 
 
 def secret_of(path: Path) -> str:

@@ -7,10 +7,11 @@ Rule: a stream holds no queue. It reads pages from the ledger at the pace of its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from grampus.errors import GrampusError
+from grampus.runs.events import Event
 
 #: See `Ports.barrier`; None where a read may be stale.
 Barrier = Callable[[], Awaitable[None]] | None
@@ -61,7 +62,8 @@ class Woken:
 
 
 class Wakes:
-    """The node calls `wake` for each run that a commit changed; streams wait on `watch`."""
+    """The node subscribes `hear` to its log, which wakes each run that a commit changed; streams
+    wait on `watch`."""
 
     def __init__(self) -> None:
         self._bells: dict[str, set[Woken]] = {}
@@ -75,6 +77,12 @@ class Wakes:
         """Costs one look-up when nobody watches."""
         for bell in self._bells.get(run, ()):
             bell.ring()
+
+    def hear(self, index: int, facts: Sequence[object]) -> None:
+        """What a commit brought about."""
+        for fact in facts:
+            if isinstance(fact, Event) and fact.run:
+                self.wake(fact.run)
 
     def close(self) -> None:
         """Ends all streams, and those to come at once."""
