@@ -15,7 +15,8 @@ from types import FrameType
 import typer
 
 from grampus.cli.errors import INTERRUPTED
-from grampus.cli.output import clean, coloured, ms_of, note, paint, span
+from grampus.cli.options import Format
+from grampus.cli.output import clean, coloured, document, ms_of, note, paint, span, tell
 from grampus.cli.watch import FAILED, Watched
 from grampus.clock import SystemClock
 from grampus.errors import GrampusError, NoQuorum, ServerUnreachable
@@ -31,6 +32,18 @@ FRAMES = 8
 MOST_FAILED = 5
 LAST_LINES = 10
 LAST_BYTES = 8 * 1024
+
+
+def stay(client: Client, run: str, timeout: int | None, output: Format, *, tell_id: bool) -> None:
+    """Until the run ends; leaves with its exit code."""
+    if tell_id and output is Format.text:
+        tell(run)
+    view = attend(client, run, timeout, whole=tell_id)
+    if output is Format.json:
+        document(view)
+    elif not tell_id:
+        tell(view.state)
+    raise typer.Exit(summary(client, view))
 
 
 def attend(client: Client, run: str, timeout: int | None = None, *, whole: bool = False) -> Run:

@@ -45,7 +45,7 @@ def retry(
         more = len(retried.tasks) - MOST_NAMED
         note(f"round {retried.round}: {named}{f' and {more} more' if more > 0 else ''}")
         if wait:
-            from grampus.cli.run import stay
+            from grampus.cli.attend import stay
 
             stay(client, retried.id, None, output, tell_id=True)
         if output is Format.json:
