@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,20 +21,10 @@ from grampus.consensus import steward
 from grampus.ledger import Ledger
 from grampus.testing.cluster import run_seed
 from grampus.upkeep import TakeSum
+from tests.simulation.teeth import Patch, Teeth
 
-#: Seeds that a bug has to hide from.
-SEEDS = 60
-
-Patch = pytest.MonkeyPatch
-#: By name: the bug, and a seed that is likely to catch it.
-BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
-
-
-def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
-    def add(make: Callable[[Patch], None]) -> None:
-        BUGS[make.__name__] = make, likely
-
-    return add
+TEETH = Teeth(run_seed, seeds=60)
+bug = TEETH.bug
 
 
 # -- sessions -----------------------------------------------------------------------------------
@@ -205,11 +194,6 @@ def begins_with_the_first_version_at_each_start(patch: Patch) -> None:
     patch.setattr(Ledger, "__init__", forgetful)
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_a_deliberate_bug_is_caught(name: str, monkeypatch: Patch) -> None:
-    make, likely = BUGS[name]
-    make(monkeypatch)
-    for seed in [likely, *range(1, SEEDS)]:
-        if run_seed(seed).error:
-            return
-    raise AssertionError(f"no seed notices that it {name.replace('_', ' ')}")
+@pytest.mark.parametrize("name", TEETH.names())
+def test_some_seed_catches(name: str, monkeypatch: Patch) -> None:
+    TEETH.bite(name, monkeypatch)

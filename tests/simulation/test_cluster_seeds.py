@@ -5,41 +5,29 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections import Counter
-
 import pytest
 
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.testing.cluster import MODULE, run_seed
 from grampus.testing.cluster_faults import FAULT_KINDS
-from grampus.testing.seeds import tell
+from tests.simulation.play import Seeds, soaks
 
+SEEDS = Seeds(run_seed, MODULE)
 BATCH = 8
 
 
 @pytest.mark.parametrize("first", range(101, 165, BATCH))
 def test_a_cluster_agrees_and_answers_whatever_fails(first: int) -> None:
-    for seed in range(first, first + BATCH):
-        outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, MODULE)
+    SEEDS.end_well(range(first, first + BATCH))
 
 
 def test_a_seed_is_one_history_of_a_cluster() -> None:
-    one, other = run_seed(7), run_seed(7)
-    assert one.trace == other.trace
-    assert one.seen == other.seen
-    assert len(one.trace) > 20
+    SEEDS.is_one_history(7)
 
 
 def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
-    seen: Counter[str] = Counter()
-    for seed in range(1, 25):
-        outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, MODULE)
-        seen += outcome.seen
+    seen = SEEDS.end_well(range(1, 25))
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["answered", "read", "unknown", "nothing happened", "elections", "disk lost"]
     wanted += ["grow done", "promote done", "shrink done", "replace done", "transfer done"]
@@ -50,11 +38,6 @@ def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
     assert seen["answered"] > 10 * seen["unknown"]
 
 
-@pytest.mark.skipif("SOAK" not in os.environ, reason="make soak plays it")
+@soaks
 def test_many_other_seeds_of_clusters() -> None:
-    until = time.monotonic() + 60 * int(os.environ["SOAK"])
-    seed = time.time_ns() // 1_000_000_000 * 1_000
-    while time.monotonic() < until:
-        outcome = run_seed(seed)
-        assert not outcome.error, "\n" + tell(outcome, MODULE)
-        seed += 1
+    SEEDS.soak()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +27,10 @@ from grampus.ledger import Ledger
 from grampus.testing.cluster import run_seed
 from grampus.testing.disk import SimDisk
 from grampus.testing.server_machine import SimLedger
+from tests.simulation.teeth import Patch, Teeth
 
-#: Seeds that a bug has to hide from.
-SEEDS = 60
-
-Patch = pytest.MonkeyPatch
-#: By name: the bug, and a seed that is likely to catch it.
-BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
-
-
-def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
-    def add(make: Callable[[Patch], None]) -> None:
-        BUGS[make.__name__] = make, likely
-
-    return add
+TEETH = Teeth(run_seed, seeds=60)
+bug = TEETH.bug
 
 
 # -- what must be durable -----------------------------------------------------------------------
@@ -203,11 +192,6 @@ def stores_ids_as_raft_lists_them(patch: Patch) -> None:
     patch.setattr(Members, "after", as_listed)
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_a_deliberate_bug_is_caught(name: str, monkeypatch: Patch) -> None:
-    make, likely = BUGS[name]
-    make(monkeypatch)
-    for seed in [likely, *range(1, SEEDS)]:
-        if run_seed(seed).error:
-            return
-    raise AssertionError(f"no seed notices that it {name.replace('_', ' ')}")
+@pytest.mark.parametrize("name", TEETH.names())
+def test_some_seed_catches(name: str, monkeypatch: Patch) -> None:
+    TEETH.bite(name, monkeypatch)

@@ -3,8 +3,6 @@ each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from grampus.master.core.leases import Leases
@@ -14,20 +12,10 @@ from grampus.runs import apply_sessions
 from grampus.testing.crew import run_seed
 from grampus.worker.fence import Ending, Fence
 from grampus.worker.registration import Registration
+from tests.simulation.teeth import Patch, Teeth
 
-#: Seeds that a bug has to hide from.
-SEEDS = 150
-
-Patch = pytest.MonkeyPatch
-#: By name: the bug, and a seed that is likely to catch it.
-BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
-
-
-def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
-    def add(make: Callable[[Patch], None]) -> None:
-        BUGS[make.__name__] = make, likely
-
-    return add
+TEETH = Teeth(run_seed, seeds=150)
+bug = TEETH.bug
 
 
 # -- the holder ---------------------------------------------------------------------------------
@@ -92,9 +80,6 @@ def counts_the_half(patch: Patch) -> None:
     patch.setattr(Leases, "begin", lambda self, s, n, lease: begin(self, s, n, lease // 2))
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_some_seed_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, likely = BUGS[name]
-    make(monkeypatch)
-    if not any(run_seed(seed).error for seed in (likely, *range(1, SEEDS + 1))):
-        raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
+@pytest.mark.parametrize("name", TEETH.names())
+def test_some_seed_catches(name: str, monkeypatch: Patch) -> None:
+    TEETH.bite(name, monkeypatch)

@@ -36,20 +36,10 @@ from grampus.worker.core.outbox import Outbox
 from grampus.worker.core.reconcile import Reconciler
 from grampus.worker.core.seen import Seen
 from grampus.worker.journal import Journal
+from tests.simulation.teeth import Patch, Teeth
 
-#: Seeds that a bug has to hide from.
-SEEDS = 80
-
-Patch = pytest.MonkeyPatch
-#: By name: the bug, and a seed that is likely to catch it.
-BUGS: dict[str, tuple[Callable[[Patch], None], int]] = {}
-
-
-def bug(likely: int) -> Callable[[Callable[[Patch], None]], None]:
-    def add(make: Callable[[Patch], None]) -> None:
-        BUGS[make.__name__] = make, likely
-
-    return add
+TEETH = Teeth(run_seed, seeds=80)
+bug = TEETH.bug
 
 
 # -- master -------------------------------------------------------------------------------------
@@ -390,9 +380,6 @@ def _replace(loaded: Any, **fields: Any) -> Any:
     return type(loaded)(**{n: getattr(loaded, n) for n in loaded.__struct_fields__} | fields)
 
 
-@pytest.mark.parametrize("name", BUGS)
-def test_some_seed_catches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, likely = BUGS[name]
-    make(monkeypatch)
-    if not any(run_seed(seed).error for seed in (likely, *range(1, SEEDS + 1))):
-        raise AssertionError(f"{SEEDS} seeds do not see that it {name.replace('_', ' ')}")
+@pytest.mark.parametrize("name", TEETH.names())
+def test_some_seed_catches(name: str, monkeypatch: Patch) -> None:
+    TEETH.bite(name, monkeypatch)
