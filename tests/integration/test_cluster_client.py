@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from three_servers import Three, play
+from three_servers import Three, kept_anew, play
 
 from grampus.clock import SystemClock
 from grampus.cluster.client import ClusterClient
@@ -16,6 +16,7 @@ from grampus.cluster.commands import Compact, Compare, PutOp, encode_command
 from grampus.cluster.monitor import About, ClusterMonitor, worker_key
 from grampus.cluster.registrations import Registrations
 from grampus.cluster.requests import KeepAlive, PutKey, encode
+from grampus.consensus import replica
 from grampus.errors import (
     Compacted,
     LockLost,
@@ -70,14 +71,18 @@ def test_a_client_goes_on_while_one_server_after_the_other_dies(tmp_path: Path) 
     play(tmp_path, scenario)
 
 
-def test_without_a_majority_a_write_and_a_read_say_so(tmp_path: Path) -> None:
+def test_without_a_majority_a_write_and_a_read_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario(ground: Three) -> None:
         last, *others = ground.servers
         client = ground.client(last)
         await client.put(b"/a", b"1")
         for server in others:
             await server.kill()
-        await asyncio.sleep(2.5)
+        monkeypatch.setattr(replica, "LEADERLESS", 0.3)
+        while last.replica.leader_id or last.replica.led < 300:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
         everywhere = ground.client()
         for one in (client, everywhere):
             with pytest.raises(NoQuorum):
@@ -149,9 +154,7 @@ def test_a_session_outlives_its_leader_and_ends_with_its_holder(tmp_path: Path) 
         first = (await session.put(b"/mine", b"1", ephemeral=True)).revision
         leader = await ground.leader()
         await leader.kill()
-        # Longer than its time to live: only kept it can be there still.
-        await asyncio.sleep(3.5)
-        assert session.lives
+        await kept_anew(session)
         assert (await other.get(b"/mine")).item is not None
         client.close()  # as if the process had died
         assert not session.lives

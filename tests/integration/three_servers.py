@@ -16,6 +16,7 @@ from grampus.clock import SystemClock
 from grampus.cluster.client import ClusterClient
 from grampus.cluster.core.route import Address
 from grampus.cluster.desk import KEYS, KeyDesk
+from grampus.cluster.held_session import HeldSession
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.consensus.disk import Disk
@@ -223,6 +224,15 @@ class Three:
     def close(self) -> None:
         for client in self._clients:
             client.close()
+
+
+async def kept_anew(session: HeldSession) -> None:
+    """Returns once a server has confirmed it that was asked from now on; fails when it is over."""
+    holder, clock = session._holder, SystemClock()
+    wanted = clock.ticks() + holder._span
+    while holder.deadline < wanted:
+        assert session.lives
+        await asyncio.sleep(0.02)
 
 
 def _lay(folder: Path, members: Members) -> None:
