@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
-from grampus.api.ports import ReadLog as ReadLogPort
-from grampus.api.ports import WorkerLoad
+from grampus.api.ports import LogReading, WorkerLoad
 from grampus.consensus.port import Replica
 from grampus.errors import GrampusError, NotFound, ProtocolError
 from grampus.master.core.explain import explain
@@ -36,19 +35,6 @@ class LogReader:
         self._roster = roster
         self._names: dict[int, str] = {}
 
-    async def __call__(
-        self,
-        session: int,
-        n: int,
-        run: str,
-        task: str,
-        attempt: int,
-        stream: str,
-        offset: int,
-        limit: int,
-    ) -> LogChunk:
-        return await self.read(ReadLog(session, n, run, task, attempt, stream, offset, limit))
-
     async def read(self, asked: ReadLog) -> LogChunk:
         """Raises NotFound, ServerUnreachable when the worker is not connected here, or what the
         worker raised."""
@@ -70,7 +56,7 @@ class Explainer:
         self,
         reads: Reads,
         scheduler: Callable[[], Scheduler | None],
-        read_log: ReadLogPort,
+        read_log: LogReading,
         clock: Timekeeper,
     ) -> None:
         self._reads = reads
@@ -97,10 +83,10 @@ class Explainer:
         try:
             async with asyncio.timeout(SIZE_TIMEOUT):
                 for stream in ("stdout", "stderr"):
-                    chunk = await self._read_log(
+                    asked = ReadLog(
                         last.session, last.n, run, task.name, last.attempt, stream, 0, 0
                     )
-                    total += chunk.size
+                    total += (await self._read_log(asked)).size
         except (GrampusError, TimeoutError):
             return None
         return total

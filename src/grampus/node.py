@@ -135,7 +135,9 @@ class Node:
         )  # fmt: skip
         self._status = NodeStatus(replica, self._office, self._roster)
         self._logs = LogReader(reads, self._roster)
-        self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
+        self._explainer = Explainer(
+            reads, lambda: self._office.scheduler, self._logs.read, self._clock
+        )
         self._relay = NoRelay()
         replica.subscribe(self._wakes.hear)
         replica.admit = ledger.admit

@@ -93,18 +93,7 @@ class Logs:
         self._logs = logs
         self._relay = relay
 
-    async def __call__(
-        self,
-        session: int,
-        n: int,
-        run: str,
-        task: str,
-        attempt: int,
-        stream: str,
-        offset: int,
-        limit: int,
-    ) -> LogChunk:
-        asked = ReadLog(session, n, run, task, attempt, stream, offset, limit)
+    async def __call__(self, asked: ReadLog) -> LogChunk:
         if self._status.leads():
             return await self._logs.read(asked)
         answer = await self._relay.ask_leader(asked, WITHIN)

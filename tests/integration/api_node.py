@@ -32,7 +32,7 @@ from grampus.ids import run_id
 from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import AttemptState, Value
-from grampus.protocol import LogChunk
+from grampus.protocol import LogChunk, ReadLog
 from grampus.relay import ClockDoubt, NoRelay
 from grampus.runs.commands import OpenSession, ReportAttempt, StartAttempts, TakeOffice
 from grampus.runs.events import Event
@@ -76,17 +76,14 @@ class Shelf:
         for stream in ("stdout", "stderr"):
             self.logs.setdefault((task, attempt, stream), Written()).ended = True
 
-    async def read(
-        self, session: int, n: int, run: str, task: str, attempt: int, stream: str, offset: int,
-        limit: int,
-    ) -> LogChunk:  # fmt: skip
+    async def read(self, asked: ReadLog) -> LogChunk:
         if self.fault:
             raise self.fault
-        log = self.logs.get((task, attempt, stream), Written())
-        start = max(offset, log.begins)
-        data = log.data[start : start + min(limit, self.piece)]
+        log = self.logs.get((asked.task, asked.attempt, asked.stream), Written())
+        start = max(asked.offset, log.begins)
+        data = log.data[start : start + min(asked.limit, self.piece)]
         end = log.ended and start + len(data) >= len(log.data)
-        return LogChunk(start, data, end, start - offset)
+        return LogChunk(start, data, end, start - asked.offset)
 
 
 class Standing:

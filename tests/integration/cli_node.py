@@ -26,7 +26,7 @@ from grampus.errors import NotFound, Refused
 from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
-from grampus.protocol import LogChunk
+from grampus.protocol import LogChunk, ReadLog
 from grampus.relay import ClockDoubt, NoRelay
 from grampus.runs.commands import (
     Command,
@@ -154,19 +154,10 @@ class Node:
     async def _propose(self, *commands: Command) -> list[object | Refusal]:
         return [await asyncio.to_thread(self.command, command) for command in commands]
 
-    async def _read_log(
-        self,
-        session: int,
-        n: int,
-        run: str,
-        task: str,
-        attempt: int,
-        stream: str,
-        offset: int,
-        limit: int,
-    ) -> LogChunk:
-        data = self.logs.get((run, task, attempt, stream), b"")[offset : offset + limit]
-        return LogChunk(offset, data, not data)
+    async def _read_log(self, asked: ReadLog) -> LogChunk:
+        log = self.logs.get((asked.run, asked.task, asked.attempt, asked.stream), b"")
+        data = log[asked.offset : asked.offset + asked.limit]
+        return LogChunk(asked.offset, data, not data)
 
     async def _serve(self) -> None:
         clock = Timekeeper(self._clock)

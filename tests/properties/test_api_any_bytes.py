@@ -15,7 +15,7 @@ from grampus.api.auth import hosts_of
 from grampus.api.logs import Cursor
 from grampus.errors import InvalidInput
 from grampus.model.run import AttemptState
-from grampus.protocol import LogChunk
+from grampus.protocol import LogChunk, ReadLog
 from grampus.runs.views import AttemptView
 
 ATTEMPT = AttemptView(
@@ -35,14 +35,12 @@ def test_pieces_are_the_text_and_lie_side_by_side(data: bytes, cuts: list[int], 
         sizes = iter(cuts)
         given_out = 0
 
-        async def read_log(*where: object) -> LogChunk:
+        async def read_log(asked: ReadLog) -> LogChunk:
             nonlocal given_out
-            offset = where[6]
-            assert isinstance(offset, int)
             size = next(sizes, len(data))
-            piece = data[offset : offset + size]
-            given_out = offset + len(piece)
-            return LogChunk(offset, piece, ends and given_out == len(data))
+            piece = data[asked.offset : asked.offset + size]
+            given_out = asked.offset + len(piece)
+            return LogChunk(asked.offset, piece, ends and given_out == len(data))
 
         cursor = Cursor(ATTEMPT, "stdout", 0)
         reads = [

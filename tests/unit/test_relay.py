@@ -85,7 +85,7 @@ def test_a_follower_answers_with_what_the_leader_knows() -> None:
         assert await explain("r1", None) == explanation("no-worker")
         assert await explain("r1", "a") == explanation("no-worker")
         assert await explain("gone", None) is None
-        assert await logs(7, 1, "r1", "a", 1, "stdout", 5, 100) == CHUNK
+        assert await logs(ReadLog(7, 1, "r1", "a", 1, "stdout", 5, 100)) == CHUNK
         assert leader.asked == [ReadLog(7, 1, "r1", "a", 1, "stdout", 5, 100)]
         assert follower.asked == []
         assert await presence() == leader.connected()
@@ -99,7 +99,7 @@ def test_the_leader_asks_nobody() -> None:
         leader.fault = AssertionError("nobody is asked")
         explain, logs, presence = ask(leader)
         assert await explain("r1", None) == explanation("no-worker")
-        assert await logs(7, 1, "r1", "a", 1, "stdout", 0, 1) == CHUNK
+        assert await logs(ReadLog(7, 1, "r1", "a", 1, "stdout", 0, 1)) == CHUNK
         assert await presence() == leader.connected()
 
     asyncio.run(scenario())
@@ -116,7 +116,7 @@ def test_without_a_leader_the_ledger_alone_tells_and_logs_say_why(fault: Excepti
         assert await explain("r1", None) == explanation("no-master")
         assert await presence() is None
         with pytest.raises(type(fault)):
-            await logs(7, 1, "r1", "a", 1, "stdout", 0, 1)
+            await logs(ReadLog(7, 1, "r1", "a", 1, "stdout", 0, 1))
 
     asyncio.run(scenario())
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from grampus.api.ports import Ports, ReadLog
+from grampus.api.ports import LogReading, Ports
 from grampus.api.schemas.story import LogEntry
 from grampus.api.wakes import HEARTBEAT, PROBE, Wakes, is_cut_off
 from grampus.errors import GrampusError, NotFound
 from grampus.model.run import FINAL_ATTEMPT, FINAL_RUN, FINAL_TASK, AttemptState
+from grampus.protocol import ReadLog
 from grampus.runs.views import AttemptView, TaskView
 
 Stream = Literal["stdout", "stderr"]
@@ -82,16 +83,17 @@ class Cursor:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
 
-    async def read(self, run: str, read_log: ReadLog, away: dict[int, Cursor]) -> LogEntry | None:
+    async def read(
+        self, run: str, read_log: LogReading, away: dict[int, Cursor]
+    ) -> LogEntry | None:
         """The next piece; None when there is none now. Sets `ended`.
 
         `away`: by session, who told that its worker cannot be asked. That is said once for all that
         runs there, and by the same one that it can be asked again."""
         a = self.attempt
         try:
-            chunk = await read_log(
-                a.session, a.n, run, a.task, a.attempt, self.stream, self.offset, PIECE
-            )
+            asked = ReadLog(a.session, a.n, run, a.task, a.attempt, self.stream, self.offset, PIECE)
+            chunk = await read_log(asked)
         except NotFound as error:
             self.ended = True
             return self._told(f"its log is gone: {error}")

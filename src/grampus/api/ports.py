@@ -14,7 +14,7 @@ from msgspec import Struct
 from grampus.clock import Clock
 from grampus.cluster.server import ClusterServer
 from grampus.cluster.tokens import TokenRow
-from grampus.protocol import LogChunk
+from grampus.protocol import LogChunk, ReadLog
 from grampus.runs.commands import Command
 from grampus.runs.explanation import Explanation
 from grampus.runs.story import StoryPage
@@ -115,18 +115,8 @@ class BlobStore(Protocol):
         ...
 
 
-class ReadLog(Protocol):
-    async def __call__(
-        self,
-        session: int,
-        n: int,
-        run: str,
-        task: str,
-        attempt: int,
-        stream: str,
-        offset: int,
-        limit: int,
-    ) -> LogChunk:
+class LogReading(Protocol):
+    async def __call__(self, asked: ReadLog) -> LogChunk:
         """Answers at once, with no data when there is none yet.
 
         Raises NotFound when the log is gone, another GrampusError when it cannot be had now."""
@@ -267,7 +257,7 @@ class Ports:
     propose: Propose
     reads: Reads
     blobs: BlobStore
-    read_log: ReadLog
+    read_log: LogReading
     status: Status
     explain: Explain
     presence: Presence

@@ -131,7 +131,9 @@ class ServerNode:
         )
         self._status = NodeStatus(replica, self._office, self._roster)
         self._logs = LogReader(reads, self._roster)
-        self._explainer = Explainer(reads, lambda: self._office.scheduler, self._logs, self._clock)
+        self._explainer = Explainer(
+            reads, lambda: self._office.scheduler, self._logs.read, self._clock
+        )
         self._relay = PeerRelay(replica, peers)
         self._reception = Reception(
             config.name, place.cluster, make_admission(place, readers), self._roster,
