@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from grampus.testing.cluster_rollout import Rollout
 from grampus.testing.cluster_users import Users
 from grampus.testing.cluster_watch import ClusterWatch
 from grampus.testing.linearizability import assert_linearizable
-from grampus.testing.seeds import Outcome, quietly, reason, report
+from grampus.testing.seeds import Outcome, play, report
 from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings, SimMachine
 from grampus.testing.wire import Port
@@ -334,16 +333,7 @@ class SimCluster:
 def run_seed(seed: int) -> Outcome:
     """Plays one seed to its end or to what is wrong."""
     shm = Path("/dev/shm")
-    place = shm if shm.is_dir() else None
-    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-sim-", dir=place) as folder:
-        cluster = SimCluster(seed, Path(folder))
-        error = ""
-        try:
-            cluster.run()
-        except Exception as failure:
-            error = reason(failure)
-        world = cluster.world
-        return Outcome(seed, error, world.trace, cluster.watch.seen, world.time)
+    return play(SimCluster, seed, shm if shm.is_dir() else None)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ virtual time every run must be final.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from grampus.runs.commands import ApplyWorkflow, Command, SubmitRun, pack_defini
 from grampus.testing.log import Disk
 from grampus.testing.node import NODE_PORT, SimServer, SimWorker, simulated
 from grampus.testing.rivals import Court, RivalLog, Signpost
-from grampus.testing.seeds import Outcome, quietly, reason, report
+from grampus.testing.seeds import Outcome, play, report
 from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import World, current
@@ -252,14 +251,7 @@ class Crew:
 
 def run_seed(seed: int) -> Outcome:
     """Plays one seed to its end or to what is wrong."""
-    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-crew-") as folder:
-        crew = Crew(seed, Path(folder))
-        error = ""
-        try:
-            crew.run()
-        except Exception as failure:
-            error = reason(failure)
-        return Outcome(seed, error, crew.world.trace, crew.watch.seen, crew.world.time)
+    return play(Crew, seed)
 
 
 if __name__ == "__main__":

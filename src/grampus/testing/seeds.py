@@ -8,12 +8,16 @@ import argparse
 import contextlib
 import logging
 import sys
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
+
+from grampus.testing.world import World
 
 
 class Outcome(Struct):
@@ -44,6 +48,35 @@ def reason(failure: BaseException) -> str:
         failure = failure.exceptions[0]
     where = traceback.extract_tb(failure.__traceback__)[-1]
     return f"{type(failure).__name__}: {failure} ({Path(where.filename).name}:{where.lineno})"
+
+
+class Played(Protocol):
+    """A simulation, made for one seed."""
+
+    world: World
+    watch: Watching
+
+    def run(self) -> None:
+        """To its end. Raises what is wrong."""
+        ...
+
+
+class Watching(Protocol):
+    seen: Counter[str]
+
+
+def play(make: Callable[[int, Path], Played], seed: int, place: Path | None = None) -> Outcome:
+    """Plays one seed to its end or to what is wrong, with a folder that is removed after; `place`
+    is where that is made."""
+    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-sim-", dir=place) as folder:
+        played = make(seed, Path(folder))
+        error = ""
+        try:
+            played.run()
+        except Exception as failure:
+            error = reason(failure)
+        world = played.world
+        return Outcome(seed, error, world.trace, played.watch.seen, world.time)
 
 
 def tell(outcome: Outcome, module: str, lines: int = 80) -> str:

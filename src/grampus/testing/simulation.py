@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from grampus.runs.apply import APPLY
 from grampus.runs.commands import DeclareLost, PauseRun, RetryRun
 from grampus.testing.log import Disk
 from grampus.testing.node import SimServer, SimWorker, simulated
-from grampus.testing.seeds import Outcome, quietly, reason, report
+from grampus.testing.seeds import Outcome, play, report
 from grampus.testing.user import User
 from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
@@ -281,15 +280,7 @@ class Simulation:
 
 def run_seed(seed: int) -> Outcome:
     """Plays one seed to its end or to what is wrong."""
-    with quietly(), tempfile.TemporaryDirectory(prefix="grampus-sim-") as folder:
-        simulation = Simulation(seed, Path(folder))
-        error = ""
-        try:
-            simulation.run()
-        except Exception as failure:
-            error = reason(failure)
-        world = simulation.world
-        return Outcome(seed, error, world.trace, simulation.watch.seen, world.time)
+    return play(Simulation, seed)
 
 
 if __name__ == "__main__":
