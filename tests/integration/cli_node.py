@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from grampus.adapters import Explainer
 from grampus.api.app import create_app
 from grampus.api.ports import Ports, WorkerLoad
 from grampus.api.server import ApiServer
 from grampus.api.wakes import Wakes
 from grampus.blobs import Blobs
+from grampus.cli import main as cli
 from grampus.clock import SystemClock
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
@@ -297,6 +300,37 @@ def newest(node: Node) -> Callable[[], str | None]:
         return found[0] if found else None  # type: ignore[index]
 
     return pick
+
+
+#: Calls the program with arguments; its exit code, stdout and stderr.
+Call = Callable[..., tuple[int, str, str]]
+
+
+def caller(captured: pytest.CaptureFixture[str] | pytest.CaptureFixture[bytes]) -> Call:
+    def text(said: str | bytes) -> str:
+        return said if isinstance(said, str) else said.decode()
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        captured.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main(list(arguments))
+        out, err = captured.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, text(out), text(err)
+
+    return call
+
+
+@contextmanager
+def found(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """A node that the program finds by itself: nothing in the environment names another."""
+    for name in list(os.environ):
+        if name.startswith("GRAMPUS_"):
+            patch.delenv(name)
+    patch.setenv("GRAMPUS_STATE", str(folder / "state"))
+    patch.setenv("XDG_CONFIG_HOME", str(folder / "etc"))
+    with published(folder, folder / "state") as node:
+        yield node
 
 
 @contextmanager

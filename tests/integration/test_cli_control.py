@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_node import Node, Play, Puppet, all_succeed, published
+from cli_node import Call, Node, Play, Puppet, all_succeed, caller, found
 
-from grampus.cli import main as cli
 from grampus.errors import Refused
 from grampus.model.run import AttemptState, Value
 from grampus.model.workflow import Shell, Task, Workflow
@@ -19,32 +17,18 @@ from grampus.runs.commands import ApplyWorkflow, StartAttempts, TakeOffice, pack
 from grampus.sdk.client import Client
 
 ETL = Workflow("etl", (Task("load", Shell("x")), Task("report", Shell("x"), after=("load",))))
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    for name in list(os.environ):
-        if name.startswith("GRAMPUS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("GRAMPUS_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
-    with published(tmp_path, tmp_path / "state") as node:
+    with found(tmp_path, monkeypatch) as node:
         node.command(ApplyWorkflow(1, "etl", pack_definition(ETL.content())))
         yield node
 
 
 @pytest.fixture
 def grampus(node: Node, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, captured.out, captured.err
-
-    return call
+    return caller(capsys)
 
 
 def load_fails(task: str, attempt: int) -> tuple[str, AttemptState, Value | None]:

@@ -9,43 +9,28 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_node import TOKEN, Node, published
+from cli_node import TOKEN, Call, Node, caller, found
 
-from grampus.cli import main as cli
 from grampus.cluster.commands import Compact, encode_command
 from grampus.errors import Compacted, ConditionFailed, NotFound, TooLarge, WrongHistory
 from grampus.sdk.client import Client
 
 PAGE = Path(__file__).parents[2] / "docs" / "kv.md"
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    for name in list(os.environ):
-        if name.startswith("GRAMPUS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("GRAMPUS_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
-    with published(tmp_path, tmp_path / "state") as node:
+    with found(tmp_path, monkeypatch) as node:
         yield node
 
 
 @pytest.fixture
 def grampus(node: Node, capsysbinary: pytest.CaptureFixture[bytes]) -> Call:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsysbinary.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main(list(arguments))
-        captured = capsysbinary.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, captured.out.decode(), captured.err.decode()
-
-    return call
+    return caller(capsysbinary)
 
 
 def test_a_key_is_put_read_and_deleted(grampus: Call) -> None:

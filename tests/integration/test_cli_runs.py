@@ -13,14 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cli_node import TOKEN, Node, Play, Puppet, all_succeed, newest, published
+from cli_node import TOKEN, Call, Node, Play, Puppet, all_succeed, caller, found, newest
 
-from grampus.cli import main as cli
 from grampus.errors import NotFound, Refused, UsageError
 from grampus.ids import is_run_id
 from grampus.model.run import AttemptState, Value
@@ -59,12 +58,7 @@ def load_fails(task: str, attempt: int) -> tuple[str, AttemptState, Value | None
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    for name in list(os.environ):
-        if name.startswith("GRAMPUS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("GRAMPUS_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "etc"))
-    with published(tmp_path, tmp_path / "state") as node:
+    with found(tmp_path, monkeypatch) as node:
         yield node
 
 
@@ -76,21 +70,8 @@ def client(node: Node) -> Iterator[Client]:
 
 
 @pytest.fixture
-def grampus(
-    client: Client, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main(list(arguments))
-        captured = capsys.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, captured.out, captured.err
-
-    return call
-
-
-Run = Callable[..., tuple[int, str, str]]
+def grampus(client: Client, capsys: pytest.CaptureFixture[str]) -> Call:
+    return caller(capsys)
 
 
 def play(node: Node, client: Client, script: Play = all_succeed) -> str:
@@ -100,7 +81,7 @@ def play(node: Node, client: Client, script: Play = all_succeed) -> str:
     return run
 
 
-def test_start_prints_the_id_and_nothing_else_on_stdout(grampus: Run) -> None:
+def test_start_prints_the_id_and_nothing_else_on_stdout(grampus: Call) -> None:
     code, out, err = grampus("run", "start", "etl", "-p", "year=2014", "-p", "tables=a,b")
     assert code == 0
     assert is_run_id(out.removesuffix("\n"))
@@ -110,7 +91,7 @@ def test_start_prints_the_id_and_nothing_else_on_stdout(grampus: Run) -> None:
     assert [t["name"] for t in view["task_runs"]] == ["extract", "load", "report"]
 
 
-def test_wrong_params_are_told_all_at_once_and_start_nothing(grampus: Run) -> None:
+def test_wrong_params_are_told_all_at_once_and_start_nothing(grampus: Call) -> None:
     code, out, err = grampus("run", "start", "etl", "-p", "year=soon", "-p", "tabels=a")
     assert (code, out) == (2, "")
     assert "-p year: 'soon' is not a whole number" in err
@@ -118,7 +99,7 @@ def test_wrong_params_are_told_all_at_once_and_start_nothing(grampus: Run) -> No
     assert json.loads(grampus("run", "list", "-o", "json")[1]) == []
 
 
-def test_a_file_is_applied_only_when_its_run_can_start(grampus: Run, tmp_path: Path) -> None:
+def test_a_file_is_applied_only_when_its_run_can_start(grampus: Call, tmp_path: Path) -> None:
     path = tmp_path / "fresh.yaml"
     path.write_text("workflow: fresh\nparams: {n: {type: int}}\ntasks: {a: {shell: 'true'}}\n")
     assert "-p n: is missing" in grampus("run", "start", str(path))[2]
@@ -128,7 +109,7 @@ def test_a_file_is_applied_only_when_its_run_can_start(grampus: Run, tmp_path: P
 
 
 def test_a_name_that_is_nearly_right_is_answered(
-    grampus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grampus: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "did you mean `etl`?" in grampus("run", "start", "elt")[2]
@@ -151,12 +132,12 @@ def test_the_end_of_a_run_is_the_exit_code_though_nobody_reads(
     assert process.returncode == 1, err.decode()
 
 
-def test_logs_that_are_not_there_are_told(node: Node, grampus: Run, client: Client) -> None:
+def test_logs_that_are_not_there_are_told(node: Node, grampus: Call, client: Client) -> None:
     run = play(node, client)
     assert "nothing was written\n" in grampus("run", "logs", run, "--attempt", "9")[2]
 
 
-def test_the_same_key_is_the_same_run_and_another_request_is_a_conflict(grampus: Run) -> None:
+def test_the_same_key_is_the_same_run_and_another_request_is_a_conflict(grampus: Call) -> None:
     first = grampus("run", "start", "etl", "--key", "nightly-1", "-o", "json")[1]
     code, again, err = grampus("run", "start", "etl", "--key", "nightly-1", "-o", "json")
     assert code == 0
@@ -165,7 +146,7 @@ def test_the_same_key_is_the_same_run_and_another_request_is_a_conflict(grampus:
     assert grampus("run", "start", "etl", "--key", "nightly-1", "-p", "year=1")[0] == 4
 
 
-def test_waiting_for_a_run_that_succeeds(node: Node, grampus: Run) -> None:
+def test_waiting_for_a_run_that_succeeds(node: Node, grampus: Call) -> None:
     with Puppet(node, all_succeed).playing(newest(node)):
         code, out, err = grampus("run", "start", "etl", "--wait")
     assert code == 0
@@ -175,7 +156,7 @@ def test_waiting_for_a_run_that_succeeds(node: Node, grampus: Run) -> None:
     assert f"run {out.strip()} of etl SUCCEEDED in " in err
 
 
-def test_waiting_for_a_run_that_fails_tells_its_last_words(node: Node, grampus: Run) -> None:
+def test_waiting_for_a_run_that_fails_tells_its_last_words(node: Node, grampus: Call) -> None:
     with Puppet(node, load_fails).playing(newest(node)):
         code, out, err = grampus("run", "start", "etl", "--wait", "-o", "json")
     assert code == 1
@@ -187,7 +168,7 @@ def test_waiting_for_a_run_that_fails_tells_its_last_words(node: Node, grampus: 
     assert f"grampus run logs {view['id']} load" in err
 
 
-def test_waiting_for_a_run_that_is_cancelled(node: Node, grampus: Run, client: Client) -> None:
+def test_waiting_for_a_run_that_is_cancelled(node: Node, grampus: Call, client: Client) -> None:
     run = client.submit("etl").id
     code, out, _ = grampus("run", "cancel", "last")
     assert (code, out) == (0, f"{run} CANCELLED\n")
@@ -196,7 +177,7 @@ def test_waiting_for_a_run_that_is_cancelled(node: Node, grampus: Run, client: C
     assert f"{run[:6]} is run {run} of etl" in err
 
 
-def test_wait_leaves_when_its_time_is_up(grampus: Run, client: Client) -> None:
+def test_wait_leaves_when_its_time_is_up(grampus: Call, client: Client) -> None:
     run = client.submit("etl").id
     begun = time.monotonic()
     code, out, err = grampus("run", "wait", run, "--timeout", "0.5")
@@ -206,7 +187,7 @@ def test_wait_leaves_when_its_time_is_up(grampus: Run, client: Client) -> None:
     assert f"grampus run cancel {run}" in err
 
 
-def test_what_there_is_not_exits_with_6(grampus: Run, client: Client, node: Node) -> None:
+def test_what_there_is_not_exits_with_6(grampus: Call, client: Client, node: Node) -> None:
     for arguments in (
         ["run", "show", "last"],
         ["run", "show", "aaaaaaaaaaaa"],
@@ -226,7 +207,7 @@ def test_what_there_is_not_exits_with_6(grampus: Run, client: Client, node: Node
     assert grampus("run", "result", run, "load")[0] == 6
 
 
-def test_a_prefix_of_several_runs_is_refused(node: Node, grampus: Run, client: Client) -> None:
+def test_a_prefix_of_several_runs_is_refused(node: Node, grampus: Call, client: Client) -> None:
     for id in ("aaaabbbbcccc", "aaaaddddeeee"):
         client._transport.ask("POST", "/api/v1/runs", body={"workflow": "etl", "id": id})
     code, _, err = grampus("run", "show", "aaaa")
@@ -234,7 +215,7 @@ def test_a_prefix_of_several_runs_is_refused(node: Node, grampus: Run, client: C
     assert "aaaabbbbcccc and aaaaddddeeee" in err
 
 
-def test_logs_of_a_run_say_whose_they_are(node: Node, grampus: Run, client: Client) -> None:
+def test_logs_of_a_run_say_whose_they_are(node: Node, grampus: Call, client: Client) -> None:
     run = play(node, client, load_fails)
     code, out, err = grampus("run", "logs", run)
     assert (code, err) == (0, "")
@@ -250,7 +231,7 @@ def test_logs_of_a_run_say_whose_they_are(node: Node, grampus: Run, client: Clie
 
 
 def test_logs_of_one_attempt_are_as_they_were_written(
-    node: Node, grampus: Run, client: Client
+    node: Node, grampus: Call, client: Client
 ) -> None:
     run = play(node, client, load_fails)
     assert grampus("run", "logs", run, "load", "--attempt", "2")[1] == BOOM
@@ -259,7 +240,7 @@ def test_logs_of_one_attempt_are_as_they_were_written(
     assert [json.loads(line)["text"] for line in lines] == ["extract was here\n"]
 
 
-def test_results_are_json_text_or_refused(node: Node, grampus: Run, client: Client) -> None:
+def test_results_are_json_text_or_refused(node: Node, grampus: Call, client: Client) -> None:
     big = json.dumps({"big": "x" * 2_000_000}).encode()
     pickled = pickle.dumps({1, 2})
 
@@ -284,7 +265,7 @@ def test_results_are_json_text_or_refused(node: Node, grampus: Run, client: Clie
 
 
 def test_a_run_is_deleted_when_it_is_over_and_was_meant(
-    node: Node, grampus: Run, client: Client
+    node: Node, grampus: Call, client: Client
 ) -> None:
     run = play(node, client)
     assert grampus("run", "delete", "last")[0] == 2
@@ -295,7 +276,7 @@ def test_a_run_is_deleted_when_it_is_over_and_was_meant(
     assert grampus("run", "delete", active, "--yes")[0] == 4
 
 
-def test_workflows_are_listed_shown_paused_and_deleted(grampus: Run, client: Client) -> None:
+def test_workflows_are_listed_shown_paused_and_deleted(grampus: Call, client: Client) -> None:
     later = Schedule(cron="0 6 * * *", tz="Europe/Paris")
     other = Workflow("other", TASKS[:1], schedule=later)
     assert client.apply_loaded(Loaded(other)).note == ""
@@ -323,7 +304,7 @@ def test_a_bundle_goes_before_its_workflow_and_only_once(node: Node, client: Cli
     assert not client.apply_loaded(loaded).created
 
 
-def test_runs_are_listed_newest_first(node: Node, grampus: Run, client: Client) -> None:
+def test_runs_are_listed_newest_first(node: Node, grampus: Call, client: Client) -> None:
     over = play(node, client)
     active = client.submit("etl").id
     ids = [r["id"] for r in json.loads(grampus("run", "list", "-o", "json")[1])]
@@ -335,7 +316,7 @@ def test_runs_are_listed_newest_first(node: Node, grampus: Run, client: Client) 
     assert json.loads(grampus("run", "list", "--workflow", "none", "-o", "json")[1]) == []
 
 
-def test_workers_are_listed_with_their_slots(node: Node, grampus: Run) -> None:
+def test_workers_are_listed_with_their_slots(node: Node, grampus: Call) -> None:
     assert json.loads(grampus("worker", "list", "-o", "json")[1]) == []
     Puppet(node, all_succeed)
     row = grampus("worker", "list")[1].splitlines()[1]
@@ -343,7 +324,7 @@ def test_workers_are_listed_with_their_slots(node: Node, grampus: Run) -> None:
 
 
 def test_without_its_token_a_client_is_refused_and_told_where_tokens_are(
-    node: Node, grampus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node, grampus: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAMPUS_STATE", str(tmp_path / "other"))
     code, out, err = grampus("run", "list", "--server", node.url)
