@@ -17,10 +17,10 @@ from grampus.model.lease import KEEP
 from grampus.model.workflow import Retry, Shell, Task, Workflow
 from grampus.runs.commands import ApplyWorkflow, Command, SubmitRun, pack_definition
 from grampus.testing.log import Disk
+from grampus.testing.machine import Machine
 from grampus.testing.node import NODE_PORT, SimServer, SimWorker, simulated
 from grampus.testing.rivals import Court, RivalLog, Signpost
 from grampus.testing.seeds import Outcome, play, report
-from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import World, current
 

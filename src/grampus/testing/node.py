@@ -22,8 +22,9 @@ from grampus.rpc.server import Server
 from grampus.runs.proposer import Proposer
 from grampus.testing.checked import CheckedCore, CheckedScheduler, NoisyLink, NoisyRoster
 from grampus.testing.log import Disk, SimLog
+from grampus.testing.machine import Machine
 from grampus.testing.office import make_office
-from grampus.testing.warden import Machine, SimWardenClient
+from grampus.testing.warden_client import SimWardenClient
 from grampus.testing.watch import Watch
 from grampus.testing.wire import Port
 from grampus.testing.world import ProcessLoop, World

@@ -13,10 +13,10 @@ from pathlib import Path
 from grampus.runs.apply import APPLY
 from grampus.runs.commands import DeclareLost, PauseRun, RetryRun
 from grampus.testing.log import Disk
+from grampus.testing.machine import Machine
 from grampus.testing.node import SimServer, SimWorker, simulated
 from grampus.testing.seeds import Outcome, play, report
 from grampus.testing.user import User
-from grampus.testing.warden import Machine
 from grampus.testing.watch import Watch, at_rest, check_end, equal_to_replay
 from grampus.testing.world import ProcessLoop, World
 from grampus.versions import FIRST

@@ -1,4 +1,4 @@
-"""Models of the machine, its wardens and their attempts.
+"""A model of the warden and its attempts.
 
 As in `worker.keeper`: an attempt is over when nothing of it is left; without a worker attempts go
 on, and their ends are kept until one has taken them; a new warden is ready only when nothing of an
@@ -7,75 +7,23 @@ earlier one lives.
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from grampus.testing.watch import Execution, Watch
-from grampus.testing.world import ProcessLoop, World
+from grampus.testing.machine import VIGIL, Machine
+from grampus.testing.watch import Execution
+from grampus.testing.world import ProcessLoop
 from grampus.worker import orders
 from grampus.worker.fence import Fence
-from grampus.worker.warden_client import WardenFailed
+
+if TYPE_CHECKING:
+    from grampus.testing.warden_client import SimWardenClient
 
 Cause = Literal["exit", "timeout", "end", "fenced", "spawn", "lost", "unable"]
 #: Seconds that a warden waits for a worker when it has nothing to do and nothing to tell.
 ALONE = 30.0
-#: Between two looks at the leases, in seconds.
-VIGIL = 0.5
-
-
-class Machine:
-    """What processes share: the boot, and what runs. An attempt takes at most one of `lasts`, in
-    seconds."""
-
-    def __init__(
-        self,
-        world: World,
-        watch: Watch,
-        folder: Path,
-        lasts: Sequence[float] = (0.002, 0.2, 2.0, 15.0),
-    ) -> None:
-        self.world = world
-        self.lasts = lasts
-        self.watch = watch
-        self.folder = folder
-        self.boots = 1
-        #: All of it stands still until then, but for the clock.
-        self.asleep_until = 0.0
-        self.wardens: list[Warden] = []
-        self._instances = 0
-
-    def boot_id(self) -> str:
-        return f"boot{self.boots}"
-
-    def instance(self) -> str:
-        self._instances += 1
-        return f"warden{self._instances}"
-
-    def when_awake(self, do: Callable[[], None]) -> bool:
-        """Whether it is; else that is done once it is."""
-        if self.asleep_until <= self.world.time:
-            return True
-        self.world.after(self.asleep_until - self.world.time, do)
-        return False
-
-    def overslept(self) -> bool:
-        """What runs here had no chance to be ended in time: it stood still, or did until now."""
-        return self.world.time < self.asleep_until + 2 * VIGIL
-
-    @property
-    def quiet(self) -> bool:
-        """Nothing of any warden lives."""
-        return not any(warden.alive or warden.attempts for warden in self.wardens)
-
-    def reboot(self) -> None:
-        for warden in self.wardens:
-            warden.vanish()
-        self.wardens.clear()
-        self.boots += 1
 
 
 class Attempt:
@@ -341,121 +289,3 @@ class Warden:
         self.alive = False
         for attempt in list(self.attempts.values()):
             self._gone(attempt)
-
-
-class SimWardenClient:
-    """What the worker's driver knows of a warden. Stands for `WardenClient`."""
-
-    containment = "simulated"
-
-    def __init__(
-        self,
-        warden: Warden,
-        notice: Callable[[list[orders.Notice]], None],
-        gone: Callable[[], None],
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, ProcessLoop)
-        self.loop = loop
-        self.warden = warden
-        self.instance = warden.instance
-        self.slots = warden.slots
-        self.closed = asyncio.Event()
-        self._notice = notice
-        self._gone = gone
-        self._asked = False
-        self._left = False
-        #: Nothing that was said earlier may be heard later, either way.
-        self._there = self._here = 0.0
-        self.running = warden.accept(self).running
-        loop.dying.append(self._vanish)
-
-    @classmethod
-    async def attach(
-        cls,
-        machine: Machine,
-        notice: Callable[[list[orders.Notice]], None],
-        gone: Callable[[], None],
-    ) -> SimWardenClient | None:
-        await asyncio.sleep(machine.world.rng.uniform(0.0005, 0.01))
-        for _ in range(100):
-            found = [w for w in machine.wardens if w.goes_on()]
-            if not found:
-                return None
-            if not found[-1].taken:
-                return cls(found[-1], notice, gone)
-            await asyncio.sleep(0.05)
-        return None
-
-    @classmethod
-    async def start(
-        cls,
-        machine: Machine,
-        slots: int,
-        notice: Callable[[list[orders.Notice]], None],
-        gone: Callable[[], None],
-    ) -> SimWardenClient:
-        await asyncio.sleep(machine.world.rng.uniform(0.05, 0.3))
-        for _ in range(3_000):
-            if machine.quiet:
-                return cls(Warden(machine, slots), notice, gone)
-            await asyncio.sleep(0.01)
-        raise WardenFailed("another warden still has attempts in this folder")
-
-    # -- to the warden ----------------------------------------------------------------------------
-
-    def send(self, order: orders.Order) -> None:
-        if self.loop.alive and not self.closed.is_set():
-            self._to(lambda: self.warden.hear(self, order))
-
-    def leave(self) -> None:
-        self._left = self._asked = True
-        self.closed.set()
-        if self.loop.alive:
-            self._vanish()
-
-    def retire(self) -> None:
-        self.send(orders.Shutdown(0))
-
-    async def stop(self, grace: int) -> None:
-        self._asked = True
-        self.send(orders.Shutdown(grace))
-        try:
-            async with asyncio.timeout(grace / 1000 + 5):
-                await self.closed.wait()
-        except TimeoutError:
-            raise WardenFailed("the warden cannot end all its attempts") from None
-
-    def _vanish(self) -> None:
-        self._to(lambda: self.warden.worker_gone(self))
-
-    def _to(self, do: Callable[[], None]) -> None:
-        world = self.warden.world
-        self._there = max(self._there, world.time + world.rng.uniform(0.00002, 0.001))
-        world.after(self._there - world.time, do)
-
-    # -- from the warden --------------------------------------------------------------------------
-
-    def come(self, notice: orders.Notice) -> None:
-        self._from(lambda: self._hear(notice))
-
-    def end(self) -> None:
-        self._from(self._closed)
-
-    def _from(self, do: Callable[[], None]) -> None:
-        world = self.warden.world
-        self._here = max(self._here, world.time + world.rng.uniform(0.00002, 0.001))
-        world.after(self._here - world.time, lambda: self._call(do))
-
-    def _call(self, do: Callable[[], None]) -> None:
-        if self.loop.alive:
-            self.loop.call_soon(do)
-
-    def _hear(self, notice: orders.Notice) -> None:
-        if not self._left:
-            self._notice([notice])
-
-    def _closed(self) -> None:
-        self.closed.set()
-        if not self._asked:
-            self._gone()
