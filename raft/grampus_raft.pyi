@@ -20,7 +20,7 @@ node can go on. RaftFatal, from any call: the node is unusable, and the only way
 made from what is durable.
 
 The names below RaftNode's errors are types of this stub; at run time they are plain tuples, and the
-module has only RaftNode and the three errors.
+module has only RaftNode and the four errors.
 """
 
 from typing import Literal, TypeAlias, TypedDict, final
@@ -35,6 +35,10 @@ class ProposalDropped(RaftError):
 class RaftFatal(RaftError):
     """raft-rs panicked or its log was misused, now or in an earlier call; the message has the
     reason and the place."""
+
+class EntriesLost(RaftFatal):
+    """This node lacks entries that it had confirmed to hold. It must not vote again, not even after
+    a restart: later calls raise RaftFatal with the same message."""
 
 Entry: TypeAlias = tuple[int, int, int, bytes, bytes]
 """(index, term, kind, data, context). Kind 0: normal (no data: a new leader's first entry, or a
@@ -153,7 +157,7 @@ class RaftNode:
         """Handles peers' messages, in order; returns how many were refused (an answer of
         somebody who is no member, or that cannot be true). ValueError when one cannot be
         decoded, is malformed, for another node, or of a type that peers do not send: then none
-        was handled. RaftFatal when this node is found to have lost entries that it had
+        was handled. EntriesLost when this node is found to have lost entries that it had
         confirmed. Senders must be authenticated: a forged message can be fatal."""
 
     def propose(self, items: list[bytes]) -> tuple[int, int]:

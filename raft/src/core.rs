@@ -51,8 +51,8 @@ impl Core {
         Ok(core)
     }
 
-    /// Runs one call. After a panic, and after any other `Fatal`, the node stays unusable: half of
-    /// its state may have changed.
+    /// Runs one call. After a panic, and after any other `Fatal` or `Lost`, the node stays unusable:
+    /// half of its state may have changed.
     pub fn call<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if let Some(why) = &self.fatal {
             return Err(Fail::Fatal(why.clone()));
@@ -62,7 +62,7 @@ impl Core {
             self.impose_timeout();
             result
         });
-        if let Err(Fail::Fatal(why)) = &result {
+        if let Err(Fail::Fatal(why) | Fail::Lost(why)) = &result {
             self.fatal = Some(why.clone());
         }
         result
@@ -110,7 +110,7 @@ impl Core {
         let last = self.node.raft.raft_log.last_index();
         let is_current = m.term >= self.node.raft.term;
         if m.msg_type == MessageType::MsgHeartbeat && is_current && m.commit > last {
-            return Err(Fail::Fatal(format!(
+            return Err(Fail::Lost(format!(
                 "the leader {} knows that this node had the log up to {}, but it ends at {last}: \
                  durable entries are lost",
                 m.from, m.commit

@@ -10,6 +10,8 @@ pub enum Fail {
     Raft(raft::Error),
     /// The node's state is no longer known to be right.
     Fatal(String),
+    /// So too, because it lacks what it had said was durable.
+    Lost(String),
 }
 
 pub type Result<T> = std::result::Result<T, Fail>;

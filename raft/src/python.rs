@@ -12,6 +12,7 @@ use raft::prelude::*;
 pyo3::create_exception!(grampus_raft, RaftError, PyRuntimeError);
 pyo3::create_exception!(grampus_raft, ProposalDropped, RaftError);
 pyo3::create_exception!(grampus_raft, RaftFatal, RaftError);
+pyo3::create_exception!(grampus_raft, EntriesLost, RaftFatal);
 
 impl From<Fail> for PyErr {
     fn from(fail: Fail) -> PyErr {
@@ -20,6 +21,7 @@ impl From<Fail> for PyErr {
             Fail::Dropped(text) => ProposalDropped::new_err(text),
             Fail::Raft(e) => RaftError::new_err(e.to_string()),
             Fail::Fatal(text) => RaftFatal::new_err(text),
+            Fail::Lost(text) => EntriesLost::new_err(text),
         }
     }
 }
@@ -98,5 +100,6 @@ fn grampus_raft(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("RaftError", py.get_type::<RaftError>())?;
     m.add("ProposalDropped", py.get_type::<ProposalDropped>())?;
     m.add("RaftFatal", py.get_type::<RaftFatal>())?;
+    m.add("EntriesLost", py.get_type::<EntriesLost>())?;
     Ok(())
 }

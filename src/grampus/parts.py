@@ -42,7 +42,7 @@ class Parts:
             if self.failure is None:
                 self.failure = error
                 self.failed.set()
-            elif not isinstance(error, GrampusError):
+            elif error is not self.failure and not isinstance(error, GrampusError):
                 log.exception("and this failed too")
 
     async def fail(self) -> NoReturn:

@@ -24,8 +24,8 @@ def stub_class() -> dict[str, ast.FunctionDef]:
     return {f.name: f for f in node.body if isinstance(f, ast.FunctionDef)}
 
 
-def test_one_class_and_three_errors() -> None:
-    names = {"RaftNode", "RaftError", "ProposalDropped", "RaftFatal"}
+def test_one_class_and_four_errors() -> None:
+    names = {"RaftNode", "RaftError", "ProposalDropped", "RaftFatal", "EntriesLost"}
     assert set(grampus_raft.__all__) == names
     assert {getattr(grampus_raft, n).__module__ for n in names} == {"grampus_raft"}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from grampus_raft import RaftError, RaftFatal, RaftNode
+from grampus_raft import EntriesLost, RaftError, RaftFatal, RaftNode
 
 from tests.raft.group import Disk, Group, Member, message, voters
 from tests.raft.test_raft_refusals import CALLS, HEARTBEAT
@@ -33,7 +33,7 @@ def forged(g: Group) -> bytes:
 def broken() -> RaftNode:
     g = Group()
     g.elect(1)
-    with pytest.raises(RaftFatal, match=REASON):
+    with pytest.raises(EntriesLost, match=REASON):
         g[2].step([forged(g)])
     return g[2]
 
@@ -80,6 +80,7 @@ def test_from_any_thread() -> None:
 def test_it_is_an_ordinary_exception() -> None:
     """Not PyO3's own, which `except Exception` lets through."""
     assert issubclass(RaftFatal, RaftError)
+    assert issubclass(EntriesLost, RaftFatal)
     assert issubclass(RaftError, RuntimeError)
 
 

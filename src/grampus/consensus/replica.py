@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from grampus_raft import ProposalDropped, RaftFatal
+from grampus_raft import EntriesLost, ProposalDropped, RaftFatal
 
 from grampus.consensus.applier import Applier, Committed
 from grampus.consensus.barriers import Barriers
@@ -25,11 +25,12 @@ from grampus.consensus.generation import Generation
 from grampus.consensus.hearing import Standing
 from grampus.consensus.introduction import introduced
 from grampus.consensus.log import DurableLog
-from grampus.consensus.members import Conf, MemberChange, Members, encode_change
+from grampus.consensus.members import Conf, MemberChange, Members, NoMember, encode_change
 from grampus.consensus.pace import Pace
 from grampus.consensus.port import Listener, Replicated, Stopped
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.snapshots import Incoming, Installed
+from grampus.consensus.trail import OLDER
 from grampus.consensus.transport import Transport
 from grampus.consensus.turns import LEADER, TICK, Kept, Turns
 from grampus.consensus.writer import Light, Limits
@@ -428,6 +429,9 @@ class RaftReplica:
                     group.create_task(part)
         except BaseExceptionGroup as errors:  # not when it is cancelled: that comes as it is
             first = _first(errors)
+            if isinstance(first, EntriesLost):
+                log.error("%s", first)
+                first = NoMember(OLDER)
             self._fail(first)
             raise first from None
         finally:

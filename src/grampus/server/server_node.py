@@ -29,13 +29,14 @@ from grampus.cluster.monitor import About, server_key
 from grampus.cluster.server import ClusterServer
 from grampus.cluster_face import Checks, ServedCluster, Snapshots
 from grampus.config import Config
+from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.roll import Load
 from grampus.consensus.steward import Steward
-from grampus.consensus.trail import Trail
+from grampus.consensus.trail import OLDER, Trail
 from grampus.errors import OutcomeUnknown
 from grampus.master.blob_desk import BlobDesk
 from grampus.master.briefs import Briefs
@@ -64,7 +65,7 @@ from grampus.server.blob_gather import BlobGather
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.entrance import make_admission, make_join_desk, make_token_desk
-from grampus.server.manners import Manners
+from grampus.server.manners import Manners, what_to_do
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
 from grampus.server.storage import Storage
@@ -269,7 +270,11 @@ class ServerNode:
         """Whoever asks a replica that has ended hears of it, maybe before its own word comes."""
         ended = self._replica.failure
         if isinstance(error, Stopped | OutcomeUnknown) and isinstance(ended, Exception):
-            return ended
+            error = ended
+        if isinstance(error, NoMember) and str(error) == OLDER:
+            # So it must not vote, also after another start.
+            self._trail.give_up()
+            return NoMember(what_to_do(OLDER, self._place.me.name))
         return error
 
     def _api(self) -> ApiServer:
