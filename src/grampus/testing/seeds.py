@@ -53,8 +53,11 @@ def reason(failure: BaseException) -> str:
 class Played(Protocol):
     """A simulation, made for one seed."""
 
-    world: World
-    watch: Watching
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def watch(self) -> Watching: ...
 
     def run(self) -> None:
         """To its end. Raises what is wrong."""
@@ -62,7 +65,8 @@ class Played(Protocol):
 
 
 class Watching(Protocol):
-    seen: Counter[str]
+    @property
+    def seen(self) -> Counter[str]: ...
 
 
 def play(make: Callable[[int, Path], Played], seed: int, place: Path | None = None) -> Outcome:
