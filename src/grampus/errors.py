@@ -15,9 +15,12 @@ GrampusError
 │   ├── LockLost          4   the lock is no longer held
 │   ├── Compacted         4   that part of the history is forgotten: `first` is still known
 │   ├── Lagging           4   this server has not come so far yet: ask another one
-│   ├── WrongHistory      4   this server goes on in another history than was seen
-│   ├── Unauthorized      4   the token is missing, or is none that counts here
-│   └── NotLeader         4   another server decides: nothing happened
+│   ├── NotLeader         4   another server decides: nothing happened
+│   └── NotAdmitted       4   this server and whoever asks do not go together: nothing happened
+│       ├── Unauthorized     4   what proves who asks is missing, or does not count here
+│       ├── WrongCluster     4   the server is of another cluster than the one that is meant
+│       ├── WrongHistory     4   this server goes on in another history than was seen
+│       └── VersionMismatch  4   one of the two is too old for the other
 ├── NotFound              6
 ├── FolderError           4   a data folder that this process must not use
 ├── Outdated              4   this program is older than its cluster
@@ -153,7 +156,19 @@ class Lagging(Refused):
     """This server has not come as far as the client has seen. Nothing happened: ask another."""
 
 
-class WrongHistory(Refused):
+class NotAdmitted(Refused):
+    """This server and whoever asks do not go together. Nothing happened; another one may do."""
+
+
+class Unauthorized(NotAdmitted):
+    """The request carries no token, certificate or credential, or one that does not count here."""
+
+
+class WrongCluster(NotAdmitted):
+    """This server is of another cluster than was meant: look at the addresses, and at the token."""
+
+
+class WrongHistory(NotAdmitted):
     """This server goes on in another history of the cluster than was seen: it was recovered or
     restored since, or the server has been left behind. Nothing happened."""
 
@@ -165,8 +180,22 @@ class WrongHistory(Refused):
         super().__init__(message)
 
 
-class Unauthorized(Refused):
-    """The request carries no token, or one that does not count here."""
+class VersionMismatch(NotAdmitted):
+    """One of the two is older than the other can bear. The message says what to install where."""
+
+
+#: Refusals that stay what they are over any connection, by their names there.
+NOT_ADMITTED: dict[str, type[NotAdmitted]] = {
+    "unauthorized": Unauthorized,
+    "wrong-cluster": WrongCluster,
+    "wrong-history": WrongHistory,
+    "version-mismatch": VersionMismatch,
+}
+
+
+def name_of(error: GrampusError) -> str:
+    """The name in NOT_ADMITTED; "" for any other error."""
+    return next((name for name, kind in NOT_ADMITTED.items() if isinstance(error, kind)), "")
 
 
 class NotFound(GrampusError):

@@ -23,7 +23,7 @@ from grampus.cluster.batch import Batch
 from grampus.cluster.commands import is_small
 from grampus.cluster.keyspace import Keyspace, forget_history
 from grampus.database import Database, migrate
-from grampus.errors import Diverged, FolderError, Outdated, Refused
+from grampus.errors import Diverged, FolderError, Outdated, VersionMismatch
 from grampus.runs.change import Change, Graphs
 from grampus.runs.commands import SubmitRun, is_of_attempts, is_submit
 from grampus.upkeep import RaiseVersion, TakeSum, TellSum
@@ -180,15 +180,17 @@ class Ledger:
         return self._version
 
     def admit(self, commands: Sequence[bytes]) -> None:
-        """Whether these may be proposed. May be called on any thread. Raises Refused: no command
-        goes into the log before every server can carry it out."""
+        """Whether these may be proposed. May be called on any thread.
+
+        Raises VersionMismatch: no command goes into the log before every server can carry it
+        out."""
         if self._version == self._newest:
             return
         known = versions.handlers(self._version)
         for data in commands:
             kind = type(self._decoder.decode(data))
             if kind not in known.keys and kind not in known.runs and kind not in upkeep.TYPES:
-                raise Refused(
+                raise VersionMismatch(
                     f"the cluster is at apply version {self._version}, and this needs a newer one:"
                     " install the newest Grampus on every server (grampus cluster status says which"
                     " is behind), and ask again"

@@ -109,14 +109,14 @@ def test_an_envelope_is_an_array_of_kind_id_and_body() -> None:
     def plain(envelope: OneWay[Message] | Request[Message] | Response[Message] | Failure) -> object:
         return msgspec.msgpack.decode(CODEC.encode(envelope))
 
-    assert plain(OneWay(0, Goodbye("x"))) == [0, 0, ["goodbye", "x"]]
-    assert plain(Request(5, Goodbye("x"))) == [1, 5, ["goodbye", "x"]]
-    assert plain(Response(5, Goodbye("x"))) == [2, 5, ["goodbye", "x"]]
-    assert plain(Failure(5, Reason(6, "gone"))) == [3, 5, [6, "gone"]]
+    assert plain(OneWay(0, Goodbye("x"))) == [0, 0, ["goodbye", "x", ""]]
+    assert plain(Request(5, Goodbye("x"))) == [1, 5, ["goodbye", "x", ""]]
+    assert plain(Response(5, Goodbye("x"))) == [2, 5, ["goodbye", "x", ""]]
+    assert plain(Failure(5, Reason(6, "gone"))) == [3, 5, [6, "gone", ""]]
 
 
 def test_what_a_newer_peer_adds_at_the_end_is_ignored() -> None:
-    newer = msgspec.msgpack.encode([0, 0, ["goodbye", "x", {"new": 1}], "also new"])
+    newer = msgspec.msgpack.encode([0, 0, ["goodbye", "x", "", {"new": 1}], "also new"])
     assert CODEC.decode(newer) == OneWay(0, Goodbye("x"))
 
 

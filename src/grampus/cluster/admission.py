@@ -35,10 +35,16 @@ class Admission:
         self._encrypted = encrypted
         self._server_secret = server_secret
 
+    def elsewhere(self, hello: Hello) -> str:
+        """Why he means another cluster; "" when he means this one, or knows none yet."""
+        if not hello.cluster or hello.cluster == self._cluster:
+            return ""
+        return f"this is cluster {self._cluster}, not {hello.cluster}"
+
     def refuses(self, hello: Hello, subject: Subject | None) -> str:
         """Why not; "" lets him in, in the role of his Hello. Nothing of a secret is told."""
-        if hello.cluster and hello.cluster != self._cluster:
-            return f"this is cluster {self._cluster}, not {hello.cluster}"
+        if why := self.elsewhere(hello):
+            return why
         if hello.role == JOIN:
             return ""
         if hello.role not in (SERVER, WORKER):

@@ -52,10 +52,12 @@ from grampus.errors import (
     GrampusError,
     Lagging,
     NoQuorum,
+    NotAdmitted,
     NotLeader,
     OutcomeUnknown,
     ProtocolError,
     ServerUnreachable,
+    WrongHistory,
 )
 from grampus.protocol import Hello, KeysAsk, KeysTold, Welcome
 from grampus.rpc.address import host_and_port
@@ -222,7 +224,7 @@ class ClusterClient:
             except NoQuorum:
                 self._route.passes_on(address)
                 raise
-            except (ServerUnreachable, Stopped, OutcomeUnknown):
+            except (ServerUnreachable, Stopped, OutcomeUnknown, NotAdmitted):
                 self._failed(address)
                 raise
             except TimeoutError:
@@ -266,7 +268,7 @@ class ClusterClient:
             except (NoQuorum, NotLeader, Lagging) as error:
                 tries.failed(error, address)
                 self._route.passes_on(address)
-            except (ServerUnreachable, Stopped) as error:
+            except (ServerUnreachable, Stopped, NotAdmitted) as error:
                 tries.failed(error, address)
                 self._failed(address)
             left = deadline - self._now()
@@ -311,7 +313,7 @@ class ClusterClient:
         welcome = line.greeting
         revision = welcome.revision if isinstance(welcome, Welcome) else 0
         if not self._histories.goes_with(answer.history, revision):
-            raise ServerUnreachable(f"{line.peer}: {BEHIND}")
+            raise WrongHistory(f"{line.peer}: {BEHIND}", answer.history, revision)
         if answer.history != self._seen.history:
             if self._seen.history:
                 self._lines.keep_only(())  # the others may be of the history that is left
@@ -383,7 +385,7 @@ class Tries:
         reached, or knows better."""
         came = [self._came.get(address) for address in servers]
         return any(isinstance(error, NoQuorum) for error in came) and all(
-            isinstance(error, NoQuorum | ServerUnreachable) for error in came
+            isinstance(error, NoQuorum | ServerUnreachable | NotAdmitted) for error in came
         )
 
     def error(self) -> GrampusError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from grampus.cluster.requests import Failed
 from grampus.consensus.port import Stopped
 from grampus.errors import (
+    NOT_ADMITTED,
     Compacted,
     GrampusError,
     InvalidInput,
@@ -36,7 +37,7 @@ KINDS: dict[str, type[GrampusError]] = {
     "lock-lost": LockLost,
     "compacted": Compacted,
     "lagging": Lagging,
-    "wrong-history": WrongHistory,
+    **NOT_ADMITTED,
     "not-leader": NotLeader,
     "refused": Refused,
     "no-quorum": NoQuorum,

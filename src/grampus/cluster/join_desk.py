@@ -17,7 +17,14 @@ from grampus.cluster.join_token import secret_hash
 from grampus.cluster.refusal import Refusal
 from grampus.cluster.token_commands import UseToken
 from grampus.cluster.tokens import TokenRow
-from grampus.errors import InvalidInput, Problem, ProtocolError, Refused
+from grampus.errors import (
+    InvalidInput,
+    Problem,
+    ProtocolError,
+    Refused,
+    Unauthorized,
+    VersionMismatch,
+)
 from grampus.protocol import (
     AuthorityIs,
     GetAuthority,
@@ -109,7 +116,7 @@ class JoinDesk:
         hashed = secret_hash(join.secret)
         row = await self._find_token(join.token)
         if row is None or not hmac.compare_digest(row.hash, hashed):
-            raise Refused(
+            raise Unauthorized(
                 "this join token is not known here, or has been removed: make another one on a"
                 " server"
             )
@@ -119,12 +126,13 @@ class JoinDesk:
             UseToken(self._clock.now(), join.token, hashed, join.role, join.name, join.key)
         )
         if isinstance(answer, Refusal):
-            raise Refused(answer.reason)
+            spent = answer.code in ("no-token", "used", "expired")
+            raise (Unauthorized if spent else Refused)(answer.reason)
         return joined
 
     def _check(self, join: Join) -> None:
         if why := not_spoken(join.version):
-            raise Refused(why)
+            raise VersionMismatch(why)
         uri = f"grampus:{self._cluster}/{join.role}/{join.name}"
         if join.role not in ROLES or read_subject(uri, "") is None:
             raise InvalidInput([Problem("no node can have this role and name")])

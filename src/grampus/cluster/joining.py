@@ -170,7 +170,7 @@ async def _ask(
 
 def _accept(answer: Message) -> int:
     if isinstance(answer, Goodbye):
-        raise Refused(f"the server does not let anybody join: {answer.reason}")
+        raise answer.error("the server does not let anybody join")
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
     return JOIN_FRAME

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from grampus.cluster.core.route import Address
-from grampus.errors import ProtocolError, ServerUnreachable
+from grampus.errors import NotAdmitted, ProtocolError, ServerUnreachable
 from grampus.protocol import KEYS_FRAME, Goodbye, Hello, Message, Welcome
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
@@ -44,7 +44,7 @@ class Lines:
         self._closed = False
 
     async def to(self, address: Address) -> Peer:
-        """Raises ServerUnreachable, also when the server does not let this client in."""
+        """Raises ServerUnreachable, or NotAdmitted."""
         line = self._lines.get(address)
         if line is not None and not line.closed:
             return line
@@ -55,7 +55,8 @@ class Lines:
                 return line
             at, error = self._failures.get(address, (0.0, None))
             if error is not None and at > begun:
-                raise ServerUnreachable(str(error)) from error
+                again = type(error) if isinstance(error, NotAdmitted) else ServerUnreachable
+                raise again(str(error)) from error
             return await self._open(address)
 
     async def _open(self, address: Address) -> Peer:
@@ -93,7 +94,7 @@ class Lines:
 
 def _accept(answer: Message) -> int:
     if isinstance(answer, Goodbye):
-        raise ServerUnreachable(f"the server does not let this client in: {answer.reason}")
+        raise answer.error("the server does not let this client in", ServerUnreachable)
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
     return KEYS_FRAME

@@ -85,11 +85,11 @@ class PeerDesk:
         right."""
         me = self._me
         if why := self.stranger(hello, subject):
-            return Goodbye(why), False, 0
+            return Goodbye(why, self.kind(hello)), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
         if why := self.too_old(hello):
-            return Goodbye(why), False, 0
+            return Goodbye(why, "version-mismatch"), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
@@ -103,6 +103,10 @@ class PeerDesk:
                 acknowledged=acknowledged,
             )  # fmt: skip
         return answer, True, limit
+
+    def kind(self, hello: Hello) -> str:
+        """Of the Goodbye to a stranger."""
+        return "" if hello.history == self._me.history else "wrong-history"
 
     def stranger(self, hello: Hello, subject: Subject | None) -> str:
         """Why a server is not let in, whatever its credential; "" for one that may."""

@@ -373,7 +373,7 @@ def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
         if answer.reason in (REMOVED, GIVEN_UP):
             raise NoMember(answer.reason)
-        raise Refused(f"it refuses this server: {answer.reason}")
+        raise answer.error("it refuses this server")
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
     return frame

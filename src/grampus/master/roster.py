@@ -148,13 +148,13 @@ class Roster:
         if not isinstance(hello, Hello):
             return Goodbye("say Hello first"), False, 0
         if why := not_spoken(hello.version):
-            return Goodbye(why), False, 0
+            return Goodbye(why, "version-mismatch"), False, 0
         if hello.role != "worker" or hello.lane not in ("control", "bulk"):
             return Goodbye("only workers connect here, by control or bulk"), False, 0
         if not self._admits(hello):
-            return Goodbye("wrong credential"), False, 0
+            return Goodbye("wrong credential", "unauthorized"), False, 0
         if hello.cluster and hello.cluster != self._cluster:
-            return Goodbye(f"this is cluster {self._cluster}"), False, 0
+            return Goodbye(f"this is cluster {self._cluster}", "wrong-cluster"), False, 0
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
         return Welcome(PROTOCOL_VERSION, self._node, self._cluster), True, limit
 

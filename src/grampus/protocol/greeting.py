@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from grampus.errors import NOT_ADMITTED, GrampusError, Refused
 from grampus.model.member import Member
 
 
@@ -68,3 +69,9 @@ class Goodbye(Struct, frozen=True, array_like=True, tag="goodbye"):
     """The connection is closed, with the reason."""
 
     reason: str
+    #: Of who is not admitted: a name of `errors.NOT_ADMITTED`; "" when it is something else.
+    kind: str = ""
+
+    def error(self, text: str, otherwise: type[GrampusError] = Refused) -> GrampusError:
+        """For who hears it: `text` says by whom, or from what, he was kept."""
+        return NOT_ADMITTED.get(self.kind, otherwise)(f"{text}: {self.reason}")

@@ -43,6 +43,8 @@ class Reason(Struct, frozen=True, array_like=True):
 
     exit_code: int
     text: str
+    #: Of who is not admitted; else "".
+    kind: str = ""
 
 
 class Failure(Struct, frozen=True, array_like=True, tag=3):

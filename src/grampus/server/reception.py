@@ -85,20 +85,23 @@ class Reception:
         if not isinstance(hello, Hello):
             return Goodbye("say Hello first"), False, 0
         if why := not_spoken(hello.version):
-            return Goodbye(why), False, 0
+            return Goodbye(why, "version-mismatch"), False, 0
         if hello.lane not in ("control", "bulk", KEYS):
             return Goodbye("a connection is for control, bulk or keys"), False, 0
+        if why := self._admission.elsewhere(hello):
+            return Goodbye(why, "wrong-cluster"), False, 0
         if why := self._admission.refuses(hello, subject):
-            return Goodbye(why), False, 0
+            return Goodbye(why, "unauthorized"), False, 0
         if hello.role == JOIN:
             if self._joins.full:
                 return Goodbye("too many are joining: try again in a moment"), False, 0
             if why := self._peers.too_old(hello):
-                return Goodbye(why), False, 0
+                return Goodbye(why, "version-mismatch"), False, 0
             return self._welcome, True, JOIN_FRAME
         if hello.lane == KEYS:
             if why := self._refuses(hello, subject):
-                return Goodbye(why), False, 0
+                kind = self._peers.kind(hello) if hello.role == SERVER else ""
+                return Goodbye(why, kind), False, 0
             return self._here(self._welcome), True, KEYS_FRAME
         if hello.role == SERVER:
             return self._peers.greet(hello, subject)

@@ -322,7 +322,7 @@ class Ears:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
-        raise Refused(f"the server refuses this worker: {answer.reason}")
+        raise answer.error("the server refuses this worker")
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
     return frame

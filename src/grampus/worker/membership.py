@@ -123,7 +123,7 @@ async def _knock(address: Address, name: str, credential: str, tasks: asyncio.Ta
 
 def _accept(answer: Message) -> int:
     if isinstance(answer, Goodbye):
-        raise Refused(f"the server does not let this worker in: {answer.reason}")
+        raise answer.error("the server does not let this worker in")
     if not isinstance(answer, Welcome):
         raise ProtocolError(f"Hello was answered by {type(answer).__name__}")
     return CONTROL_FRAME
