@@ -271,7 +271,7 @@ class Node:
         )
         app = create_app(
             ports, self._wakes, token=self._token, listen=listen.host,
-            token_file=str(self._token_file),
+            token_file=str(self._token_file), cluster_id=self._cluster,
         )  # fmt: skip
         tls = None if encryption is None else encryption.context
         return ApiServer(app, listen.host, listen.port, tls)

@@ -74,9 +74,16 @@ _REF = "#/components/schemas/{model}"
 
 
 def create_app(
-    ports: Ports, wakes: Wakes, *, token: str, listen: str, token_file: str | None = None
+    ports: Ports,
+    wakes: Wakes,
+    *,
+    token: str,
+    listen: str,
+    token_file: str | None = None,
+    cluster_id: str = "",
 ) -> FastAPI:
-    """`listen` is the host it is reached at; `token_file` is told to those without the token."""
+    """`listen` is the host it is reached at; `token_file` is told to those without the token.
+    `cluster_id` is that of the cluster that is served."""
     app = FastAPI(
         title="Grampus",
         version="1",
@@ -119,7 +126,9 @@ def create_app(
         return Response(document[0], media_type="application/json")
 
     app.add_middleware(Heads)
-    app.add_middleware(Gate, token=token, hosts=hosts_of(listen), token_file=token_file)
+    app.add_middleware(
+        Gate, token=token, hosts=hosts_of(listen), token_file=token_file, cluster=cluster_id
+    )
     return app
 
 

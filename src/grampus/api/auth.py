@@ -1,4 +1,4 @@
-"""The gate in front of every route: the right host, the right token, not too many at once.
+"""The gate in front of every route: the right host, cluster and token, not too many at once.
 
 Rule: nothing of the application runs for a request that the gate turns away, and an address that
 does not exist is not told from one that does. There is no CORS: a web page of another origin gets
@@ -13,12 +13,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grampus.api.problems import address, problem
+from grampus.api.staleness import header
 from grampus.loopback import is_own
 
 #: Answered without a token: they tell nothing but that the server lives and what it speaks.
 OPEN = frozenset({"/", "/healthz", "/readyz", "/api/v1/openapi.json"})
 #: Requests that may be under way at once, streams included.
 MOST_REQUESTS = 512
+#: Which cluster is meant, in a request that says so; and which this one is, in an answer.
+CLUSTER = "Grampus-Cluster"
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
@@ -34,9 +37,17 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: ASGIApp, token: str, hosts: frozenset[str] | None, token_file: str | None
+        self,
+        app: ASGIApp,
+        token: str,
+        hosts: frozenset[str] | None,
+        token_file: str | None,
+        cluster: str = "",
     ) -> None:
-        """`token_file` is told to whom comes without a valid token: where it can be found."""
+        """`token_file` is told to whom comes without a valid token: where it can be found.
+        `cluster` is the id of this server's."""
+        self._cluster = cluster
+        self._told = [*_HEADERS, (CLUSTER.lower().encode(), cluster.encode())]
         self._app = app
         self._token = token.encode()
         self._hosts = hosts
@@ -52,9 +63,11 @@ class Gate:
                 await send({"type": "websocket.close", "code": 1008})
             return
 
+        more = _HEADERS
+
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *more, *header(scope)]
             await send(message)
 
         if turned_away := self._refuse(scope):
@@ -62,6 +75,8 @@ class Gate:
             response = problem(kind, detail, address(scope), headers=headers)
             await response(scope, receive, guarded)
             return
+        if self._cluster and scope["path"] not in OPEN:
+            more = self._told
         self._under_way += 1
         try:
             await self._app(scope, receive, guarded)
@@ -78,6 +93,13 @@ class Gate:
         if not self._may(given):
             detail = self._wrong if given else self._missing
             return "unauthorized", detail, {"WWW-Authenticate": "Bearer"}
+        meant = headers.get(CLUSTER, "")
+        if meant and self._cluster and meant != self._cluster:
+            detail = (
+                f"this server is of cluster {self._cluster}, not of {meant[:64]}: look at the"
+                f" addresses; if the cluster was founded anew, leave {CLUSTER} out"
+            )
+            return "wrong-cluster", detail, {}
         if self._under_way >= MOST_REQUESTS:
             return "overloaded", f"{MOST_REQUESTS} requests are under way", {"Retry-After": "1"}
         return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import respond, time_text
 from grampus.api.ports import LedgerCheck
-from grampus.api.problems import WRITES, HttpProblem, responses
+from grampus.api.problems import WRITES, responses
 from grampus.api.schemas.cluster import (
     CheckAnswer,
     ClusterAnswer,
@@ -24,9 +24,9 @@ from grampus.api.schemas.cluster import (
     TokenList,
     TokenRequest,
 )
+from grampus.api.staleness import behind_if_unheard
 from grampus.api.state import ThePorts
 from grampus.cluster.tokens import TokenRow
-from grampus.errors import NoQuorum, NotLeader
 
 router = APIRouter(prefix="/api/v1")
 
@@ -51,7 +51,8 @@ WhichAction = Annotated[Action, Path(description="What is to be done about it.")
     responses=responses("invalid-input"),
     tags=["cluster"],
 )
-async def get_cluster(ports: ThePorts) -> Response:
+async def get_cluster(ports: ThePorts, request: Request) -> Response:
+    behind_if_unheard(request, ports)
     return _json(await ports.cluster.ask("status", ""))
 
 
@@ -63,14 +64,13 @@ async def get_cluster(ports: ThePorts) -> Response:
     "is lost, and the next server that joins under its name takes its place. `transfer`: it leads "
     "from now on.",
     response_model=ClusterAnswer,
-    responses=responses(*WRITES, "not-found", "conflict", "no-quorum", "invalid-input"),
+    responses=responses(
+        *WRITES, "not-found", "conflict", "no-quorum", "not-leader", "invalid-input"
+    ),
     tags=["cluster"],
 )
 async def change_member(ports: ThePorts, name: Name, action: WhichAction) -> Response:
-    try:
-        return _json(await ports.cluster.ask(action.value, name))
-    except (NotLeader, NoQuorum) as error:
-        raise HttpProblem("no-quorum", str(error)) from error
+    return _json(await ports.cluster.ask(action.value, name))
 
 
 @router.post(
@@ -176,7 +176,8 @@ async def revoke_token(
     },
     tags=["cluster"],
 )
-async def get_snapshot(ports: ThePorts) -> Response:
+async def get_snapshot(ports: ThePorts, request: Request) -> Response:
+    behind_if_unheard(request, ports)
     size, pieces = await ports.cluster.snapshot()
     headers = {"Content-Length": str(size)}
     return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)

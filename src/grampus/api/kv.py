@@ -31,6 +31,7 @@ from grampus.api.schemas.keys import (
     key_bytes,
     revision_answer,
 )
+from grampus.api.staleness import may_be_behind
 from grampus.api.state import ThePorts, TheShared
 from grampus.api.stream import SSE, admit, sse
 from grampus.api.wakes import MOST_STREAMS
@@ -67,8 +68,14 @@ async def key_of(
 
 
 async def view_of(
+    request: Request,
+    ports: ThePorts,
     stale: Annotated[
-        bool, Query(description="Whatever this server has, without asking the others.")
+        bool,
+        Query(
+            description="Whatever this server has, without asking the others; `Grampus-Stale` in "
+            "the answer says for how many ms it has not heard the leader."
+        ),
     ] = False,
     seen: Annotated[
         str | None,
@@ -79,6 +86,8 @@ async def view_of(
         ),
     ] = None,
 ) -> View:
+    if stale:
+        may_be_behind(request, ports)
     if seen is None:
         return View(stale)
     history, _, revision = seen.rpartition(":")

@@ -270,3 +270,5 @@ class Ports:
     barrier: Callable[[], Awaitable[None]]
     #: The metadata center of this server.
     keys: ClusterServer
+    #: For how long this server has not heard the leader, in ms; 0 where it leads.
+    unheard: Callable[[], int] = lambda: 0

@@ -31,18 +31,20 @@ from grampus.errors import (
     Lagging,
     LockLost,
     NoQuorum,
+    NotAdmitted,
     NotFound,
     NotLeader,
     OutcomeUnknown,
+    Outdated,
     Overloaded,
     Problem,
     Refused,
     ServerUnreachable,
     SessionUnknown,
     TooLarge,
-    Unauthorized,
     UsageError,
     WrongHistory,
+    name_of,
 )
 from grampus.model.spelling import nearest
 from grampus.runs.commands import Refusal
@@ -59,6 +61,7 @@ KINDS: dict[str, tuple[int, str]] = {
     "request-timeout": (408, "The request came too slowly"),
     "wrong-history": (409, "The cluster goes on in another history"),
     "conflict": (409, "Its state, or a rule, forbids that"),
+    "version-mismatch": (409, "Not every server knows that yet"),
     "session-unknown": (409, "The session is over"),
     "lock-lost": (409, "The lock is no longer held"),
     "missing-bundle": (409, "The bundle has to be stored first"),
@@ -68,11 +71,13 @@ KINDS: dict[str, tuple[int, str]] = {
     "too-large": (413, "That is too large"),
     "unsupported-media-type": (415, "The body is in a format that is not read here"),
     "misdirected": (421, "This server does not go by that name"),
+    "wrong-cluster": (421, "This server is of another cluster"),
     "invalid-input": (422, "The input is not valid"),
     "overloaded": (429, "The server has too much to do"),
     "internal": (500, "That is a defect of the server"),
     "stopped": (503, "The server is about to stop; nothing happened"),
     "unreachable": (503, "The one who knows cannot be reached"),
+    "not-leader": (503, "Another server decides; nothing happened"),
     "no-quorum": (503, "Too few servers are there to decide; nothing happened"),
     "lagging": (503, "This server is behind what was seen; ask another, or again"),
     "not-ready": (503, "The server takes no work yet"),
@@ -234,12 +239,12 @@ def kind_of(error: GrampusError) -> str:
             return "compacted"
         case Lagging():
             return "lagging"
-        case WrongHistory():
-            return "wrong-history"
-        case Unauthorized():
-            return "unauthorized"
+        case NotAdmitted():
+            return name_of(error) or "conflict"
+        case Outdated():
+            return "version-mismatch"
         case NotLeader():
-            return "no-quorum"
+            return "not-leader"
         case Refused():
             return "conflict"
         case OutcomeUnknown():
@@ -315,13 +320,14 @@ def _defect(request: Request, error: Exception) -> Response:
 
 
 #: What any proposal may end with.
-WRITES = ("stopped", "unknown-outcome")
+WRITES = ("stopped", "unknown-outcome", "version-mismatch")
 
 
 def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: the problems that a route may answer with, besides those that any may."""
     every = (
-        "unauthorized", "method-not-allowed", "misdirected", "overloaded", "no-quorum", "internal"
+        "unauthorized", "method-not-allowed", "misdirected", "wrong-cluster", "overloaded",
+        "no-quorum", "internal",
     )  # fmt: skip
     told: dict[int | str, dict[str, Any]] = {}
     for kind in dict.fromkeys((*kinds, *every)):

@@ -14,6 +14,7 @@ from fastapi import Depends, Query, Request
 from grampus.api.metrics import Metrics
 from grampus.api.ports import Ports
 from grampus.api.problems import unknown_name
+from grampus.api.staleness import may_be_behind
 from grampus.api.wakes import Wakes
 from grampus.errors import InvalidInput
 
@@ -58,14 +59,18 @@ async def settled(
     stale: Annotated[
         bool,
         Query(
-            description="What this server has now, as it may be without a majority; else the read "
-            "sees everything that was answered before it was asked for."
+            description="What this server has now, as it may be without a majority, and the answer "
+            "says so by `Grampus-Stale`; else the read sees everything that was answered before "
+            "it was asked for."
         ),
     ] = False,
 ) -> bool:
     """Waits until this server has what others have answered. Raises NoQuorum. Returns `stale`."""
-    if not stale:
-        await _shared(request).ports.barrier()
+    ports = _shared(request).ports
+    if stale:
+        may_be_behind(request, ports)
+    else:
+        await ports.barrier()
     return stale
 
 

@@ -84,7 +84,21 @@ def connect(ctx: typer.Context, server: str | None, token_file: str | None) -> C
     stale = isinstance(before, Globals) and before.stale
     client = Client(config=load_config(connect_flags(ctx, server, token_file)), stale=stale)
     client.on_silence(_tell_silence)
+    client.on_stale(_StaleNote())
     return client
+
+
+class _StaleNote:
+    """Says once on stderr that what is printed may be behind."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, unheard: int) -> None:
+        if not self._told:
+            self._told = True
+            heard = "a moment ago" if unheard < 1000 else f"{unheard / 1000:,.0f} s ago"
+            note(f"stale: as one server has it, which heard the leader {heard}")
 
 
 def _tell_silence(why: str) -> None:

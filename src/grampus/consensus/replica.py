@@ -101,6 +101,8 @@ class RaftReplica:
         #: Questions to the leader under way.
         self._asked = 0
         self._changed = asyncio.Event()
+        #: When the leader was heard last, on the loop's clock; and whether it is this server.
+        self._heard, self._led = self._loop.time(), False
         self._failure: BaseException | None = None
         self._stopped = False
         transport.know(members if members.known else introduced)
@@ -287,6 +289,11 @@ class RaftReplica:
         return int(1000 * (self._loop.time() - self._turns.since))
 
     @property
+    def unheard(self) -> int:
+        """For how long no leader was heard, in ms; at least for that long, after a start."""
+        return 0 if self.leader else int(1000 * (self._loop.time() - self._heard))
+
+    @property
     def leader_address(self) -> str | None:
         """Of the leader's API, when it is known."""
         member = self._turns.members.find(self._turns.leader)
@@ -358,6 +365,8 @@ class RaftReplica:
 
     def waits(self, peer: int, keen: bool) -> None:
         """Whether somebody on that peer waits for what is committed next."""
+        if peer == self._turns.leader:
+            self._heard = self._loop.time()
         self._turns.telling.heard(peer, keen)
 
     def meet(self, member: Member) -> None:
@@ -467,6 +476,9 @@ class RaftReplica:
         self._applier.put(entries)
 
     def turned(self) -> None:
+        if self._led:
+            self._heard = self._loop.time()
+        self._led = self._turns.role == LEADER
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -104,6 +104,17 @@ class Client:
     def close(self) -> None:
         self._transport.close()
 
+    @property
+    def unheard(self) -> int | None:
+        """None when the newest answer cannot be behind; else for how long, in ms, the server that
+        gave it had not heard a leader: a read that was asked for with `stale`, and `cluster`
+        where no server leads."""
+        return self._transport.unheard
+
+    def on_stale(self, call: Callable[[int], None]) -> None:
+        """`call` gets that number whenever an answer may be behind."""
+        self._transport.behind = call
+
     def on_silence(self, call: Callable[[str], None]) -> None:
         """Streams go on by themselves when their server is gone. `call` gets what is wrong when
         nobody answers for longer than a change of leaders takes, "" when somebody does again."""

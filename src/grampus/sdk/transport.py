@@ -30,6 +30,7 @@ from grampus.errors import (
     LockLost,
     NoQuorum,
     NotFound,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     Problem,
@@ -40,6 +41,8 @@ from grampus.errors import (
     TooLarge,
     Unauthorized,
     UsageError,
+    VersionMismatch,
+    WrongCluster,
     WrongHistory,
 )
 from grampus.sdk.discovery import Address
@@ -52,6 +55,8 @@ UPLOAD_TIMEOUT = 60.0
 SILENCE = 60.0
 #: The type of the problem that waiting does not mend.
 NO_QUORUM = "urn:grampus:problem:no-quorum"
+#: Headers: which cluster a request means, or answers; and that an answer may be behind.
+CLUSTER, STALE = "Grampus-Cluster", "Grampus-Stale"
 
 
 class _Current(msgspec.Struct):
@@ -85,6 +90,13 @@ class Transport:
         self.silent: Callable[[str], None] = lambda why: None
         #: By the file of the authority that they trust.
         self._clients: dict[Path | None, httpx.Client] = {}
+        #: Of the first server that answered: those of another cluster are refused from then on.
+        self._cluster = ""
+        #: For how long the server that answered last had not heard a leader, in ms; None when its
+        #: answer cannot be behind.
+        self.unheard: int | None = None
+        #: Told when an answer may be behind, with `unheard`.
+        self.behind: Callable[[int], None] = lambda unheard: None
 
     def close(self) -> None:
         for client in self._clients.values():
@@ -132,8 +144,9 @@ class Transport:
                 return answer
             try:
                 fail(answer)
-            except (Lagging, WrongHistory):
-                # Nothing happened; another server may be further, or in the history that was seen.
+            except (Lagging, NotLeader, WrongCluster, WrongHistory):
+                # Nothing happened; another server may be further, or in the history that was seen,
+                # or of the cluster that is meant, or know who leads.
                 if not others:
                     raise
                 others -= 1
@@ -170,7 +183,7 @@ class Transport:
                 "GET",
                 address.url + path,
                 params=self._asked("GET", path, query),
-                headers={**_authority(address), **(headers or {})},
+                headers={**self._says(address), **(headers or {})},
                 timeout=httpx.Timeout(left, read=silence),
             )
             try:
@@ -180,11 +193,12 @@ class Transport:
                 continue
             try:
                 self._prefer(address)
+                self._note(answer)
                 if not answer.is_success:
                     answer.read()
                     try:
                         fail(answer)
-                    except NoQuorum:
+                    except (NoQuorum, WrongCluster):
                         # Who is cut off from the others is not asked first again.
                         self._addresses.append(self._addresses.pop(0))
                         raise
@@ -236,7 +250,7 @@ class Transport:
                         address.url + path,
                         params=query,
                         content=content,
-                        headers={**_authority(address), **headers},
+                        headers={**self._says(address), **headers},
                         timeout=timeout,
                     )
                 except httpx.TransportError as error:
@@ -253,6 +267,7 @@ class Transport:
                         raise may_have_happened(tried) from error
                     break
                 self._prefer(address)
+                self._note(answer)
                 return answer
         raise unreachable(tried)
 
@@ -262,6 +277,18 @@ class Transport:
         if self._stale and method == "GET" and "/cluster" not in path:
             asked["stale"] = "true"
         return asked
+
+    def _says(self, address: Address) -> dict[str, str]:
+        said = {"Authorization": f"Bearer {address.token}"} if address.token else {}
+        return {**said, CLUSTER: self._cluster} if self._cluster else said
+
+    def _note(self, answer: httpx.Response) -> None:
+        if not self._cluster:
+            self._cluster = answer.headers.get(CLUSTER, "")
+        unheard = answer.headers.get(STALE, "")
+        self.unheard = int(unheard) if unheard.isascii() and unheard.isdigit() else None
+        if self.unheard is not None:
+            self.behind(self.unheard)
 
     def _share(self, deadline: int, addresses: int) -> float:
         return max((deadline - self._clock.ticks()) / 1000 / addresses, 0.05)
@@ -333,6 +360,12 @@ def _of_kind(document: _ProblemDocument, text: str) -> GrampusError | None:
             return LockLost(text)
         case "lagging":
             return Lagging(text)
+        case "not-leader":
+            return NotLeader(text)
+        case "wrong-cluster":
+            return WrongCluster(text)
+        case "version-mismatch":
+            return VersionMismatch(text)
         case "no-quorum":
             return NoQuorum(text)
     return None
@@ -341,10 +374,6 @@ def _of_kind(document: _ProblemDocument, text: str) -> GrampusError | None:
 def _retry_after(answer: httpx.Response) -> int:
     text = answer.headers.get("Retry-After", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 1
-
-
-def _authority(address: Address) -> dict[str, str]:
-    return {"Authorization": f"Bearer {address.token}"} if address.token else {}
 
 
 def _trust(address: Address) -> ssl.SSLContext:

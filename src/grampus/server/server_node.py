@@ -302,10 +302,11 @@ class ServerNode:
             ),
             keys=self._keys,
             barrier=self._replica.read_barrier,
+            unheard=lambda: self._replica.unheard,
         )
         app = create_app(
             ports, self._wakes, token=self._place.api_token, listen=listen.host,
-            token_file=str(self._config.data / "token"),
+            token_file=str(self._config.data / "token"), cluster_id=self._place.cluster,
         )  # fmt: skip
         context = None if self._encryption is None else self._encryption.context
         return ApiServer(app, listen.host, listen.port, context)
