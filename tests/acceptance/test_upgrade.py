@@ -19,7 +19,7 @@ from grampus.checksum import checksum
 from grampus.consensus.generation import Generation
 from grampus.consensus.snapshots import LEDGER
 from grampus.database import Database
-from grampus.errors import GrampusError, NotFound, Refused
+from grampus.errors import GrampusError, NotFound, VersionMismatch
 from tests.acceptance.cluster import Site
 from tests.acceptance.node import COMMAND, Node, until
 
@@ -167,7 +167,7 @@ def the_next_version_waits(ground: Upgraded, name: str, old: list[str]) -> None:
         assert said.held_back == old
         for each in old:
             assert any(f"{each} runs an older Grampus" in text for text in said.advice)
-        with pytest.raises(Refused, match="at apply version 1, and this needs a newer"):
+        with pytest.raises(VersionMismatch, match="at apply version 1, and this needs a newer"):
             client.kv.put("/mark/early", b"")
         with pytest.raises(NotFound):
             client.kv.get("/mark/early")

@@ -15,14 +15,6 @@ import pytest
 from api_node import Node, play, play_live, problem_of
 
 from grampus.cluster.commands import Compact, encode_command
-from grampus.errors import (
-    Lagging,
-    LockLost,
-    NoQuorum,
-    NotLeader,
-    OutcomeUnknown,
-    SessionUnknown,
-)
 
 KV = "/api/v1/kv"
 A = f"{KV}/%2Fa"
@@ -186,30 +178,6 @@ def test_an_unknown_field_is_told_with_those_of_its_place(
         answer = await node.client.post(f"{KV}:txn", json=body)
         (told,) = problem_of(answer, 422, "invalid-input")["problems"]
         assert told["allowed"] == allowed
-
-    play(tmp_path, scenario)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "kind"),
-    [
-        (NoQuorum("gone"), 503, "no-quorum"),
-        (NotLeader("not me"), 503, "no-quorum"),
-        (Lagging("behind"), 503, "lagging"),
-        (OutcomeUnknown("who knows"), 504, "unknown-outcome"),
-        (SessionUnknown("over"), 409, "session-unknown"),
-        (LockLost("lost"), 409, "lock-lost"),
-    ],
-)
-def test_every_error_has_a_kind_of_its_own(
-    tmp_path: Path, error: Exception, status: int, kind: str
-) -> None:
-    async def fail(*_: object, **__: object) -> None:
-        raise error
-
-    async def scenario(node: Node) -> None:
-        node.app.state.shared.ports.keys.put = fail
-        problem_of(await node.client.put(A, content=b""), status, kind)
 
     play(tmp_path, scenario)
 

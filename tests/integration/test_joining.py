@@ -20,7 +20,7 @@ from grampus.cluster.joining import Newcomer, join
 from grampus.cluster.renewing import by_server
 from grampus.cluster.token_commands import RevokeWorker, UseToken
 from grampus.consensus.members import REMOVED
-from grampus.errors import FolderError, Refused, ServerUnreachable, UsageError
+from grampus.errors import FolderError, Refused, ServerUnreachable, Unauthorized, UsageError
 from grampus.protocol import (
     HELLO_TIMEOUT,
     PROTOCOL_VERSION,
@@ -148,7 +148,7 @@ def test_a_token_is_used_once_and_a_lost_answer_is_asked_for_again(
         async with host(folder) as here:
             token, who = here.token("worker"), newcomer(tmp_path, "worker", "w1")
             await joining(here, token, who)
-            with pytest.raises(Refused, match="was used by w1"):
+            with pytest.raises(Unauthorized, match="was used by w1"):
                 await joining(here, token, newcomer(tmp_path, "worker", "w2"))
             # As if it had crashed before the certificate came.
             TlsFolder(who.data).certificate.unlink()
@@ -165,17 +165,17 @@ def test_what_a_token_does_not_allow_is_refused_with_the_reason(
         async with host(folder) as here:
             who = newcomer(tmp_path, "worker", "w1")
             expired = here.token("worker", life=0)
-            with pytest.raises(Refused, match="has expired"):
+            with pytest.raises(Unauthorized, match="has expired"):
                 await joining(here, expired, who)
             for_server = here.token("server", number=2)
             with pytest.raises(Refused, match="is for a server"):
                 await joining(here, for_server, who)
             unknown = JoinToken(expired.authority, "a" * 12, expired.secret)
-            with pytest.raises(Refused, match="not known here"):
+            with pytest.raises(Unauthorized, match="not known here"):
                 await joining(here, unknown, who)
             here.proposals.clear()
             wrong = JoinToken(for_server.authority, for_server.id, "a" * 52)
-            with pytest.raises(Refused, match="not known here"):
+            with pytest.raises(Unauthorized, match="not known here"):
                 await joining(here, wrong, newcomer(tmp_path, "server", "s2"))
             # What is only guessed does not reach the log.
             assert here.proposals == []

@@ -107,6 +107,7 @@ class OneServer:
                 self.replica = await RaftReplica.open(
                     me.id, generation, ledger, peers, light=ledger.light
                 )
+                self.replica.admit = ledger.admit
                 self.keys = ClusterServer(self.replica, reads, SystemClock(), "h1", os.urandom)
                 self.replica.watched = lambda: self.keys.feed.waited
                 self._desk = PeerDesk(self.replica, encode_answers, self._hello("control"))

@@ -15,7 +15,7 @@ from grampus.cluster import apply as cluster_apply
 from grampus.cluster.commands import Delete, Put, encode_command
 from grampus.cluster.keyspace import Keyspace
 from grampus.cluster.values import KeysChanged
-from grampus.errors import FolderError, Outdated, Refused
+from grampus.errors import FolderError, Outdated, VersionMismatch
 from grampus.ledger import Ledger
 from grampus.runs import apply as runs_apply
 from grampus.upkeep import RaiseVersion
@@ -120,7 +120,7 @@ def test_a_command_of_the_next_version_is_refused_before_it_is_in_the_log(
     learn_version_2(monkeypatch)
     ledger = Ledger(None)
     ledger.admit([PUT, raising(2)])
-    with pytest.raises(Refused, match="grampus cluster status says which is behind"):
+    with pytest.raises(VersionMismatch, match="grampus cluster status says which is behind"):
         ledger.admit([PUT, MARK])
     ledger.apply(1, 1, [raising(2)])
     ledger.admit([PUT, MARK])

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from grampus.cluster.admission import Admission
 from grampus.cluster.join_token import secret_hash
+from grampus.cluster.lines import _accept
 from grampus.cluster.requests import Seen
 from grampus.consensus.members import Members
 from grampus.consensus.peer_desk import PeerDesk
-from grampus.errors import Refused
+from grampus.errors import (
+    GrampusError,
+    Refused,
+    ServerUnreachable,
+    Unauthorized,
+    VersionMismatch,
+    WrongCluster,
+    WrongHistory,
+)
 from grampus.model.member import Member
 from grampus.protocol import (
     PROTOCOL_VERSION,
@@ -89,6 +100,30 @@ def a_reception(
     fakes: list[Any] = [replica, Room()]
     peers = PeerDesk(fakes[0], lambda answers: b"", ME)
     return Reception("s1", "c", admission, fakes[1], nobody, peers, nobody, nobody, fakes[1])
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (replace(hello("worker", "w1", "mine"), version=PROTOCOL_VERSION + 2), VersionMismatch),
+        (replace(hello("worker", "w1", "mine"), cluster="d"), WrongCluster),
+        (hello("worker", "w1", "guessed"), Unauthorized),
+        (hello("server", "s2", "guessed", "h2", 2), Unauthorized),
+        (hello("server", "s2", "secret", "h1", 2), WrongHistory),
+        (hello("server", "s2", "secret", "h1", 2, lane="control"), WrongHistory),
+        (hello("server", "s2", "secret", "h2", 1, lane="control"), Refused),
+    ],
+)
+@looped
+async def test_who_is_not_let_in_hears_why_as_an_error(said: Hello, error: type[Refused]) -> None:
+    reception = a_reception({"w1": secret_hash("mine")}, Replica())
+    answer, accepted, _ = reception.greet(said, "192.0.2.1:1", None)
+    assert isinstance(answer, Goodbye)
+    assert not accepted
+    with pytest.raises(GrampusError, match=re.escape(answer.reason)) as heard:
+        _accept(answer)
+    assert type(heard.value) is (ServerUnreachable if error is Refused else error)
+    assert type(answer.error("it refuses this server")) is error
 
 
 @pytest.mark.parametrize("lane", ["control", "bulk", "keys"])
