@@ -1,7 +1,7 @@
 """Grampus as a store of `kv_port`: servers by its own commands, and its own client.
 
-An endpoint is `FOLDER@HOST:PORT`: the folder of the first server, for what nodes show each other,
-and the API of the server, whose node port is the next one.
+An endpoint is `FOLDER@HOST:PORT`: where the cluster knows a worker of that name from, which is who
+the client says it is, and the API of the server, whose node port is the next one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 import urllib.request
 from collections.abc import AsyncIterator
 from itertools import cycle
@@ -27,8 +26,12 @@ from grampus.cluster.client import ClusterClient
 from grampus.cluster.commands import Compare, PutOp
 from grampus.cluster.credentials import read_credentials
 from grampus.cluster.desk import KEYS
+from grampus.cluster.join_token import parse
+from grampus.cluster.joining import Newcomer, join
 from grampus.protocol import PROTOCOL_VERSION, Hello
+from grampus.rpc.subject import WORKER
 
+NAME = "bench"
 WHOLE_WITHIN = 60.0
 #: Below the range of ephemeral ports, on Linux as it comes.
 PORTS = 20_000, 32_000
@@ -44,9 +47,8 @@ class Store:
             folder, _, address = endpoint.rpartition("@")
             host, _, port = address.partition(":")
             addresses.append((host, int(port) + 1))
-        secret = read_credentials(Path(folder)).server
-        history = tomllib.loads(Path(folder, "node.toml").read_text())["history"]
-        hello = Hello(PROTOCOL_VERSION, KEYS, "server", "bench", "", secret, history)
+        secret = read_credentials(Path(folder)).worker
+        hello = Hello(PROTOCOL_VERSION, KEYS, WORKER, NAME, "", secret)
         self._clients = [
             ClusterClient(
                 addresses[n % len(addresses) :] + addresses[: n % len(addresses)],
@@ -97,7 +99,7 @@ class Cluster:
 
     @property
     def endpoints(self) -> list[str]:
-        return [f"{self.processes.folder}/0@{address}" for address in self._addresses]
+        return [f"{self.processes.folder}/{NAME}@{address}" for address in self._addresses]
 
     def found(self) -> None:
         self.restart(0, "--init")
@@ -112,6 +114,15 @@ class Cluster:
             if time.monotonic() > until:
                 raise SystemExit(f"the cluster does not become whole\n{self.processes.said()}")
             time.sleep(0.05)
+        self._admit_client()
+
+    def _admit_client(self) -> None:
+        folder = self.processes.folder / NAME
+        folder.mkdir()
+        token = parse(self._command("cluster", "token", "--role", WORKER).strip())
+        host, _, port = self._addresses[0].partition(":")
+        newcomer = Newcomer(folder, WORKER, NAME)
+        asyncio.run(join([(host, int(port) + 1)], token, newcomer, os.urandom(32)))
 
     def start(self) -> None:
         for n in range(len(self._addresses)):
