@@ -35,6 +35,9 @@ class Table:
         self.applied_index = index
         return [index] * len(commands), []
 
+    def checkpoint_part(self) -> None:
+        return None
+
     def checkpoint(self) -> int | None:
         return self.applied_index if self.db.checkpoint() else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from grampus.consensus.applier import Applier, Committed
 from grampus.consensus.members import Conf, MemberChange, Members, encode_change
 from grampus.consensus.record import CHANGE_V2, NORMAL
 from grampus.consensus.writer import Limits
+from grampus.database import StorageFailed
 from grampus.model.member import Member
 from tests.looped import looped
 
@@ -29,6 +31,7 @@ class Story:
         self.members = Members(conf=([1], [], [], [], False), known=(A,)).encode()
         self.durable: int | None = None
         self.answers = 1
+        self.part: Callable[[], None] | None = None
 
     # the machine
     def apply(
@@ -41,6 +44,9 @@ class Story:
     def apply_members(self, index: int, term: int, members: bytes) -> None:
         self.applied_index, self.members = index, members
         self.told.append(("apply members", index))
+
+    def checkpoint_part(self) -> Callable[[], None] | None:
+        return self.part
 
     def checkpoint(self) -> int | None:
         self.told.append(("checkpoint", self.applied_index))
@@ -203,3 +209,60 @@ async def test_a_pause_is_used_for_a_checkpoint_and_again_while_readers_are_in_t
         applier.put([entry(2)])
         await turns_until(lambda: story.threads.count("checkpoint") > done)
         run.cancel()
+
+
+@looped
+async def test_most_of_a_checkpoint_goes_on_while_entries_are_applied() -> None:
+    story, go_on = Story(), threading.Event()
+
+    def part() -> None:
+        assert go_on.wait(10)
+        story.told.append(("part",))
+
+    story.part = part
+    limits = Limits(checkpoint_idle=60.0, checkpoint_entries=2)
+    applier = Applier(story, story, limits, None, story.thread)
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(applier.run())
+        applier.put([entry(n, b"x") for n in range(1, 8)])
+        await turns_until(lambda: story.applied_index == 7)
+        assert ("checkpoint", 7) not in story.told
+        go_on.set()
+        await turns_until(lambda: ("checkpoint", 7) in story.told, most=10_000_000)
+        run.cancel()
+    kinds = [each[0] for each in story.told if each[0] in ("part", "checkpoint")]
+    assert kinds == ["part", "checkpoint"], "one of each, in this order"
+
+
+@looped
+async def test_who_closes_waits_for_what_is_under_way() -> None:
+    story, go_on = Story(), threading.Event()
+    story.part = lambda: story.told.append(("part", go_on.wait(10)))
+    limits = Limits(checkpoint_idle=60.0, checkpoint_entries=1)
+    applier = Applier(story, story, limits, None, story.thread)
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(applier.run())
+        applier.put([entry(1, b"x")])
+        await turns_until(lambda: story.applied_index == 1)
+        run.cancel()
+    settled = asyncio.ensure_future(applier.settle())
+    await asyncio.sleep(0)
+    assert not settled.done()
+    go_on.set()
+    await settled
+    assert story.told[-1] == ("part", True)
+
+
+@looped
+async def test_what_the_first_part_of_a_checkpoint_raises_comes_out() -> None:
+    story = Story()
+
+    def part() -> None:
+        raise StorageFailed("the disk is full")
+
+    story.part = part
+    limits = Limits(checkpoint_idle=60.0, checkpoint_entries=1)
+    applier = Applier(story, story, limits, None, story.thread)
+    applier.put([entry(1, b"x")])
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        await asyncio.wait_for(applier.run(), 10)

@@ -41,6 +41,9 @@ class Register:
         self.on_loop += [threading.get_ident() == self._loop_thread] * len(commands)
         return list(commands), list(commands)
 
+    def checkpoint_part(self) -> None:
+        return None
+
     def checkpoint(self) -> int | None:
         self.checkpoints.append(self.applied_index)
         self._fresh = True

@@ -27,6 +27,7 @@ class Register:
         self.applied_index = 0
         self.entries: list[tuple[int, int, list[bytes]]] = []
         self.checkpoints: list[int] = []
+        self.part: Callable[[], None] | None = None
         self.durable = True
         self.fail_at = b""
         self.gate = threading.Event()
@@ -48,6 +49,9 @@ class Register:
         self.entries.append((index, term, list(commands)))
         self.applied_index = index
         return [b"did " + c for c in commands], [(index, c) for c in commands]
+
+    def checkpoint_part(self) -> Callable[[], None] | None:
+        return self.part
 
     def checkpoint(self) -> int | None:
         self.checkpoints.append(self.applied_index)
@@ -389,6 +393,47 @@ def test_the_log_is_compacted_only_below_what_a_checkpoint_made_durable(
         machine.durable = True
         await solo.close()
         assert compacted == [13]
+
+    run(scenario)
+
+
+def test_most_of_a_checkpoint_goes_on_while_entries_are_written(folder: Path) -> None:
+    async def scenario() -> None:
+        machine, begun, go_on = Register(), threading.Event(), threading.Event()
+
+        def part() -> None:
+            begun.set()
+            assert go_on.wait(10)
+
+        machine.part = part
+        limits = Limits(checkpoint_entries=5, checkpoint_idle=60)
+        solo = await SoloLog.open(folder, machine, limits=limits)
+        for i in range(12):
+            await solo.propose([b"%d" % i])
+        assert await asyncio.to_thread(begun.wait, 10)
+        assert machine.checkpoints == []
+        go_on.set()
+        while not machine.checkpoints:
+            await solo.propose([b"more"])
+        assert machine.checkpoints[0] >= 12
+        await solo.close()
+
+    run(scenario)
+
+
+def test_what_the_first_part_of_a_checkpoint_raises_stops_the_log(folder: Path) -> None:
+    async def scenario() -> None:
+        machine = Register()
+
+        def part() -> None:
+            raise StorageFailed("the disk is full")
+
+        machine.part = part
+        limits = Limits(checkpoint_entries=1, checkpoint_idle=0.01)
+        solo = await SoloLog.open(folder, machine, limits=limits)
+        await solo.propose([b"a"])
+        with pytest.raises(Stopped, match="the disk is full"):
+            await solo.wait_failed()
 
     run(scenario)
 

@@ -103,6 +103,22 @@ def test_a_checkpoint_is_complete_only_when_no_reader_is_in_the_way(path: Path) 
     assert Database.open(copy).value("SELECT count(*) FROM t") == 2
 
 
+def test_most_of_the_wal_is_moved_beside_whoever_writes(path: Path) -> None:
+    db = made(path)
+    with db.transaction():
+        db.executemany("INSERT INTO t VALUES (?, 1)", [(n,) for n in range(1000)])
+    with db.transaction():
+        db.execute("INSERT INTO t VALUES (1000, 1)")
+        Database.move_ahead(path)
+    # Without its WAL the file alone holds what was committed by then, and nothing of what was not.
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    assert Database.open(copy).value("SELECT count(*) FROM t") == 1000
+    assert db.checkpoint()
+    copy.write_bytes(path.read_bytes())
+    assert Database.open(copy).value("SELECT count(*) FROM t") == 1001
+
+
 def test_a_database_in_memory_is_for_this_connection_alone() -> None:
     db, other = Database.open(":memory:"), Database.open(":memory:")
     db.script("CREATE TABLE t (a)")

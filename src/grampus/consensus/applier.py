@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from grampus.consensus.ahead import PART
 from grampus.consensus.members import Conf, Members, decode_change
 from grampus.consensus.record import NORMAL
 from grampus.consensus.writer import Light, Limits
@@ -37,6 +38,8 @@ class Machine(Protocol):
     ) -> tuple[list[object], list[object]]: ...
 
     def apply_members(self, index: int, term: int, members: bytes) -> None: ...
+
+    def checkpoint_part(self) -> Callable[[], None] | None: ...
 
     def checkpoint(self) -> int | None: ...
 
@@ -88,6 +91,8 @@ class Applier:
         self._fresh = True
         #: Something is not checkpointed yet; and a checkpoint comes next.
         self._dirty = self._due = False
+        #: The first part of it is under way.
+        self._ahead: asyncio.Future[None] | None = None
         #: When something was applied last; the timer rings in a pause after it.
         self._timer: asyncio.TimerHandle | None = None
         self._newest = 0.0
@@ -174,11 +179,36 @@ class Applier:
         self._dirty = True
         self._newest = self._loop.time()
         self._set_timer(self._newest + self._limits.checkpoint_idle)
-        if (
-            self._since_entries >= self._limits.checkpoint_entries
-            or self._since_bytes >= self._limits.checkpoint_bytes
-        ):
+        if self._is_much(1):
+            self._begin_checkpoint()
+
+    def _is_much(self, part: int) -> bool:
+        """So much is to be checkpointed as makes that due, or one part of so many of it."""
+        return (
+            self._since_entries * part >= self._limits.checkpoint_entries
+            or self._since_bytes * part >= self._limits.checkpoint_bytes
+        )
+
+    def _begin_checkpoint(self) -> None:
+        """It comes next, or once its first part is over: entries are applied meanwhile."""
+        if self._due or self._ahead is not None:
+            return
+        part = self._machine.checkpoint_part() if self._is_much(PART) else None
+        if part is None:
             self._due = True
+            return
+        self._ahead = self._loop.run_in_executor(None, part)
+        self._ahead.add_done_callback(self._part_over)
+
+    def _part_over(self, ahead: asyncio.Future[None]) -> None:
+        self._due = True
+        self._wake.set()
+
+    async def settle(self) -> None:
+        """After `run`: nothing of it goes on on another thread. Raises nothing."""
+        if self._ahead is not None:
+            await asyncio.wait([self._ahead])
+            self._ahead.exception()  # the last checkpoint will meet the same
 
     def _set_timer(self, when: float) -> None:
         if self._timer is None:
@@ -193,7 +223,7 @@ class Applier:
         if self._newest + pause > now:
             self._set_timer(self._newest + pause)
         elif self._idle:
-            self._due = True
+            self._begin_checkpoint()
             self._wake.set()
         else:
             self._set_timer(now + pause)
@@ -201,6 +231,9 @@ class Applier:
     async def checkpoint(self) -> None:
         """Put off while readers are in the way. Not beside `run`, but from within or after it."""
         self._due = False
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            await ahead
         self._since_entries = self._since_bytes = 0
         self._fresh = True
         index = await self._thread(self._machine.checkpoint)

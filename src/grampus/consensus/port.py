@@ -32,6 +32,12 @@ class StateMachine(Protocol):
         A command that is refused has a result that says so. An exception ends the process."""
         ...
 
+    def checkpoint_part(self) -> Callable[[], None] | None:
+        """The part of a checkpoint that may go on beside `apply`, on any thread, before
+        `checkpoint` and not beside it; None where there is no such part. It is asked for when the
+        checkpoint would take long."""
+        ...
+
     def checkpoint(self) -> int | None:
         """Makes everything applied durable in the machine's own files.
 

@@ -453,6 +453,7 @@ class RaftReplica:
         well = isinstance(self._failure, Stopped)
         loop = self._loop
         try:
+            await self._applier.settle()
             # Whatever runs on them still has ended then: the machine may be closed.
             last = self._machine.checkpoint if well else _nothing
             await loop.run_in_executor(self._machine_thread, last)

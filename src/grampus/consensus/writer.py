@@ -33,6 +33,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from grampus.consensus.ahead import PART, Ahead
 from grampus.consensus.log import DurableLog
 from grampus.consensus.pace import QUICK, Pace
 from grampus.consensus.piece import Piece
@@ -131,6 +132,8 @@ class Writer:
         #: Since the last checkpoint was tried.
         self._since_entries = 0
         self._since_bytes = 0
+        #: The first part of the next one, under way or over.
+        self._ahead: Ahead | None = None
         #: Nothing was applied since the machine was opened or checkpointed: it will sync. The next
         #: one is applied on the thread, which so learns that there is something to checkpoint.
         self._fresh = True
@@ -190,7 +193,7 @@ class Writer:
             except queue.Empty:
                 # While the loop writes, nothing comes here: that is no pause.
                 if self._since_entries == seen:
-                    self._checkpoint(durable)
+                    self._take_care(durable)
         return self._queue.get()
 
     def _batch(self, first: Piece) -> list[Piece]:
@@ -230,7 +233,7 @@ class Writer:
         # The pen is free by now: the loop may write what follows from it.
         self._loop.call_soon_threadsafe(tell)
         if much:
-            self._checkpoint(durable)
+            self._take_care(durable)
 
     def _write(self, durable: DurableLog, commands: Sequence[bytes]) -> int:
         """Makes the next entry durable, with the pen; its index."""
@@ -358,17 +361,33 @@ class Writer:
         self._since_bytes += size
         self._dirty = True
 
-    def _is_much(self) -> bool:
-        """There is so much since the last checkpoint that the next one is due."""
+    def _is_much(self, part: int = 1) -> bool:
+        """The next checkpoint is due, for there is so much since the last one; or one part of so
+        many of that."""
+        if self._ahead is not None:
+            return self._ahead.over
         return (
-            self._since_entries >= self._limits.checkpoint_entries
-            or self._since_bytes >= self._limits.checkpoint_bytes
+            self._since_entries * part >= self._limits.checkpoint_entries
+            or self._since_bytes * part >= self._limits.checkpoint_bytes
         )
+
+    def _take_care(self, durable: DurableLog) -> None:
+        """A checkpoint is wanted: begins it, or completes it."""
+        part = None
+        if self._ahead is None and self._is_much(PART):
+            part = self._machine.checkpoint_part()
+        if part is not None:
+            self._ahead = Ahead(part)
+        elif self._ahead is None or self._ahead.over:
+            self._checkpoint(durable)
 
     def _checkpoint(self, durable: DurableLog) -> None:
         """Deletes what the machine no longer needs; put off while readers are in the way."""
+        if self._ahead is not None:
+            self._ahead.join()
         with self._pen:
             self._catch_up()
+            self._ahead = None
             self._since_entries = self._since_bytes = 0
             durable.mark()
             self._fresh = True

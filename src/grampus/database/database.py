@@ -1,6 +1,7 @@
 """One connection to one SQLite file in WAL mode.
 
-Rules: one thread writes and alone checkpoints; readers are read-only connections, and short.
+Rules: one thread writes, and alone completes checkpoints; readers are read-only connections, and
+short.
 Nothing is checkpointed by itself, so that `checkpoint` can say what is durable: with
 synchronous=NORMAL a power cut may take the newest transactions, whole, but none from before a
 complete checkpoint.
@@ -196,6 +197,16 @@ class Database:
         except _DISK as error:
             raise _failed(self._path, error) from error
         return frames == moved
+
+    @staticmethod
+    def move_ahead(path: Path | str) -> None:
+        """Moves of the WAL of that file what it can, beside the connection that writes, so that its
+        next `checkpoint` has little left. Not beside that one."""
+        aside = Database.open(path)
+        try:
+            aside.checkpoint()
+        finally:
+            aside.close()
 
     def copy_to(self, path: Path) -> None:
         """Writes the state of this moment to a new file, whole and compact, not synced."""
