@@ -431,7 +431,7 @@ def test_a_lost_connection_loses_no_report(tmp_path: Path) -> None:
         second = await server.final(2)
         assert second.state == AttemptState.SUCCEEDED
         assert second.took is not None
-        assert second.took >= 300
+        assert second.took >= 200  # The shim looks at the clock when it has begun.
         server.send(Sync(1, 5, 4, [3], []))
         synced = await server.until(lambda: server.synced and server.synced[-1])
         assert (synced.running, synced.missing) == ([], [3])
