@@ -267,6 +267,7 @@ class Node:
             entropy=os.urandom,
             cluster=self._cluster_face,
             keys=self._keys,
+            keep_alive=self._keys.keep_alive,
             barrier=self._replica.read_barrier,
         )
         app = create_app(

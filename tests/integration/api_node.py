@@ -216,6 +216,7 @@ async def a_node(folder: Path) -> AsyncIterator[Node]:
         entropy=Entropy(),
         cluster=alone(log, Snapshots(folder / "snapshots", ledger.snapshot, blobs)),
         keys=keys,
+        keep_alive=keys.keep_alive,
         barrier=status.barrier,
     )
     app = create_app(ports, wakes, token=TOKEN, listen="127.0.0.1", token_file=TOKEN_FILE)

@@ -25,7 +25,7 @@ from grampus.clock import SystemClock
 from grampus.cluster.reads import KeyReads
 from grampus.cluster.server import ClusterServer
 from grampus.consensus.port import Listener
-from grampus.errors import NotFound, Refused
+from grampus.errors import NoQuorum, NotFound, Refused
 from grampus.ledger import Ledger
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.run import FINAL_RUN, AttemptState, TaskState, Value
@@ -109,8 +109,12 @@ class _Direct:
     async def propose(self, commands: Sequence[bytes]) -> list[object]:
         return await asyncio.to_thread(self._node.apply, commands)
 
+    #: What an end of a session is proposed by.
+    propose_here = propose
+
     async def read_barrier(self) -> None:
-        pass
+        if self._node.cut_off:
+            raise NoQuorum("nobody else answers")
 
 
 class Node:
@@ -126,6 +130,8 @@ class Node:
         self._listeners: list[Listener] = []
         self._key_reads = KeyReads(folder / "ledger.db")
         self.keys = ClusterServer(_Direct(self), self._key_reads, SystemClock(), "h1", os.urandom)
+        #: It hears no majority: nothing is confirmed.
+        self.cut_off = False
         self._port = port
         self._clock = SystemClock()
         self.loop = asyncio.new_event_loop()
@@ -177,14 +183,18 @@ class Node:
             entropy=os.urandom,
             cluster=NoCluster(),
             keys=self.keys,
+            keep_alive=self.keys.keep_alive,
             barrier=no_barrier,
         )
         app = create_app(ports, self.wakes, token=TOKEN, listen="127.0.0.1")
         self.server = ApiServer(app, "127.0.0.1", self._port)
         await self.server.start()
         self.url = self.server.url
-        self._started.set()
-        await self.server.run()
+        async with asyncio.TaskGroup() as tasks:
+            keys = tasks.create_task(self.keys.run())
+            self._started.set()
+            await self.server.run()
+            keys.cancel()
 
     def __enter__(self) -> Node:
         self._thread = threading.Thread(target=self.loop.run_until_complete, args=[self._serve()])

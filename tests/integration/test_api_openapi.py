@@ -47,7 +47,9 @@ EXPECTED = {
     "POST /api/v1/cluster/members/{name}/{action}",
     "POST /api/v1/cluster/checks", "GET /api/v1/cluster/checks/{index}",
     "GET /api/v1/kv", "GET /api/v1/kv/{key}", "PUT /api/v1/kv/{key}", "DELETE /api/v1/kv/{key}",
-    "POST /api/v1/kv:txn",
+    "POST /api/v1/kv:txn", "POST /api/v1/sessions", "DELETE /api/v1/sessions/{session}",
+    "POST /api/v1/sessions/{session}/keep-alive", "POST /api/v1/locks/{name}",
+    "DELETE /api/v1/locks/{name}",
 }  # fmt: skip
 
 
@@ -138,9 +140,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     async def go() -> None:
         async with a_node(folder) as node:
             await furnish(node)
-            started.append(Sideways(node.app, asyncio.get_running_loop()))
-            ready.set()
-            await asyncio.to_thread(over.wait)
+            async with asyncio.TaskGroup() as tasks:
+                keys = tasks.create_task(node.app.state.shared.ports.keys.run())
+                started.append(Sideways(node.app, asyncio.get_running_loop()))
+                ready.set()
+                await asyncio.to_thread(over.wait)
+                keys.cancel()
 
     thread = threading.Thread(target=lambda: asyncio.run(go()))
     thread.start()

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.core.holder import Holder
+
 from grampus.cluster.core.keeper import BarrierEnded
 from grampus.cluster.held_session import HeldSession
 from grampus.cluster.sessions import SessionDriver

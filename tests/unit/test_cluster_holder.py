@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from grampus.cluster.core.holder import Holder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grampus.cluster.core.holder import Holder
 from grampus.cluster.core.route import FIRST_REST, LAST_REST, Route
 
 A, B, C = (("a", 1), ("b", 1), ("c", 1))

@@ -19,6 +19,7 @@ from grampus.api import (
     cluster,
     control,
     kv,
+    kv_sessions,
     kv_txn,
     problems,
     runs,
@@ -35,6 +36,7 @@ from grampus.api.ports import Ports
 from grampus.api.schemas.keys import KeyPage, RevisionAnswer, TxnRequest
 from grampus.api.schemas.problems import ProblemDocument
 from grampus.api.schemas.runs import BatchRequest, RunRequest
+from grampus.api.schemas.sessions import SessionRequest
 from grampus.api.schemas.story import EventAnswer, LogEntry
 from grampus.api.schemas.workflows import WorkflowRequest
 from grampus.api.state import Shared, only_known_parameters
@@ -56,6 +58,7 @@ TAGS = [
     {"name": "workers", "description": "Who runs attempts."},
     {"name": "cluster", "description": "The servers, and who leads them."},
     {"name": "keys", "description": "The metadata center: small values, by key, with revisions."},
+    {"name": "sessions", "description": "Who holds keys and locks, and for how long."},
     {"name": "node", "description": "Health and numbers of this server."},
 ]
 #: For whoever opens the address that `grampus up` prints.
@@ -68,7 +71,7 @@ From a terminal:  grampus run list
 #: Models that are named in the document by hand.
 _NAMED = (
     WorkflowRequest, RunRequest, BatchRequest, ProblemDocument, LogEntry, EventAnswer, KeyPage,
-    RevisionAnswer, TxnRequest,
+    RevisionAnswer, SessionRequest, TxnRequest,
 )  # fmt: skip
 _REF = "#/components/schemas/{model}"
 
@@ -98,6 +101,7 @@ def create_app(
     app.state.shared = Shared(ports, wakes, Metrics())
     for module in (
         workflows, batch, runs, control, story, schedules, stream, workers, cluster, kv_txn, kv,
+        kv_sessions,
     ):  # fmt: skip
         app.include_router(module.router)
     problems.install(app)

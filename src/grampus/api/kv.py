@@ -35,7 +35,7 @@ from grampus.api.staleness import may_be_behind
 from grampus.api.state import ThePorts, TheShared
 from grampus.api.stream import SSE, admit, sse
 from grampus.api.wakes import MOST_STREAMS
-from grampus.cluster.commands import Compare, DeleteOp, GetDone, GetOp, PutOp, TxnDone
+from grampus.cluster.commands import Compare, DeleteOp, GetDone, GetOp, Origin, PutOp, TxnDone
 from grampus.cluster.limits import VALUE_LIMIT
 from grampus.cluster.queries import Piece
 from grampus.cluster.requests import Seen, View
@@ -231,7 +231,9 @@ async def get_key(ports: ThePorts, key: TheKey, view: TheView, request: Request)
     summary="Write a key",
     description="The body is the value: any bytes, at most 64 KiB. Answers after the commit.",
     response_model=KeyWritten,
-    responses=responses(*KEY_WRITES, "precondition-failed", "malformed", "request-timeout"),
+    responses=responses(
+        *KEY_WRITES, "precondition-failed", "malformed", "request-timeout", "session-unknown"
+    ),
     openapi_extra={
         "requestBody": {
             "required": False,
@@ -246,14 +248,20 @@ async def put_key(
     request: Request,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
+    session: Annotated[
+        int | None,
+        Query(ge=1, le=NUMBER, description="Then the key is gone when that session is over."),
+    ] = None,
 ) -> Response:
     value = b"".join([piece async for piece in pieces(request, VALUE_LIMIT, "a value")])
     compare = conditions(key, if_match, if_none_match)
+    origin, ephemeral = (None, False) if session is None else (Origin(session), True)
     if compare:
-        done = await ports.keys.txn(compare, (PutOp(key, value),), (GetOp(key),))
+        put = PutOp(key, value, ephemeral)
+        done = await ports.keys.txn(compare, (put,), (GetOp(key),), origin=origin)
         revision = _met(key, done).revision
     else:
-        revision = (await ports.keys.put(key, value)).revision
+        revision = (await ports.keys.put(key, value, origin=origin, ephemeral=ephemeral)).revision
     return respond(KeyWritten(revision=revision), headers=_headers(ports.keys, revision, revision))
 
 

@@ -270,5 +270,7 @@ class Ports:
     barrier: Callable[[], Awaitable[None]]
     #: The metadata center of this server.
     keys: ClusterServer
+    #: Of a session, confirmed by the leader. Raises SessionUnknown, and what says that it was not.
+    keep_alive: Callable[[int], Awaitable[None]]
     #: For how long this server has not heard the leader, in ms; 0 where it leads.
     unheard: Callable[[], int] = lambda: 0

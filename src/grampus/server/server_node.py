@@ -65,6 +65,7 @@ from grampus.server.blob_gather import BlobGather
 from grampus.server.blob_spread import BlobSpread
 from grampus.server.directory import MemberDirectory
 from grampus.server.entrance import make_admission, make_join_desk, make_token_desk
+from grampus.server.keep_alives import KeepAlives
 from grampus.server.manners import Manners, what_to_do
 from grampus.server.peer_relay import PeerRelay
 from grampus.server.reception import Reception
@@ -149,6 +150,9 @@ class ServerNode:
         )  # fmt: skip
         self._snapshots = Snapshots(
             config.data / "snapshots" / "api", ledger.snapshot, blobs, self._blobs.fetch
+        )
+        self._keep_alives = KeepAlives(
+            keys, replica, place, group, None if encryption is None else encryption.nodes
         )
         replica.subscribe(self._wakes.hear)
 
@@ -246,6 +250,7 @@ class ServerNode:
                 await self._manners.give_lead_away()
             self._wakes.close()
             self._keys.close()
+            self._keep_alives.close()
             await api.stop()
             await listener.close()
             for task in running:
@@ -301,6 +306,7 @@ class ServerNode:
                 Checks(self._audit, lambda: self._replica.members),
             ),
             keys=self._keys,
+            keep_alive=self._keep_alives.keep,
             barrier=self._replica.read_barrier,
             unheard=lambda: self._replica.unheard,
         )
