@@ -11,11 +11,10 @@ import pytest
 
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
-from grampus.cluster.core.holder import Holder
-
 from grampus.cluster.core.keeper import BarrierEnded
 from grampus.cluster.held_session import HeldSession
 from grampus.cluster.sessions import SessionDriver
+from grampus.model.holder import Holder
 from grampus.testing.cluster import SimCluster
 from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grampus.cluster.core.route import FIRST_REST, LAST_REST, Route
+from grampus.model.holder import Holder
 
 A, B, C = (("a", 1), ("b", 1), ("c", 1))
 

@@ -157,6 +157,67 @@ def watch(
                 print(text.rstrip(), flush=True)
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def lock(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the lock.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="What runs while it is held, with its arguments."),
+    ] = None,
+    wait: Annotated[
+        str | None, typer.Option("--wait", metavar="TIME", help="For how long to wait for it.")
+    ] = None,
+    ttl: Annotated[
+        str,
+        typer.Option("--ttl", metavar="TIME", help="After so much silence it is lost."),
+    ] = "10s",
+    output: Output = Format.text,
+    server: Server = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Hold a lock while COMMAND runs, or until Ctrl-C.
+
+    First come, first served, in the whole cluster. Options come before NAME. COMMAND finds the
+    fencing token, which grows with every holder, in GRAMPUS_FENCING_TOKEN; its exit code is that
+    of this command. Without COMMAND the token is printed. Exit code 4 when it is lost, or not free
+    in time."""
+    from grampus.cli.lock import hold, run
+
+    if command and command[0] == "--":
+        command = command[1:]
+    seconds = _seconds("--ttl", ttl)
+    patience = None if wait is None else _seconds("--wait", wait)
+    with connect(ctx, server, token_file) as client:
+        held = client.kv.lock(
+            name, patience, ttl=seconds, in_line=lambda: note(f"lock {name} is held: waiting")
+        )
+        with held:
+            if command:
+                code = run(held, seconds, command)
+                if code:
+                    raise typer.Exit(code)
+                return
+            if output is Format.json:
+                document({"lock": name, "session": held.session.id, "token": held.token})
+            else:
+                print(held.token, flush=True)
+            hold(held)
+    note(f"lock {name} is given up")
+
+
+def _seconds(option: str, text: str) -> float:
+    from grampus.config import read_duration
+    from grampus.errors import UsageError
+
+    try:
+        return read_duration(text) / 1000
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from None
+
+
 def shown(value: bytes) -> str:
     """A value on one line: its text, or how long it is."""
     try:

@@ -1,7 +1,7 @@
 """A session as its holder has it: kept alive by one task, and given up in time.
 
 Rule: once its time is over here, nothing is asked in its name any more, whatever a server may say
-later (`core.holder`). Its writes are numbered, so that each happens once, whoever has to be asked
+later (`model.holder`). Its writes are numbered, so that each happens once, whoever has to be asked
 again; so many may wait for answers as a server remembers.
 """
 
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 from grampus.clock import Clock
 from grampus.cluster import locks
 from grampus.cluster.commands import Compare, Deleted, Op, Origin, TxnDone, Written
-from grampus.cluster.core.holder import Holder
 from grampus.cluster.limits import WINDOW, check_key, check_txn, check_value
 from grampus.cluster.queries import Page, Piece
 from grampus.cluster.requests import Answer, DeleteKeys, PutKey, Request, Transact
 from grampus.errors import GrampusError, SessionUnknown
+from grampus.model.holder import Holder
 
 if TYPE_CHECKING:
     from grampus.cluster.client import ClusterClient

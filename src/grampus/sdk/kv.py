@@ -9,7 +9,8 @@ says so once, as `WrongHistory`; those after it are of the new history.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import httpx
@@ -18,6 +19,7 @@ import msgspec
 from grampus.errors import ProtocolError, UsageError, WrongHistory
 from grampus.sdk.answers import Key, KeysChanged
 from grampus.sdk.follow import follow_keys
+from grampus.sdk.sessions import Lock, Session
 from grampus.sdk.transport import Transport
 
 T = TypeVar("T")
@@ -41,14 +43,25 @@ class Keys:
         """Raises NotFound. `stale`: as the server has it, without asking the others."""
         return self._read(KV + "/" + _path(key), {}, stale, Key)
 
-    def put(self, key: str, value: bytes | str, *, if_revision: int | None = None) -> int:
+    def put(
+        self,
+        key: str,
+        value: bytes | str,
+        *,
+        if_revision: int | None = None,
+        session: Session | None = None,
+    ) -> int:
         """The revision. With `if_revision`, only if the key's newest put is of that revision, and
-        for 0 only if there is no such key; else ConditionFailed."""
+        for 0 only if there is no such key; else ConditionFailed. With `session` the key is gone
+        when that is over; SessionUnknown when it is."""
         data = value.encode() if isinstance(value, str) else value
         headers = {"Content-Type": "application/octet-stream", **_condition(if_revision)}
+        if session is not None:
+            session.check()
         answer = self._transport.ask(
-            "PUT", KV + "/" + _path(key), content=data, headers=headers, repeat=False
-        )
+            "PUT", KV + "/" + _path(key), content=data, headers=headers, repeat=False,
+            query=None if session is None else {"session": session.id},
+        )  # fmt: skip
         return self._answer(answer, _Written).revision
 
     def delete(self, key: str, *, if_revision: int | None = None) -> int:
@@ -107,6 +120,28 @@ class Keys:
         }
         answer = self._transport.ask("POST", KV + ":txn", body=body, repeat=False)
         return self._answer(answer, TxnResult)
+
+    def session(self, name: str, ttl: float = 10.0) -> Session:
+        """Begins a session, kept alive by a thread until it is closed. `ttl` in seconds: for so
+        long it lives without a sign."""
+        return Session(self._transport, name, ttl)
+
+    def lock(
+        self,
+        name: str,
+        wait: float | None = None,
+        *,
+        ttl: float = 10.0,
+        in_line: Callable[[], None] = lambda: None,
+    ) -> Lock:
+        """Waits for the lock, for `wait` seconds if that is said, in a session of its own. Raises
+        Refused when it is held for longer. `in_line`: see `Session.lock`."""
+        session = self.session(f"{os.uname().nodename[:64]}-{os.getpid()}", ttl)
+        try:
+            return Lock(session, name, session.lock(name, wait, in_line=in_line))
+        except BaseException:
+            session.close()
+            raise
 
     def _read(self, path: str, query: dict[str, Any], stale: bool, kind: type[T]) -> T:
         headers = {} if self._seen is None else {SEEN: self._seen}

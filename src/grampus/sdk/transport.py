@@ -111,6 +111,14 @@ class Transport:
             )
         return client
 
+    def another(self, each: float) -> Transport:
+        """To the same addresses, for `each` of which it has so many seconds; close it too."""
+        return Transport(self._addresses, each * len(self._addresses))
+
+    def elsewhere(self) -> None:
+        """Another address is asked first from now on."""
+        self._addresses.append(self._addresses.pop(0))
+
     @property
     def urls(self) -> list[str]:
         return [a.url for a in self._addresses]
@@ -126,10 +134,12 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         repeat: bool = True,
         absent: bool = False,
+        patient: bool = True,
     ) -> httpx.Response:
         """The answer, when it is a success (404 too with `absent`). Raises GrampusError.
 
-        `repeat` says that the server may safely get the request twice.
+        `repeat` says that the server may safely get the request twice, `patient` that one with too
+        much to do is asked again later.
         """
         sent = {"Accept": "application/json", **(headers or {})}
         if body is not None:
@@ -150,14 +160,14 @@ class Transport:
                 if not others:
                     raise
                 others -= 1
-                self._addresses.append(self._addresses.pop(0))
+                self.elsewhere()
             except Overloaded as error:
                 wait = min(max(error.retry_after, 0.1), LONGEST_RETRY_AFTER)
-                if self._clock.ticks() + wait * 1000 > until:
+                if not patient or self._clock.ticks() + wait * 1000 > until:
                     raise
                 if answer.status_code == 503:
                     # It stops, or is not ready: perhaps another one is.
-                    self._addresses.append(self._addresses.pop(0))
+                    self.elsewhere()
                 time.sleep(wait)
 
     @contextmanager
@@ -200,7 +210,7 @@ class Transport:
                         fail(answer)
                     except (NoQuorum, WrongCluster):
                         # Who is cut off from the others is not asked first again.
-                        self._addresses.append(self._addresses.pop(0))
+                        self.elsewhere()
                         raise
                 yield answer
             finally:
