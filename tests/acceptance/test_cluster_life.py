@@ -326,6 +326,20 @@ def test_a_removed_server_ends_and_is_told_so_when_it_comes_back(ground: Site) -
         assert client.cluster().can_lose == 0
 
 
+def test_a_server_that_was_removed_while_it_was_away_is_told_so(ground: Site) -> None:
+    ground.grow()
+    gone = ground.others(ground.leader())[0]
+    ground.kill(gone)
+    with ground.client(servers=ground.others(gone)) as client:
+        until(lambda: {m.name: m.state for m in client.cluster().members}[gone] == "silent")
+        client.change_member(gone, "remove")
+        code, said = ground.launch(gone).ended()
+        assert (code, "Traceback" in said) == (4, False), said
+        assert "removed from the cluster" in said.splitlines()[-1], said
+        client.kv.put("/k", b"still here")
+        assert [m.name for m in client.cluster().members] == sorted(ground.others(gone))
+
+
 def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path: Path) -> None:
     lone = Ground(tmp_path / "lone", data=tmp_path / "a")
     with lone.up(), lone.client() as client:

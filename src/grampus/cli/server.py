@@ -82,9 +82,10 @@ def _plan(config: Config, init: bool, join: str | None, token_file: str | None) 
         raise UsageError("a server founds a cluster (--init) or joins one (--join), not both")
     text = _read_token(token_file)
     servers = _addresses(join)
+    others = tuple(at for at in config.cluster_servers if at != config.listen)
     if join is None and not init:
-        servers = tuple(at for at in config.cluster_servers if at != config.listen)
-    return Plan(init, servers, parse(text) if text else None)
+        servers = others
+    return Plan(init, servers, parse(text) if text else None, others)
 
 
 def _read_token(token_file: str | None) -> str:

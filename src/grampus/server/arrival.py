@@ -61,6 +61,7 @@ from grampus.rpc.server import look_at_port
 from grampus.rpc.subject import SERVER
 from grampus.rpc.tls import NodeTls, Tls
 from grampus.rpc.tls_folder import TlsFolder
+from grampus.server.second import refuse_second
 from grampus.worker.identity import machine_id
 
 log = logging.getLogger("grampus.server")
@@ -78,6 +79,8 @@ class Plan(Struct, frozen=True):
     #: Addresses of servers, as their --listen has them, to join if the folder belongs to none.
     join: tuple[Listen, ...] = ()
     token: JoinToken | None = None
+    #: Other servers that the settings name: if one answers, no second cluster is founded.
+    others: tuple[Listen, ...] = ()
 
 
 class Place(Struct, frozen=True):
@@ -166,7 +169,10 @@ async def arrive(folder: DataFolder, listen: Listen, name: str, plan: Plan, now:
     # Before anything is done that stays done: a cluster, a token that is used, a member.
     for port in (me.port, me.node_port):
         await look_at_port(me.host, port)
-    return await (_found(folder, me, now) if plan.init else _join(folder, me, plan))
+    if plan.init:
+        await refuse_second(plan.others, name)
+        return await _found(folder, me, now)
+    return await _join(folder, me, plan)
 
 
 async def _found(folder: DataFolder, me: Member, now: int) -> Place:
