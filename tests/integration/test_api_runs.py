@@ -48,10 +48,16 @@ def test_a_run_is_started_with_its_params_and_shown(tmp_path: Path) -> None:
 def test_reads_wait_for_a_majority_unless_they_may_be_stale(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         await node.apply(shell("w"))
-        for path in ("workflows", "workflows/w", "runs", "schedules"):
+        paths = ("workflows", "workflows/w", "runs", "schedules", "cluster/snapshot")
+        for path in paths:
             for query in ("", "?stale=true", "?stale=false"):
                 answer = await node.client.get(f"/api/v1/{path}{query}")
                 assert answer.status_code == 200, answer.text
+        node.status.cut_off = True
+        for path in paths:
+            problem_of(await node.client.get(f"/api/v1/{path}"), 503, "no-quorum")
+            assert (await node.client.get(f"/api/v1/{path}?stale=true")).status_code == 200
+        node.status.cut_off = False
         answer = await node.client.get("/api/v1/runs?stole=true")
         assert (
             "did you mean `stale`"

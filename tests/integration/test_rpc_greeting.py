@@ -46,14 +46,14 @@ from tests.ports import free_port
 pytestmark = pytest.mark.timeout(60)
 
 BAD_FIRST_WORDS = {
-    "a wrong token": (spoken(Hi("wrong-horse")), "refused with Go(reason='wrong token')"),
+    "a wrong token": (spoken(Hi("wrong-horse")), "refused: wrong token"),
     "a frame of 2 GiB": (b"\x80\x00\x00\x00" + b"x" * 5000, "a frame of 2147483648 bytes"),
     "a Hello over the limit": (spoken(Hi("x" * 1024)), "where at most 1024 may come"),
     "another protocol": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "a frame of 1195725856 bytes"),
     "garbage in a frame": (frame(b"\xc1\xff\x00garbage"), "bytes that are no message"),
     "an empty frame": (frame(b""), "bytes that are no message"),
     "a request first": (frame(CODEC.encode(Request(1, Hi(TOKEN)))), "not a one-way message"),
-    "something else first": (spoken(Number(1)), "refused with Go(reason='wrong token')"),
+    "something else first": (spoken(Number(1)), "refused: wrong token"),
     "more before the answer": (
         spoken(Hi(TOKEN)) + spoken(Number(1)),
         "it went on before its Hello was answered",

@@ -394,8 +394,14 @@ def test_who_finds_no_majority_is_told_where_to_look(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("tried", "hint"),
     [
-        ("http://127.0.0.1:8470: connection refused", "start one: grampus up"),
-        ("https://[::1]:8470: connection refused", "start one: grampus up"),
+        (
+            "http://127.0.0.1:8470: connection refused",
+            "start one: grampus up, or grampus server start",
+        ),
+        (
+            "https://[::1]:8470: connection refused",
+            "start one: grampus up, or grampus server start",
+        ),
         ("https://node1:8470: connection refused", "look whether it runs there, and at --server"),
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.responses import StreamingResponse
 
 from grampus.api.answers import respond, time_text
@@ -25,7 +25,7 @@ from grampus.api.schemas.cluster import (
     TokenRequest,
 )
 from grampus.api.staleness import behind_if_unheard
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, settled
 from grampus.cluster.tokens import TokenRow
 
 router = APIRouter(prefix="/api/v1")
@@ -172,12 +172,12 @@ async def revoke_token(
     response_class=Response,
     responses={
         200: {"content": {"application/x-tar": {"schema": {"type": "string"}}}},
-        **responses("stopped", "invalid-input"),
+        **responses("stopped", "no-quorum", "invalid-input"),
     },
+    dependencies=[Depends(settled)],
     tags=["cluster"],
 )
-async def get_snapshot(ports: ThePorts, request: Request) -> Response:
-    behind_if_unheard(request, ports)
+async def get_snapshot(ports: ThePorts) -> Response:
     size, pieces = await ports.cluster.snapshot()
     headers = {"Content-Length": str(size)}
     return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)

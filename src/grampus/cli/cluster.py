@@ -20,6 +20,10 @@ app = Noun("cluster", "The servers of a cluster, and who leads them.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a server.")]
 
 
+#: Of a join token, in ms.
+SHORTEST_LIFE, LONGEST_LIFE = 1_000, 604_800_000
+
+
 class Role(StrEnum):
     server = "server"
     worker = "worker"
@@ -192,13 +196,17 @@ def token(
 
     Put it into a file that only you can read, and give that to the new node:
     (umask 077; grampus cluster token > join). It is used with --token-file join."""
-    from grampus.config import read_duration
+    from grampus.config import load_config, read_duration
     from grampus.errors import UsageError
 
     try:
         milliseconds = read_duration(life)
     except ValueError as error:
         raise UsageError(f"--life {life}: {error}") from None
+    if not SHORTEST_LIFE <= milliseconds <= LONGEST_LIFE:
+        raise UsageError(f"--life {life}: a join token lives for 1s to 7d")
+    if name:
+        load_config({"name": name})  # raises for what can be the name of no node
     with connect(ctx, server, token_file) as client:
         made = client.join_token(role.value, name, milliseconds)
     if output is Format.json:
@@ -272,10 +280,11 @@ def snapshot(
             f"{len(held.missing)} blobs are on no server that answers, and missing in it: tasks"
             f" that need them will fail; the first is {held.missing[0]}"
         )
+    count = len(held.blobs)
+    among = f", {count} bundles or results among it" if count else ""
     note(
-        f"{file}: {size / 2**20:.1f} MiB, {len(held.blobs)} blobs among it; go back to it, in an"
-        f" empty folder, with: grampus cluster restore {file} --data DIR --name NAME --listen"
-        " HOST:PORT"
+        f"{file}: {size / 2**20:.1f} MiB{among}; go back to it, in an empty folder, with: grampus"
+        f" cluster restore {file} --data DIR --name NAME --listen HOST:PORT"
     )
 
 

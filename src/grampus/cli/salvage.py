@@ -23,6 +23,7 @@ from grampus.consensus.folder import ENTROPY, DataFolder
 from grampus.errors import Refused, UsageError
 from grampus.founding import raft_id, recover, refuse_ledger, restore, standing, survey
 from grampus.model.member import Member
+from grampus.rpc.address import is_everywhere
 from grampus.server.arrival import prepare_first
 from grampus.worker.identity import machine_id
 
@@ -58,9 +59,10 @@ def told(found: Survey) -> list[str]:
     """For people."""
     kept = f"all entries up to {found.last:,}"
     if found.uncertain:
+        last = "the last one is" if found.uncertain == 1 else f"the last {found.uncertain:,} are"
         kept += (
-            f"; the last {found.uncertain:,} are not known to be committed: clients may have been"
-            " told that their outcome is unknown"
+            f"; {last} not known to be committed: clients may have been told that the outcome is"
+            " unknown"
         )
     return [
         f"folder  {found.folder}, of one of the servers {', '.join(found.servers)}",
@@ -94,6 +96,11 @@ def restore_folder(file: Path, data: str | None, name: str, listen: str) -> None
     config = load_config({"data": data, "name": name, "listen": listen})
     check_snapshot(file)
     at = config.listen
+    if is_everywhere(at.host):
+        raise UsageError(
+            f"a server tells the others where it listens, and {at.host} is every address: say the"
+            " one at which they reach it"
+        )
     with _open(config) as folder:
         me = Member(raft_id(folder.identity.node), name, at.host, at.port, at.node_port)
         refuse_ledger(folder.path)

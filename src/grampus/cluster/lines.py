@@ -104,7 +104,10 @@ class _Deaf:
     """The Handler of one who only asks."""
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
-        raise ProtocolError("on the lane for keys a server only answers")
+        for message in batch:
+            if not isinstance(message, Goodbye):
+                raise ProtocolError("on the lane for keys a server only answers")
+            connection.close(f"the server says goodbye: {message.reason}")
 
     async def request(self, connection: Peer, message: Message) -> Message:
         raise ProtocolError("on the lane for keys a server only answers")

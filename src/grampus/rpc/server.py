@@ -105,7 +105,7 @@ class Door(Generic[M]):
         answer, accepted, frame_limit = self._greet(message, connection.peer, connection.subject)
         connection.send(answer)
         if not accepted:
-            connection.fail(f"refused with {answer!r}")
+            connection.fail(f"refused: {getattr(answer, 'reason', answer)}")
             return
         connection.open(frame_limit)
         if self._opened is not None:

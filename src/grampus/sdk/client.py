@@ -50,7 +50,7 @@ from grampus.sdk.documents import API, Documents
 from grampus.sdk.follow import follow_events, follow_logs
 from grampus.sdk.kv import Keys
 from grampus.sdk.naming import idempotency_key, run_segment, segment
-from grampus.sdk.transport import Transport
+from grampus.sdk.transport import SNAPSHOT, Transport
 from grampus.sdk.waiting import wait_for_end
 
 if TYPE_CHECKING:
@@ -422,8 +422,9 @@ class Client:
         self._api.do("DELETE", f"/workers/{segment(name)}", repeat=False)
 
     def save_snapshot(self, file: Path) -> int:
-        """Writes a copy of the ledger of the server that answers; its size in bytes."""
-        return self._transport.download(API + "/cluster/snapshot", file)
+        """Writes a copy of the state of the cluster, or, if it may be `stale`, of what the server
+        that answers has; its size in bytes."""
+        return self._transport.download(SNAPSHOT, file)
 
     def drain_worker(self, name: str, draining: bool = True) -> Worker:
         """It gets no new attempts, or, with `draining=False`, does again. Raises NotFound."""

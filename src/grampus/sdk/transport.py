@@ -53,10 +53,16 @@ LONGEST_RETRY_AFTER = 10
 UPLOAD_TIMEOUT = 60.0
 #: Seconds without a byte of a download.
 SILENCE = 60.0
+#: Of all that is asked about the cluster, what may be stale.
+SNAPSHOT = "/api/v1/cluster/snapshot"
 #: The type of the problem that waiting does not mend.
 NO_QUORUM = "urn:grampus:problem:no-quorum"
 #: Headers: which cluster a request means, or answers; and that an answer may be behind.
 CLUSTER, STALE = "Grampus-Cluster", "Grampus-Stale"
+
+
+#: What to do when nobody knows.
+LOOK = "look what is there before you ask for it again"
 
 
 class _Current(msgspec.Struct):
@@ -284,7 +290,7 @@ class Transport:
     def _asked(self, method: str, path: str, query: Mapping[str, Any] | None) -> dict[str, Any]:
         """The parameters that have a value; and that a read may be stale, where one can say so."""
         asked = {key: value for key, value in (query or {}).items() if value is not None}
-        if self._stale and method == "GET" and "/cluster" not in path:
+        if self._stale and method == "GET" and ("/cluster" not in path or path == SNAPSHOT):
             asked["stale"] = "true"
         return asked
 
@@ -311,12 +317,17 @@ class Transport:
 
 def unreachable(tried: Sequence[str]) -> ServerUnreachable:
     here = any(re.match(r"https?://(127\.|localhost|\[::1\])", each) for each in tried)
-    hint = "start one: grampus up" if here else "look whether it runs there, and at --server"
+    hint = (
+        "start one: grampus up, or grampus server start"
+        if here
+        else "look whether it runs there, and at --server"
+    )
     return ServerUnreachable("\n  ".join(["no server answers", *tried]) + f"\n{hint}")
 
 
 def may_have_happened(tried: Sequence[str]) -> OutcomeUnknown:
-    return OutcomeUnknown("\n  ".join(["the request may have been done", *tried]))
+    told = "\n  ".join(["the request may have been done", *tried])
+    return OutcomeUnknown(f"{told}\n{LOOK}")
 
 
 def fail(answer: httpx.Response) -> NoReturn:
@@ -348,7 +359,7 @@ def fail(answer: httpx.Response) -> NoReturn:
     if 400 <= status < 500:
         raise Refused(text)
     if status == 504:
-        raise OutcomeUnknown(f"{text}\nthe request may have been done")
+        raise OutcomeUnknown(f"{text}\nthe request may have been done\n{LOOK}")
     if status >= 500:
         raise GrampusError(f"the server failed: {text}")
     raise ProtocolError(f"the server answered {status}: is that address a Grampus server?")
