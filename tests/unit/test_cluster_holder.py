@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grampus.cluster.core.holder import Holder
 from hypothesis import given
 from hypothesis import strategies as st
 
