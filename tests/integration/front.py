@@ -34,7 +34,8 @@ async def front(server: OneServer, cluster: str = "c1") -> AsyncIterator[str]:
              "entropy", "cluster"), cast(Any, None)
         ),
         status=NodeStatus(), clock=Timekeeper(SystemClock()), keys=server.keys,
-        barrier=server.replica.read_barrier, unheard=lambda: server.replica.unheard,
+        keep_alive=server.keys.keep_alive, barrier=server.replica.read_barrier,
+        unheard=lambda: server.replica.unheard,
     )  # fmt: skip
     app = create_app(ports, Wakes(), token=TOKEN, listen="127.0.0.1", cluster_id=cluster)
     api = ApiServer(app, "127.0.0.1", 0)

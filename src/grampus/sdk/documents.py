@@ -62,7 +62,7 @@ class Documents:
 
     def items(self, path: str, item: type[T], query: Mapping[str, Any] | None = None) -> list[T]:
         """Of a document that has them all."""
-        return [_item(raw, item) for raw in self.get(path, _Page, query).items]
+        return [_item(raw, item, path) for raw in self.get(path, _Page, query).items]
 
     def pages(
         self,
@@ -81,15 +81,16 @@ class Documents:
             page = self.get(path, _Page, {**(query or {}), "limit": most, "cursor": cursor})
             items = page.items if left is None else page.items[:left]
             for raw in items:
-                yield _item(raw, item)
+                yield _item(raw, item, path)
             left = None if left is None else left - len(items)
             cursor = page.next
             if cursor is None or not page.items:
                 return
 
 
-def _item(raw: msgspec.Raw, kind: type[T]) -> T:
+def _item(raw: msgspec.Raw, kind: type[T], path: str) -> T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
-        raise ProtocolError(f"an item of the answer is not understood: {error}") from error
+        where = f"GET {API}{path}"
+        raise ProtocolError(f"an item of {where} is not understood: {error}") from error
