@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.node import COMMAND, PATIENCE, Ground
+from tests.pages import comes_out, commands_of
 from tests.ports import free_ports
 
 pytestmark = [pytest.mark.raft, pytest.mark.timeout(300)]
@@ -76,16 +77,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         made.close()
 
 
-def commands_of(page: str) -> list[tuple[str, str]]:
-    """Each `$ command` of the page's console blocks, with what it says comes out."""
-    found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, out = part.partition("\n")
-            found.append((command, out))
-    return found
-
-
 def test_the_page_about_clusters_is_true(shell: Shell) -> None:
     page = PAGE.read_text()
     for port, free in zip((8470, 8480, 8490), free_ports(3), strict=True):
@@ -93,11 +84,8 @@ def test_the_page_about_clusters_is_true(shell: Shell) -> None:
     commands = commands_of(page)
     assert len(commands) > 20
     for command, wanted in commands:
-        pattern = re.escape(wanted.strip()).replace("…", ".*")
-        # As many blanks as the longest address needs.
-        pattern = re.sub(r"(\\ ){2,}", r" +", pattern)
         end = time.monotonic() + PATIENCE
-        while not re.fullmatch(pattern, out := _said(shell, command), re.DOTALL):
+        while not comes_out(wanted, out := _said(shell, command)):
             assert AGAIN.match(command), (command, out, wanted)
             assert time.monotonic() < end, (command, out, wanted)
             time.sleep(0.2)
