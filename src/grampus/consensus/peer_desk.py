@@ -148,6 +148,8 @@ class PeerDesk:
                     self._look_at_sender(hello, message.messages)
                     if trail is None or trail.hears(hello):
                         self._replica.waits(hello.id, message.keen)
+                        if message.disk is not None:
+                            self._replica.has_disk(hello.id, message.disk)
                         self._replica.step(message.messages)
                 case Stamped() if trail is not None:
                     trail.told(hello.id, message.stamp)

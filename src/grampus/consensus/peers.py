@@ -140,6 +140,10 @@ class Peers:
             return False
         return link.send(messages, keen)
 
+    def say(self, disk: int, keen: bool) -> None:
+        for link in self._links.values():
+            link.say(disk, keen)
+
     def stamp(self, stamp: Stamp) -> None:
         """Tells all peers."""
         for link in self._links.values():
@@ -275,6 +279,11 @@ class PeerLink:
         connection.send(RaftMessages(part, keen))
         connection.flush()  # before the sync that follows, which may be waited for on the loop
         return True
+
+    def say(self, disk: int, keen: bool) -> None:
+        control = self.control
+        if control is not None and not control.closed and control.writable:
+            control.send(RaftMessages([], keen, disk))
 
     def stamp(self, stamp: Stamp) -> None:
         if self._stamps and self.control is not None and not self.control.closed:

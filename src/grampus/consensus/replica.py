@@ -25,6 +25,7 @@ from grampus.consensus.generation import Generation
 from grampus.consensus.hearing import Standing
 from grampus.consensus.introduction import introduced
 from grampus.consensus.log import DurableLog
+from grampus.consensus.lookout import Lookout
 from grampus.consensus.members import Conf, MemberChange, Members, NoMember, encode_change
 from grampus.consensus.pace import Pace
 from grampus.consensus.port import Listener, Replicated, Stopped
@@ -93,6 +94,8 @@ class RaftReplica:
             transport, incoming, self._proposals, self._barriers, kept, Pace(limits.quick),
             seed, self,
         )  # fmt: skip
+        #: None where syncs never hold up the loop.
+        self._lookout = Lookout(self._turns.strain) if limits.quick else None
         self._listeners: list[Listener] = []
         #: Set by the owner: raises Refused for what not every server could carry out yet.
         self.admit: Callable[[Sequence[bytes]], None] = lambda commands: None
@@ -264,8 +267,10 @@ class RaftReplica:
         """The id of the leader, once there is one. Raises NoQuorum."""
         while True:
             self._check()
-            if self._turns.leader:
-                return self._turns.leader
+            if leader := self.leader_id:
+                return leader
+            if self._turns.stalled:
+                raise NoQuorum("the disk of this server does not answer: ask another server")
             if self._loop.time() >= min(deadline, self._turns.since + LEADERLESS):
                 voters = len(self.members.voters)
                 raise NoQuorum(f"no server leads: a majority of {voters} servers is needed")
@@ -276,12 +281,14 @@ class RaftReplica:
 
     @property
     def leader(self) -> bool:
-        return self._turns.role == LEADER and self._failure is None and not self._stopped
+        turns = self._turns
+        leads = turns.role == LEADER and not turns.stalled
+        return leads and self._failure is None and not self._stopped
 
     @property
     def leader_id(self) -> int:
-        """0 when none is known."""
-        return self._turns.leader
+        """0 when none is known, and while the disk hangs: it does not hear of elections then."""
+        return 0 if self._turns.stalled else self._turns.leader
 
     @property
     def led(self) -> int:
@@ -296,7 +303,7 @@ class RaftReplica:
     @property
     def leader_address(self) -> str | None:
         """Of the leader's API, when it is known."""
-        member = self._turns.members.find(self._turns.leader)
+        member = self._turns.members.find(self.leader_id)
         return None if member is None else member.address
 
     @property
@@ -348,7 +355,7 @@ class RaftReplica:
 
     async def succeeded(self) -> None:
         """Returns once some server is known to lead."""
-        while not self._turns.leader:
+        while not self.leader_id:
             self._check()
             await self._changed.wait()
 
@@ -369,6 +376,10 @@ class RaftReplica:
             self._heard = self._loop.time()
         self._turns.telling.heard(peer, keen)
 
+    def has_disk(self, peer: int, told: int) -> None:
+        """What a peer says of its disk: see `Strain.told`."""
+        self._turns.disks.heard(peer, self._loop.time(), told)
+
     def meet(self, member: Member) -> None:
         """A server of this cluster and history, neither removed nor lost, has said Hello."""
         self._transport.meet(member)
@@ -377,6 +388,13 @@ class RaftReplica:
     def peers(self) -> dict[int, Standing]:
         """On the leader, by id, as of a moment ago."""
         return self._turns.peers
+
+    @property
+    def disks(self) -> dict[int, int]:
+        """By id, the disks that are not well, as `Strain.told` says it; this server's too."""
+        now = self._loop.time()
+        mine = self._turns.strain.told(now)
+        return self._turns.disks.known(now) | ({self.id: mine} if mine else {})
 
     # --- changes of members; only on the leader
 
@@ -429,6 +447,8 @@ class RaftReplica:
     async def run(self) -> None:
         """Until cancelled. Raises Installed when a snapshot was laid down: open everything anew;
         or why it has failed."""
+        if self._lookout is not None:
+            self._lookout.start()
         try:
             async with asyncio.TaskGroup() as group:
                 turns = self._turns
@@ -460,6 +480,8 @@ class RaftReplica:
             last = self._durable.close if well else self._durable.abandon
             await loop.run_in_executor(self._log_thread, last)
         finally:
+            if self._lookout is not None:
+                self._lookout.stop()
             self._log_thread.shutdown(wait=False)
             self._machine_thread.shutdown(wait=False)
 

@@ -5,12 +5,13 @@ It is read at 3 a.m.: what matters comes first, and every complaint ends with wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from grampus.consensus.members import Members
 from grampus.consensus.membership import Progress, can_lose
+from grampus.consensus.strain import HANGS
 from grampus.consensus.upgrade import Known
 
 
@@ -44,6 +45,8 @@ class Line(Struct, frozen=True):
     cpu: int | None = None
     memory: int | None = None
     lacks: int = 0
+    #: How its disk is, as `Strain.told` says it; 0 when all is well.
+    disk: int = 0
 
 
 class Roll(Struct, frozen=True):
@@ -82,9 +85,11 @@ def lines(
     me: int = 0,
     known: Known | None = None,
     load: Callable[[str], Load | None] = lambda name: None,
+    disks: Mapping[int, int] | None = None,
 ) -> tuple[Line, ...]:
     """In the order of their names, as server `me` sees it. `progress` is empty unless it leads."""
     rows = []
+    disks = disks or {}
     for member in sorted(members.known, key=lambda m: (m.name, m.id)):
         # While the members change, who voted before does; who comes is not there yet.
         votes = members.conf[2] if members.joint else members.conf[0]
@@ -104,16 +109,27 @@ def lines(
             state = "silent"
         else:
             state = "behind" if (behind or 0) > BEHIND else "follows"
-        complaint, knows = complaints.get(member.id, ""), (known or {}).get(member.id, 0)
+        disk, knows = disks.get(member.id, 0), (known or {}).get(member.id, 0)
+        complaint = complaint_of(disk) or complaints.get(member.id, "")
         # Of a name that is being replaced, it is the successor that speaks.
         said = None if role == "lost" else load(member.name)
+        cpu, memory, lacks = (said.cpu, said.memory, said.lacks) if said else (None, None, 0)
         rows.append(
             Line(
                 member.name, f"{member.id:x}", member.address, role, state, behind, complaint,
-                knows, *((None, None, 0) if said is None else (said.cpu, said.memory, said.lacks)),
+                knows, cpu, memory, lacks, disk,
             )
         )  # fmt: skip
     return tuple(rows)
+
+
+def complaint_of(disk: int) -> str:
+    """Of a disk, by what `Strain.told` says."""
+    if not disk:
+        return ""
+    if disk >= 1000 * HANGS:
+        return f"its disk has not answered for {disk // 1000} s"
+    return f"its disk is slow: a write takes {disk / 1000:.1f} s"
 
 
 def spare(members: Members, leader: int, progress: Progress) -> int:
@@ -129,7 +145,12 @@ def advice(
     before: Sequence[str] = (),
 ) -> list[str]:
     """Sentences for a person. `before`: who voted before a change of members that is under way."""
-    told = []
+    told = [
+        f"{row.name}: {row.complaint}. Look at that disk, and at what the kernel says (dmesg): the"
+        " server goes on by itself when its disk does."
+        for row in rows
+        if row.disk
+    ]
     if leader is None:
         also = f", and {len(before) // 2 + 1} of {', '.join(before)}" if before else ""
         told.append(
@@ -143,6 +164,8 @@ def advice(
                 f"{row.name} is being replaced: start its successor in an empty folder with"
                 f" --name {row.name} --join HOST:PORT --token-file FILE"
             )
+        elif row.disk:
+            continue
         elif row.state == "silent":
             why = f": {row.complaint}" if row.complaint else ""
             lost = f"; if its folder is lost: grampus cluster replace {row.name}" if leader else "."

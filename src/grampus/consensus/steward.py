@@ -18,7 +18,15 @@ from grampus.consensus.membership import LEARNER, REMOVE, VOTER, next_step, surv
 from grampus.consensus.peers import Peers
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
-from grampus.consensus.roll import Load, Roll, advice, advice_on_version, lines, spare
+from grampus.consensus.roll import (
+    Load,
+    Roll,
+    advice,
+    advice_on_version,
+    complaint_of,
+    lines,
+    spare,
+)
 from grampus.consensus.upgrade import Known, common_version, held_back
 from grampus.errors import (
     GrampusError,
@@ -90,6 +98,7 @@ class Steward:
         while not self._stopping:
             await asyncio.sleep(LOOK)
             replica = self._replica
+            await self._relieve()
             step = next_step(replica.members, replica.peers, replica.commit_index)
             if step is None or not replica.leader:
                 continue
@@ -213,6 +222,20 @@ class Steward:
         await self._replica.change_members([(REMOVE, member.id)], MemberChange())
         log.info("server %s is removed", member.name)
 
+    async def _relieve(self) -> None:
+        """A leader whose disk is slow lets one lead whose disk is not: everybody waits for the
+        leader's, and Raft would let it lead for ever."""
+        replica = self._replica
+        told = replica.disks.get(replica.id)
+        heirs = self._heirs()
+        if not told or not replica.leader or not heirs or heirs[0] in replica.disks:
+            return
+        log.warning("%s, and lets another server lead", complaint_of(told))
+        try:
+            await self._give_lead(replica.term, heirs[0])
+        except GrampusError as error:
+            log.warning("nobody else leads yet: %s", error)
+
     async def _give_lead(self, term: int, to: int = 0) -> None:
         """To that voter, or to the one that has most. Raft gives a transfer up when it takes longer
         than an election, without a word: so it is asked for again."""
@@ -285,13 +308,18 @@ class Steward:
         log.info("server %s joins as a learner", member.name)
 
     def _best_peer(self) -> int:
-        """The voter that has most of the log, this server apart. Refused when nobody answers."""
-        peers = self._replica.peers
+        """Who is to lead in place of this server. Refused when nobody answers."""
+        heirs = self._heirs()
+        if not heirs:
+            raise Refused("no other voter answers, so nobody could lead instead: start one first")
+        return heirs[0]
+
+    def _heirs(self) -> list[int]:
+        """The other voters that answer: whose disk is well first, then who has most of the log."""
+        peers, disks = self._replica.peers, self._replica.disks
         others = [id for id in self._replica.members.conf[0] if id != self._replica.id]
         heard = [id for id in others if id in peers and peers[id][4]]
-        if not heard:
-            raise Refused("no other voter answers, so nobody could lead instead: start one first")
-        return max(heard, key=lambda id: peers[id][0])
+        return sorted(heard, key=lambda id: (disks.get(id, 0), -peers[id][0]))
 
     @property
     def known(self) -> Known:
@@ -318,6 +346,7 @@ class Steward:
             replica.id,
             self.known,
             self._load,
+            replica.disks,
         )
         left = None if replica.leader_id else -1
         if replica.leader:

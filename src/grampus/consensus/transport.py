@@ -24,6 +24,10 @@ class Transport(Protocol):
         here waits for what is committed next."""
         ...
 
+    def say(self, disk: int, keen: bool) -> None:
+        """Tells all peers how this server's disk is: see `Strain.told`."""
+        ...
+
     async def propose(
         self, to: int, commands: Sequence[bytes], within: float
     ) -> tuple[list[object], int]:

@@ -2,9 +2,10 @@
 
 Order of a turn: messages that may go at once, then entries and vote durably (one sync), then the
 messages that had to wait for that, then what is committed goes to the applier (behind the message
-that tells another server of it, where somebody waits there). While the log syncs,
-nothing is put into Raft: so load makes batches larger. Whatever fails here ends the replica.
-Who proposes, asks and waits is the affair of `replica`.
+that tells another server of it, where somebody waits there). While the log syncs, nothing is put
+into Raft: so load makes batches larger. A sync that hangs silences this server (`stalled`), and the
+others elect another leader. Whatever fails here ends the replica. Who proposes, asks and waits is
+the affair of `replica`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from grampus_raft import ProposalDropped, RaftError, RaftFatal, RaftNode
 from msgspec import Struct
@@ -28,11 +29,13 @@ from grampus.consensus.pace import Pace
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.record import Entry, HardState
 from grampus.consensus.snapshots import Copied, Incoming, Installed, SnapshotDesk
+from grampus.consensus.strain import AGAIN, Disks, Strain
 from grampus.consensus.telling import Telling
 from grampus.consensus.transport import Transport
 from grampus.errors import GrampusError, NotLeader, Overloaded, Refused
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Milliseconds of a Raft tick; ticks between heartbeats; election time-out in ticks.
 TICK, HEARTBEAT, ELECTION, ELECTION_MOST = 50, 2, 10, 20
@@ -119,6 +122,13 @@ class Turns:
         self.since = asyncio.get_running_loop().time()
         self.peers: dict[int, Standing] = {}
         self._hearing = Hearing()
+        #: What the disk costs this server, and the others.
+        self.strain = Strain()
+        self.disks = Disks()
+        #: A sync hangs, or what came meanwhile is not read yet: it is not known who leads.
+        self.stalled = False
+        self._told_disk = 0
+        self._tell_disk_at = 0.0
         self.snapshots = SnapshotDesk(
             incoming.folder.with_name("snapshots"), machine, transport, self._delivered
         )
@@ -172,7 +182,28 @@ class Turns:
             await asyncio.sleep(due - self._loop.time())
             self._ticks += 1
             self._wake.set()
-            self._proposals.expire(self._loop.time())
+            now = self._loop.time()
+            self._proposals.expire(now)
+            self._look_at_disk(now)
+
+    def _look_at_disk(self, now: float) -> None:
+        """Peers hear of it beside Raft, which is told nothing while a sync is under way."""
+        if self.strain.hangs(now) and not self.stalled:
+            self.stalled, self.since = True, now
+            gone = NotLeader("the disk of this server does not answer")
+            self._proposals.deposed(gone)
+            self._barriers.give_up(gone)
+            self._told.turned()
+        told = self.strain.told(now)
+        if (told or self._told_disk) and (now >= self._tell_disk_at or not told):
+            self._told_disk, self._tell_disk_at = told, now + AGAIN
+            self._transport.say(told, self._told.keen)
+
+    def _goes_on(self) -> None:
+        """All that came while a sync hung was read."""
+        if self.stalled and not self.strain.hangs(self._loop.time()):
+            self.stalled, self.since = False, self._loop.time()
+            self._told.turned()
 
     async def run(self) -> None:
         node = self.node
@@ -187,9 +218,10 @@ class Turns:
                 await self._turn(ready)
                 self._take_in()
             self._hand_on()
+            self._goes_on()
             if self._unwitnessed:
                 self._unwitnessed = False
-                await self._loop.run_in_executor(self._log_thread, self._durable.mark)
+                await self._on_log_thread(self._durable.mark)
 
     def _take_in(self) -> None:
         """Everything that waits goes into the node, between two turns of it."""
@@ -267,6 +299,7 @@ class Turns:
                 self._unwitnessed = True
         if soft is not None:
             self._turned(*soft)
+        self._goes_on()
         self._send(messages)
         self._hand_on()
         if snapshot is not None:
@@ -301,9 +334,13 @@ class Turns:
 
     async def _append(self, entries: list[Entry]) -> None:
         if self._pace.quick and sum(len(entry.payload) for entry in entries) <= AT_ONCE:
-            took = self._append_now(entries)
+            self.strain.begins(self._loop.time())
+            try:
+                took = self._append_now(entries)
+            finally:
+                self.strain.ended(self._loop.time())
         else:
-            took = await self._loop.run_in_executor(self._log_thread, self._append_now, entries)
+            took = await self._on_log_thread(self._append_now, entries)
         self._pace.took(took)
 
     def _append_now(self, entries: list[Entry]) -> float:
@@ -312,11 +349,18 @@ class Turns:
         self._durable.append(entries, self.hard)
         return perf_counter() - begun
 
+    async def _on_log_thread(self, call: Callable[..., T], *args: Any) -> T:
+        self.strain.begins(self._loop.time())
+        try:
+            return await self._loop.run_in_executor(self._log_thread, call, *args)
+        finally:
+            self.strain.ended(self._loop.time())
+
     async def _let_go(self) -> None:
         """Of old entries, in memory and on disk."""
         below, self._needless = self._needless, 0
         self.node.compact(below)
-        await self._loop.run_in_executor(self._log_thread, self._durable.compact, below + 1)
+        await self._on_log_thread(self._durable.compact, below + 1)
 
     async def _install(self, snapshot: tuple[int, int, Conf, bytes]) -> None:
         """Lays it down as the next generation, and ends this replica."""

@@ -13,6 +13,9 @@ class RaftMessages(Struct, frozen=True, array_like=True, tag="raft"):
     messages: list[bytes]
     #: Somebody on the sender waits for what is committed next: it is told at once.
     keen: bool = False
+    #: How the sender's disk is, in ms: 0 when all is well, from 2000 on for so long a sync hangs,
+    #: else a sync takes so long, time and again. None says nothing of it.
+    disk: int | None = None
 
 
 class Stamped(Struct, frozen=True, array_like=True, tag="stamped"):

@@ -160,9 +160,9 @@ class Transport:
                 return answer
             try:
                 fail(answer)
-            except (Lagging, NotLeader, WrongCluster, WrongHistory):
+            except (Lagging, NoQuorum, NotLeader, WrongCluster, WrongHistory):
                 # Nothing happened; another server may be further, or in the history that was seen,
-                # or of the cluster that is meant, or know who leads.
+                # or of the cluster that is meant, or know who leads, or hear of a majority.
                 if not others:
                     raise
                 others -= 1

@@ -108,6 +108,8 @@ class Faults:
             case "noise":
                 world.noise = rng.choice([0.02, 0.1, 0.4])
                 world.after(rng.uniform(1, 15), lambda: setattr(world, "noise", 0.0))
+            case "slow" if rng.random() < 0.3:
+                server.loop.hung_until = world.time + rng.choice([1.0, 3.0, 12.0])
             case "slow":
                 server.loop.lag = rng.choice([0.05, 0.3, 1.5])
                 world.after(rng.uniform(1, 10), lambda: setattr(server.loop, "lag", 0.0))
@@ -193,6 +195,6 @@ class Faults:
         world.oneway.clear()
         self._cluster.users.patient()
         for loop in world.loops:
-            loop.held_until = loop.lag = 0.0
+            loop.held_until = loop.lag = loop.drag = loop.hung_until = 0.0
         for machine in self._cluster.machines.values():
             machine.disk.room = machine.disk.fuse = None

@@ -27,6 +27,10 @@ class MemberAnswer(Answer):
     lacks: int = Field(
         description="Bundles and results that it has still to fetch from other servers."
     )
+    disk: int = Field(
+        description="Ms: 0 when its disk is well; from 2000 on, a write has hung there for so long;"
+        " else a write takes so long, time and again."
+    )
 
 
 class ClusterAnswer(Answer):

@@ -53,6 +53,9 @@ class ClusterMember(Struct, frozen=True, kw_only=True):
     memory: int | None = None
     #: Bundles and results that it has still to fetch from other servers.
     lacks: int = 0
+    #: Ms: 0 when its disk is well; from 2000 on, a write has hung there for so long; else a write
+    #: takes so long, time and again.
+    disk: int = 0
 
 
 class ClusterInfo(Struct, frozen=True, kw_only=True):
