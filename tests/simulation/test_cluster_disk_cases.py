@@ -27,7 +27,9 @@ from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings
 from tests.simulation.cluster_ground import roles, three
 
-KEPT = Settings(steward=True)
+#: Every sync goes to a thread, where it takes the time of the simulated disk.
+LIMITS = Limits(checkpoint_entries=50, checkpoint_idle=0.5, quick=0.0)
+KEPT = Settings(LIMITS, steward=True)
 
 
 class Writer:
@@ -114,7 +116,7 @@ def test_a_leader_whose_disk_hangs_is_followed_by_another_and_comes_back(tmp_pat
         old.loop.hung_until = begun + 30.0
         within(cluster, 2.0, lambda: cluster.leader() in (one, other))
         later = Writer(cluster, one, b"later")
-        within(cluster, 0.5, lambda: Written in map(type, later.since(begun)))
+        within(cluster, 1.0, lambda: Written in map(type, later.since(begun)))
         world.run(begun + HANGS + 0.5)
         assert old.replica is not None
         assert not old.replica.leader, "it still says that it leads"
@@ -146,7 +148,7 @@ def test_a_leader_whose_disk_hangs_is_followed_by_another_and_comes_back(tmp_pat
         for writer in (at_old, at_one):
             assert [type(o) for o in writer.since(begun - 0.1)].count(OutcomeUnknown) <= 1
         assert set(map(type, later.since(begun))) == {Written}
-        assert later.longest() < 0.5
+        assert later.longest() < 1.0
         world.run(begun + 33.0, lambda: cluster._look())
         at_old.over = at_one.over = later.over = True
         # It follows by itself, and takes writes again.
@@ -168,7 +170,7 @@ def test_a_disk_that_never_answers_costs_nothing_that_was_acknowledged(tmp_path:
         writer = Writer(cluster, one, b"one")
         world.run(world.time + 60.0, lambda: cluster._look())
         assert isinstance(writer.outcomes[-1][2], Written)
-        assert writer.longest() < 0.5
+        assert writer.longest() < 1.0
         cluster.kill(old.machine.member.id, power=True)
         world.run(world.time + 12.0, lambda: cluster._look())
         first.over = writer.over = True
@@ -201,7 +203,7 @@ def test_a_leader_whose_disk_is_slow_lets_another_one_lead(
         changed = world.time
         world.run(world.time + 3.0)
         quick = [end - at for at, end, _ in writers[1].outcomes if at > changed]
-        assert max(quick) < 0.4, "who is slow still holds all of them up"
+        assert max(quick) < 0.5, "who is slow still holds all of them up"
         for writer in writers:
             writer.over = True
         old.loop.drag = 0.0
@@ -216,15 +218,22 @@ def test_where_all_disks_are_slow_nobody_gives_the_lead_away(
     given = _watched(monkeypatch)
     with three(tmp_path, KEPT) as cluster:
         world = cluster.world
-        writer = Writer(cluster, roles(cluster)[0], b"k")
+        writers = [Writer(cluster, server, b"k") for server in cluster.open()]
         for server in cluster.open():
             server.loop.drag = 0.5
         world.run(world.time + 60.0, lambda: cluster._look())
-        writer.over = True
-        leader = cluster.leader()
-        assert leader is not None
-        assert leader.replica is not None
-        assert len(leader.replica.disks) == 3
+        for writer in writers:
+            writer.over = True
+
+        def all_told() -> bool:
+            leader = cluster.leader()
+            return (
+                leader is not None
+                and leader.replica is not None
+                and (len(leader.replica.disks) == 3)
+            )
+
+        within(cluster, 5.0, all_told)
         assert given == []
 
 
@@ -250,7 +259,7 @@ def test_a_follower_whose_disk_hangs_holds_nobody_up_and_catches_up(
     most = 300_000
     monkeypatch.setattr(turns, "INBOX", most)
     kept = Kept(entries=50, size=1_000_000, segment=100_000)
-    settings = Settings(limits=Limits(checkpoint_entries=20), kept=kept, steward=True)
+    settings = Settings(Limits(checkpoint_entries=20, quick=0.0), kept, steward=True)
     with three(tmp_path, settings) as cluster:
         world = cluster.world
         leader, late, _ = roles(cluster)
@@ -267,7 +276,7 @@ def test_a_follower_whose_disk_hangs_holds_nobody_up_and_catches_up(
 
         world.run(world.time + 50.0, look)
         assert cluster.leader() is leader, "the others go on as they were"
-        assert writer.longest() < 0.5
+        assert writer.longest() < 1.0
         assert {type(outcome) for *_, outcome in writer.outcomes} == {Written}
         assert len(writer.outcomes) > 500
         assert max(waiting) <= most

@@ -54,6 +54,8 @@ GLANCES = 15
 PATIENT, PAUSE = 40, 0.2
 #: How often another server is asked to lead, and seconds that it has each time.
 TRANSFERS, TRANSFER = 5, 1.5
+#: Looks that the others have to say that their disks are no better.
+SLOW_LOOKS = 5
 _MAYBE = "it may happen yet: see grampus cluster status"
 _JSON = msgspec.json.Encoder()
 
@@ -84,6 +86,8 @@ class Steward:
         self._apply_version = apply_version
         self._newest = newest
         self._stopping = False
+        #: Looks in a row at which the disk of this server was not well.
+        self._slow = 0
 
     # -- the clerk ------------------------------------------------------------------------------
 
@@ -227,9 +231,11 @@ class Steward:
         leader's, and Raft would let it lead for ever."""
         replica = self._replica
         told = replica.disks.get(replica.id)
+        self._slow = self._slow + 1 if told else 0
         heirs = self._heirs()
-        if not told or not replica.leader or not heirs or heirs[0] in replica.disks:
+        if self._slow < SLOW_LOOKS or not replica.leader or not heirs or heirs[0] in replica.disks:
             return
+        assert told is not None
         log.warning("%s, and lets another server lead", complaint_of(told))
         try:
             await self._give_lead(replica.term, heirs[0])
