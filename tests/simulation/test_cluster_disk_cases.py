@@ -3,8 +3,6 @@ told, and the server goes on by itself when its disk does."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +11,24 @@ import pytest
 
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
-from grampus.cluster.commands import Put, Written, encode_command
+from grampus.cluster.commands import Written
 from grampus.consensus import turns
 from grampus.consensus.roll import Line, Roll
 from grampus.consensus.steward import Steward
 from grampus.consensus.strain import HANGS
 from grampus.consensus.turns import Kept
 from grampus.consensus.writer import Limits
-from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
+from grampus.errors import NoQuorum, OutcomeUnknown
 from grampus.protocol import ClusterAsk
 from grampus.testing.cluster import SimCluster
 from grampus.testing.server import SimServer
 from grampus.testing.server_machine import Settings
 from tests.simulation.cluster_ground import roles, three
+from tests.simulation.cluster_writer import Writer, agree, put, within
 
 #: Every sync goes to a thread, where it takes the time of the simulated disk.
 LIMITS = Limits(checkpoint_entries=50, checkpoint_idle=0.5, quick=0.0)
 KEPT = Settings(LIMITS, steward=True)
-
-
-class Writer:
-    """One write after the other, at one server; what came of each, and how long it took."""
-
-    def __init__(self, cluster: SimCluster, server: SimServer, key: bytes, size: int = 8) -> None:
-        self._world = cluster.world
-        self._server = server
-        self._key, self._size = key, size
-        self.outcomes: list[tuple[float, float, object]] = []
-        self.over = False
-        server.loop.begin(self._run())
-
-    async def _run(self) -> None:
-        number = 0
-        while not self.over:
-            number, begun = number + 1, self._world.time
-            outcome = await put(self._server, number, self._key, self._size)
-            self.outcomes.append((begun, self._world.time, outcome))
-            await asyncio.sleep(0.01)
-
-    def since(self, begun: float) -> list[object]:
-        return [outcome for at, _, outcome in self.outcomes if at >= begun]
-
-    def longest(self) -> float:
-        return max(end - begun for begun, end, _ in self.outcomes)
-
-
-async def put(server: SimServer, number: int, key: bytes, size: int = 8) -> object:
-    value = (b"%d " % number).ljust(size, b".")
-    try:
-        if server.replica is None:
-            return NoQuorum("it does not run")
-        (answer,) = await server.replica.propose([encode_command(Put(number, key, value))])
-        return answer
-    except GrampusError as error:
-        return error
 
 
 def roll_of(cluster: SimCluster, server: SimServer) -> Roll:
@@ -84,26 +46,6 @@ def roll_of(cluster: SimCluster, server: SimServer) -> Roll:
 
 def line_of(roll: Roll, server: SimServer) -> Line:
     return next(line for line in roll.members if line.name == server.name)
-
-
-def agree(cluster: SimCluster, within: float = 30.0) -> None:
-    """All that is committed is applied everywhere, and the same everywhere."""
-    servers = cluster.open()
-
-    def same() -> bool:
-        found = {s.replica.applied_index for s in servers if s.replica is not None}
-        last = {s.replica.last_index for s in servers if s.replica is not None}
-        return found == last and len(found) == 1 and cluster.leader() is not None
-
-    cluster.world.run(cluster.world.time + within, lambda: cluster._look() or same())
-    assert same()
-    sums = {server.ledger.checksum() for server in servers if server.ledger is not None}
-    assert len(sums) == 1
-
-
-def within(cluster: SimCluster, seconds: float, what: Callable[[], bool]) -> None:
-    cluster.world.run(cluster.world.time + seconds, lambda: cluster._look() or what())
-    assert what(), f"not within {seconds:g} s"
 
 
 def test_a_leader_whose_disk_hangs_is_followed_by_another_and_comes_back(tmp_path: Path) -> None:

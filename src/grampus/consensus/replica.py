@@ -109,6 +109,7 @@ class RaftReplica:
         self._failure: BaseException | None = None
         self._stopped = False
         transport.know(members if members.known else introduced)
+        transport.void.add_done_callback(self._look_at_place)
 
     @classmethod
     async def open(
@@ -204,9 +205,9 @@ class RaftReplica:
     async def _see(self, index: int) -> None:
         """Who has an answer finds what was done, on this server too; unless it is far behind, or
         ends: the answer stands either way."""
-        with contextlib.suppress(TimeoutError, Stopped):
+        with contextlib.suppress(TimeoutError, Stopped, NoQuorum):
             async with asyncio.timeout(ROUND):
-                await self._barriers.until(index)
+                await self._until(index)
 
     async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
         """As `propose`, but only on the leader, and in its log. Raises NotLeader."""
@@ -239,7 +240,7 @@ class RaftReplica:
             await self._pause()
         try:
             async with asyncio.timeout_at(deadline):
-                await self._barriers.until(index)
+                await self._until(index)
         except TimeoutError:
             raise NoQuorum(
                 f"this server has applied {self._turns.applied} of {index} entries: ask another one"
@@ -267,6 +268,9 @@ class RaftReplica:
         """The id of the leader, once there is one. Raises NoQuorum."""
         while True:
             self._check()
+            if why := self._expelled():
+                # It could try until the deadline, and nobody would listen.
+                raise NoQuorum(f"{why}; until then, ask another server")
             if leader := self.leader_id:
                 return leader
             if self._turns.stalled:
@@ -275,6 +279,24 @@ class RaftReplica:
                 voters = len(self.members.voters)
                 raise NoQuorum(f"no server leads: a majority of {voters} servers is needed")
             await self._pause()
+
+    def _expelled(self) -> str:
+        """Why this server is no member any more, as far as it knows; or ""."""
+        told = self._transport.void
+        heard = told.done() and not told.cancelled()
+        return told.result() if heard else self._turns.members.void(self.id)
+
+    async def _until(self, index: int) -> None:
+        """It is applied here. Raises NoQuorum where that will never be."""
+        if why := self._expelled():
+            raise NoQuorum(f"{why}; until then, ask another server")
+        await self._barriers.until(index)
+
+    def _look_at_place(self, *_: object) -> None:
+        """Who is no member any more hears of no commit: nobody here waits for one."""
+        if why := self._expelled():
+            self._barriers.stop(NoQuorum(f"{why}; until then, ask another server"))
+            self.turned()
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -515,6 +537,7 @@ class RaftReplica:
         self._transport.know(members)
         self._turns.wake()  # Raft may have something to say about it
         self.turned()
+        self._look_at_place()
 
     def applied(self, index: int, term: int, results: list[object], events: list[object]) -> None:
         self._turns.applied = index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,9 @@ from grampus.model.member import Member
 
 
 class Transport(Protocol):
+    #: Why this server is no member any more, once a peer has said so.
+    void: asyncio.Future[str]
+
     def know(self, members: Members) -> None:
         """These are the peers from now on."""
         ...
