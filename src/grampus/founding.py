@@ -23,6 +23,7 @@ from grampus.consensus.members import Members
 from grampus.consensus.record import NORMAL, HardState
 from grampus.consensus.snapshots import LEDGER, lay_down
 from grampus.consensus.solo import SoloLog
+from grampus.consensus.trail import pardon
 from grampus.errors import Refused
 from grampus.ledger import Ledger
 from grampus.model.member import Member
@@ -128,7 +129,9 @@ def recover(folder: Path, me: Member, history: str, *, disk: Disk | None = None)
     if before is None:
         raise Refused(f"{folder} belongs to no cluster: there is nothing to recover")
     path = before.generation.ledger / LEDGER
-    return _begin(before.generation, path, me, history, SKIP, disk, rest=before.generation)
+    made = _begin(before.generation, path, me, history, SKIP, disk, rest=before.generation)
+    pardon(folder)
+    return made
 
 
 def restore(

@@ -21,6 +21,7 @@ from grampus import upkeep, versions
 from grampus.checksum import checksum
 from grampus.cluster.batch import Batch
 from grampus.cluster.commands import is_small
+from grampus.cluster.core.histories import SKIP
 from grampus.cluster.keyspace import Keyspace, forget_history
 from grampus.database import Database, migrate
 from grampus.errors import Diverged, FolderError, Outdated, VersionMismatch
@@ -246,6 +247,11 @@ class Ledger:
     def history(self) -> str:
         """Of the cluster that it belongs to; "" before one was founded."""
         return str(self._meta("history") or "")
+
+    @property
+    def age(self) -> int:
+        """How many histories came before that one; -1 before one was founded."""
+        return self._revision // SKIP if self.history else -1
 
     def _meta(self, key: str) -> Any:
         return self._db.value("SELECT value FROM meta WHERE key = ?", (key,))

@@ -11,8 +11,8 @@ import pytest
 
 from grampus.consensus import trail
 from grampus.consensus.disk import Disk
-from grampus.consensus.members import NoMember
-from grampus.consensus.trail import Trail
+from grampus.consensus.members import LEFT_BEHIND, NoMember
+from grampus.consensus.trail import Trail, pardon
 from grampus.database import StorageFailed
 from grampus.errors import FolderError
 from grampus.protocol import PROTOCOL_VERSION, Hello, Stamp, Welcome
@@ -74,6 +74,21 @@ async def test_a_folder_put_back_knows_it_at_once_and_after_any_number_of_starts
     assert not old.hears(hello(None))
     with pytest.raises(NoMember, match="put back to an earlier time"):
         begin(tmp_path / "image")  # it may not outgrow the truth
+
+
+def test_a_folder_that_was_left_behind_says_why_at_each_start_until_it_is_recovered(
+    tmp_path: Path,
+) -> None:
+    here = begin(tmp_path / "b")
+    here.give_up(LEFT_BEHIND)
+    here.give_up()  # the first reason stays
+    assert here.lost
+    assert not here.hears(hello(None))
+    with pytest.raises(NoMember, match="recovered without this server"):
+        begin(tmp_path / "b")
+    pardon(tmp_path / "b")
+    pardon(tmp_path / "b")
+    assert not begin(tmp_path / "b").lost
 
 
 @looped

@@ -25,6 +25,11 @@ MOST = 16
 #: Why a server is refused for good.
 REMOVED = "this server was removed from the cluster: empty its folder, and let it join anew"
 GIVEN_UP = "this server was given up, and another takes its place: empty its folder"
+LEFT_BEHIND = (
+    "the cluster was recovered without this server, and has a history of its own since: empty this"
+    " server's folder, and let it join anew"
+)
+FOR_GOOD = (REMOVED, GIVEN_UP, LEFT_BEHIND)
 
 
 class NoMember(Refused):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from grampus.consensus.bearer import refusal
+from grampus.consensus.members import LEFT_BEHIND, NoMember
 from grampus.consensus.peers import FAREWELL
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import ROUND, RaftReplica
@@ -37,8 +38,8 @@ from grampus.rpc.connection import Connection
 from grampus.rpc.subject import Subject
 
 _OTHER_HISTORY = (
-    "the cluster was recovered without this server, and has a history of its own since: empty this"
-    " server's folder and let it join anew"
+    "the cluster was recovered and has a history of its own since, and this server is of another"
+    " one: empty the folder of the one that is not to go on, and let it join anew"
 )
 Encode = Callable[[list[object]], bytes]
 
@@ -55,15 +56,18 @@ class PeerDesk:
         *,
         apply_version: Callable[[], int] = lambda: 0,
         trail: Trail | None = None,
+        left: Callable[[NoMember], None] = lambda error: None,
     ) -> None:
         """`me` is what this server says to its peers: they must agree on the history.
-        `apply_version` is that of the ledger."""
+        `apply_version` is that of the ledger. `left` is told when the cluster has gone on in a
+        history that is newer than this server's."""
         self._replica = replica
         self._encode = encode
         self._me = me
         self._steward = steward
         self._apply_version = apply_version
         self._trail = trail
+        self._left = left
         #: Connections of servers that are none any more, until they are closed.
         self._leaving: set[Connection[Message]] = set()
 
@@ -85,6 +89,8 @@ class PeerDesk:
         right."""
         me = self._me
         if why := self.stranger(hello, subject):
+            if hello.history != me.history and 0 <= me.age < hello.age:
+                self._left(NoMember(LEFT_BEHIND))
             return Goodbye(why, self.kind(hello)), False, 0
         if hello.id == me.id:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
@@ -111,7 +117,7 @@ class PeerDesk:
     def stranger(self, hello: Hello, subject: Subject | None) -> str:
         """Why a server is not let in, whatever its credential; "" for one that may."""
         if hello.history != self._me.history:
-            return _OTHER_HISTORY
+            return LEFT_BEHIND if 0 <= hello.age < self._me.age else _OTHER_HISTORY
         return refusal(self._replica.members, hello, "" if subject is None else subject.key)
 
     def outsider(self, hello: Hello) -> str:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grampus.consensus.members import GIVEN_UP, MOST, REMOVED, Members, NoMember
+from grampus.consensus.members import FOR_GOOD, LEFT_BEHIND, MOST, Members, NoMember
 from grampus.consensus.snapshots import PIECE
 from grampus.consensus.trail import OLDER, Trail
 from grampus.errors import (
@@ -97,7 +97,11 @@ class Peers:
         #: was away, and can bring it up to date only if it is answered.
         self._met: dict[int, Member] = {}
 
-    def _refused(self, error: NoMember) -> None:
+    def refused(self, error: NoMember) -> None:
+        """This server is told why it is no member any more."""
+        if str(error) == LEFT_BEHIND and self._trail is not None:
+            # Nothing may be said from now on, or those that were left would elect a leader.
+            self._trail.give_up(LEFT_BEHIND)
         if not self.void.done():
             self.void.set_result(str(error))
 
@@ -131,7 +135,7 @@ class Peers:
         for id, member in there.items():
             if id not in self._links:
                 self._links[id] = PeerLink(
-                    member, self._hello, self._group, self._tls, self._refused, self._trail
+                    member, self._hello, self._group, self._tls, self.refused, self._trail
                 )
 
     def send(self, to: int, messages: Sequence[bytes], keen: bool = False) -> bool:
@@ -380,7 +384,7 @@ class _Deaf:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
-        if answer.reason in (REMOVED, GIVEN_UP):
+        if answer.reason in FOR_GOOD:
             raise NoMember(answer.reason)
         raise answer.error("it refuses this server")
     if not isinstance(answer, Welcome):

@@ -71,17 +71,17 @@ class Trail:
         self._met: set[int] = set()
         #: Servers whose folder is older than this one has seen it.
         self._older: set[int] = set()
-        #: This folder is: nothing may be said or heard any more.
+        #: This folder is, or was left by its cluster: nothing may be said or heard any more.
         self.lost = False
 
     @classmethod
     def begin(cls, folder: Path, disk: Disk, entropy: Callable[[], int]) -> Trail:
-        """A new start of the folder. Raises NoMember when it is known to have been put back;
-        FolderError, StorageFailed.
+        """A new start of the folder. Raises NoMember when it was given up before; FolderError,
+        StorageFailed.
 
         `entropy` gives 63 random bits."""
-        if (folder / _PUT_BACK).exists():
-            raise NoMember(OLDER)
+        if (why := _given_up(folder)) is not None:
+            raise NoMember(why)
         stamps = _read(folder / _TRAIL, list[Stamp], [])
         seen = _read(folder / _SIGHTINGS, dict[int, Stamp], {})
         trail = cls(folder, disk, entropy, stamps, seen)
@@ -158,14 +158,14 @@ class Trail:
             self._looked.add(id)
         return not self.lost
 
-    def give_up(self) -> None:
-        """This folder was put back: nothing is said any more, now or after another start."""
+    def give_up(self, why: str = OLDER) -> None:
+        """This folder is a server's no more: nothing is said, now or after another start."""
         if not self.lost:
             self.lost = True
             try:
-                self._write(_PUT_BACK, b"")
+                self._write(_PUT_BACK, why.encode())
             except StorageFailed as error:
-                log.error("that this folder was put back is not kept: %s", error)
+                log.error("that this folder is given up is not kept: %s", error)
 
     def _holds(self, stamp: Stamp) -> bool:
         first = self._stamps[0].number
@@ -224,6 +224,22 @@ class Trail:
             self._disk.close(fd)
         self._disk.rename(aside, self._folder / name)
         self._disk.sync_folder(self._folder)
+
+
+def pardon(folder: Path) -> None:
+    """A folder that was given up begins a history of its own: what others have seen of it does not
+    count there."""
+    (folder / _PUT_BACK).unlink(missing_ok=True)
+
+
+def _given_up(folder: Path) -> str | None:
+    """Why, once it was."""
+    try:
+        return (folder / _PUT_BACK).read_text("utf-8", "replace") or OLDER
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FolderError(f"{folder / _PUT_BACK} cannot be read: {error}") from error
 
 
 def _read(path: Path, kind: type[T], none: T) -> T:

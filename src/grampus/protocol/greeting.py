@@ -43,6 +43,8 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     stamp: Stamp | None = None
     term: int = 0
     last: int = 0
+    #: Of a server: how many histories came before that of its ledger; -1: not known.
+    age: int = -1
 
     def __repr__(self) -> str:
         return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"

@@ -14,7 +14,7 @@ from grampus.api.encryption import Encryption
 from grampus.clock import SystemClock
 from grampus.cluster.desk import KEYS
 from grampus.cluster.monitor import keep_present, server_key
-from grampus.consensus.members import NoMember
+from grampus.consensus.members import LEFT_BEHIND, NoMember
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.steward import Steward
 from grampus.consensus.trail import OLDER
@@ -83,9 +83,11 @@ class Manners:
 
     async def until(self, void: Awaitable[str]) -> None:
         """Raises NoMember a moment after this server has seen, or was told, that it is no member
-        any more, so that whoever asked for it gets the answer."""
+        any more, so that whoever asked for it gets the answer. Who was left behind has nothing to
+        answer: the cluster has not asked him."""
         why = await void
-        await asyncio.sleep(FAREWELL)
+        if why != LEFT_BEHIND:
+            await asyncio.sleep(FAREWELL)
         raise NoMember(what_to_do(why, self._place.me.name))
 
     async def give_lead_away(self) -> None:

@@ -141,8 +141,9 @@ class ServerNode:
             config.name, place.cluster, make_admission(place, readers), self._roster,
             make_join_desk(place, replica, readers, clock),
             PeerDesk(
-                replica, encode_answers, place.hello("control"), self._steward,
-                apply_version=lambda: ledger.apply_version, trail=trail,
+                replica, encode_answers,
+                msgspec.structs.replace(place.hello("control"), age=ledger.age), self._steward,
+                apply_version=lambda: ledger.apply_version, trail=trail, left=peers.refused,
             ),
             desk,
             LeaderDesk(self._status, self._logs, self._explainer, clock),
@@ -169,10 +170,13 @@ class ServerNode:
         """Opens the ledger and the log; what it opens, `stack` closes."""
         storage = Storage.open(config.data, stack)
         tls = None if encryption is None else encryption.nodes
+        age = storage.ledger.age
 
         def hello(lane: str) -> Hello:
-            stands = {"stamp": trail.newest, "term": replica.term, "last": replica.last_index}
-            return msgspec.structs.replace(place.hello(lane), **stands)
+            return msgspec.structs.replace(
+                place.hello(lane), stamp=trail.newest, term=replica.term, last=replica.last_index,
+                age=age,
+            )  # fmt: skip
 
         peers = Peers(place.me.id, hello, decode_answers, group, tls, trail)
         stack.callback(peers.close)
