@@ -93,15 +93,17 @@ class ClusterClient:
         entropy: Callable[[int], bytes],
         tasks: asyncio.TaskGroup,
         tls: Tls | None = None,
+        histories: Histories | None = None,
     ) -> None:
-        """`servers`: at least one, by its node port. `hello` is for the lane for keys."""
+        """`servers`: at least one, by its node port. `hello` is for the lane for keys. `histories`:
+        with which servers it goes; who has a folder remembers that there."""
         self._clock = clock
         self._entropy = entropy
         self._tasks = tasks
         self._route = Route(servers)
         self._lines = Lines(hello, self._opened, tasks, tls)
         self._sessions: dict[HeldSession, None] = {}
-        self._histories = Histories()
+        self._histories = histories or Histories()
         #: The newest state that was seen; its history is "" before a server has answered.
         self._seen = Seen("", 0)
         #: When a server was last asked who is there.
@@ -313,6 +315,7 @@ class ClusterClient:
         welcome = line.greeting
         revision = welcome.revision if isinstance(welcome, Welcome) else 0
         if not self._histories.goes_with(answer.history, revision):
+            line.close(BEHIND)
             raise WrongHistory(f"{line.peer}: {BEHIND}", answer.history, revision)
         if answer.history != self._seen.history:
             if self._seen.history:

@@ -15,6 +15,7 @@ import msgspec
 
 from grampus.clock import Clock
 from grampus.cluster.client import ClusterClient
+from grampus.cluster.core.histories import Histories
 from grampus.cluster.core.route import Address
 from grampus.cluster.load import LoadAverage
 from grampus.cluster.registrations import Registrations
@@ -109,10 +110,11 @@ async def keep_present(
     entropy: Callable[[int], bytes],
     tls: Tls | None,
     also: Callable[[], dict[str, Any]] = dict,
+    histories: Histories | None = None,
 ) -> None:
     """Until cancelled: this process is listed under `key`, as long as a server can be reached."""
     async with asyncio.TaskGroup() as tasks:
-        client = ClusterClient(servers, hello, clock, entropy, tasks, tls)
+        client = ClusterClient(servers, hello, clock, entropy, tasks, tls, histories)
         try:
             name = key.decode().strip("/").replace("/", ".")
             registrations = Registrations(client, name, TTL)

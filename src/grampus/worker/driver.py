@@ -70,6 +70,7 @@ from grampus.worker.results import Results
 from grampus.worker.supervisor import Enrolment, Supervisor
 
 if TYPE_CHECKING:
+    from grampus.cluster.core.histories import Histories
     from grampus.rpc.tls import NodeTls
 
 log = logging.getLogger("grampus.worker")
@@ -104,13 +105,15 @@ class Worker:
         folder_id: str = "",
         tls: NodeTls | None = None,
         leased: bool = False,
+        histories: Histories | None = None,
     ) -> None:
         """With `tls` the worker shows its certificate and no `credential`, and keeps it fresh.
         `leased`: its attempts have leases, and are fenced when no server confirms it; else it keeps
-        them all, for nobody could start them elsewhere."""
+        them all, for nobody could start them elsewhere. `histories`: with which servers it goes."""
         self._addresses = list(addresses)
         self._cluster, self._credential = cluster, credential
         self._tls, self._leased = tls, leased
+        self._histories = histories
         for part in ("", "attempts", "scratch", "bundles"):
             (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
@@ -179,6 +182,7 @@ class Worker:
                     self._tls,
                     ticks=self._clock.ticks,
                     leased=self._leased,
+                    histories=self._histories,
                 )
                 self._loops = [
                     tasks.create_task(loop)

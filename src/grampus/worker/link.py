@@ -83,9 +83,11 @@ class Link:
         *,
         ticks: Callable[[], int],
         leased: bool = False,
+        histories: Histories | None = None,
     ) -> None:
         """`ticks` is the time since boot, in ms. A worker that is `leased` is kept alive by what is
-        `confirmed`: the moment at which it sent what a server has answered."""
+        `confirmed`: the moment at which it sent what a server has answered. `histories` says which
+        servers it goes with."""
         self._ticks, self._leased = ticks, leased
         self._tls = tls
         self._servers = Servers(addresses)
@@ -96,7 +98,7 @@ class Link:
         self._receiver = receiver
         self._tasks = tasks
         self._codec: Codec[Message] = Codec(Message)
-        self._histories = Histories()
+        self._histories = histories or Histories()
         self._control: Peer | None = None
         self._bulk: Peer | None = None
         self._has_bulk = asyncio.Event()
@@ -131,6 +133,9 @@ class Link:
     async def _accompany(self, connection: Peer) -> str:
         """Until it ends, or the server does not answer while it has to; the reason."""
         while (self._leased or self._servers.several) and not connection.closed:
+            if not self._histories.counts(_history(connection.greeting)):
+                connection.close(BEHIND)
+                break
             try:
                 async with asyncio.timeout(PING_EVERY):
                     return await connection.wait_closed()
@@ -262,11 +267,14 @@ class Link:
             tasks=self._tasks,
             tls=self._tls,
         )
-        if isinstance(welcome, Welcome) and not self._histories.goes_with(
-            welcome.history, welcome.revision
-        ):
+        try:
+            if isinstance(welcome, Welcome) and not self._histories.goes_with(
+                welcome.history, welcome.revision
+            ):
+                raise Refused(f"{connection.peer}: {BEHIND}")
+        except GrampusError:
             connection.close("it is of another history")
-            raise Refused(f"{connection.peer}: {BEHIND}")
+            raise
         return connection
 
     def _move(self, home: Address) -> None:
@@ -318,6 +326,10 @@ class Ears:
 
     def closed(self, connection: Peer, reason: str) -> None:
         self._link.lost(connection)
+
+
+def _history(greeting: Message | None) -> str:
+    return greeting.history if isinstance(greeting, Welcome) else ""
 
 
 def _accept(answer: Message, frame: int) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from grampus.blobs import Blobs
 from grampus.clock import SystemClock
+from grampus.cluster.core.histories import Histories
 from grampus.cluster.desk import KEYS
 from grampus.cluster.monitor import keep_present, worker_key
 from grampus.config import Config
@@ -26,6 +27,7 @@ from grampus.patience import hear_cancel
 from grampus.protocol import PROTOCOL_VERSION, Hello
 from grampus.rpc.subject import WORKER
 from grampus.worker.driver import Worker
+from grampus.worker.histories import histories_of
 from grampus.worker.identity import machine_id
 from grampus.worker.larder import Larder
 from grampus.worker.membership import Membership, enter
@@ -51,17 +53,17 @@ async def run_worker(
         )
         stack.callback(folder.close)
         mine = await enter(folder, config.name, servers, shown, os.urandom(32))
-        blobs = Blobs(folder.blobs)
+        blobs, histories = Blobs(folder.blobs), histories_of(folder.path)
         worker = Worker(
             folder.worker, name=config.name, slots=config.slots, addresses=servers,
             blobs=blobs, credential=mine.credential, cluster=mine.cluster,
             group=config.group, warm=config.warm, folder_id=folder.identity.node, tls=mine.tls,
-            leased=True,
+            leased=True, histories=histories,
         )  # fmt: skip
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [
-                    group.create_task(_present(config, servers, mine)),
+                    group.create_task(_present(config, servers, mine, histories)),
                     group.create_task(Larder(blobs, SystemClock()).run()),
                 ]
                 try:
@@ -100,7 +102,9 @@ async def _work(
             await worker.stop(grace)
 
 
-async def _present(config: Config, servers: Sequence[Address], mine: Membership) -> None:
+async def _present(
+    config: Config, servers: Sequence[Address], mine: Membership, histories: Histories
+) -> None:
     """Is listed among the workers."""
     hello = Hello(PROTOCOL_VERSION, KEYS, WORKER, config.name, mine.cluster, mine.credential)
     about = {
@@ -109,5 +113,5 @@ async def _present(config: Config, servers: Sequence[Address], mine: Membership)
     }  # fmt: skip
     await keep_present(
         worker_key(config.group, config.name), about, servers, lambda: hello, SystemClock(),
-        os.urandom, mine.tls,
+        os.urandom, mine.tls, histories=histories,
     )  # fmt: skip

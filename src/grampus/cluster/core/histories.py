@@ -2,10 +2,15 @@
 
 A cluster that was recovered without its majority, or restored, goes on in a history of its own, and
 the servers that were lost may come back together in the old one. Rule: who has seen the newer one
-never goes back. Which is newer shows in the revisions: each beginning skips `SKIP` of them.
+never goes back. Which is newer shows in the revisions: each beginning skips `SKIP` of them. Who has
+a folder remembers it there, before he acts on it; others know it for as long as they run.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
 
 #: Added to the revision when a history begins that may have lost the end of another: whoever saw
 #: that end has seen no revision that will be given out again.
@@ -14,28 +19,41 @@ SKIP = 2**32
 MOST_LEFT = 100
 
 
-class Histories:
-    """Of one client or worker."""
+class Remembered(Struct, frozen=True):
+    #: The one that counts; "" before the first.
+    current: str = ""
+    #: How many came before it.
+    age: int = 0
+    #: Those that do not count any more, the oldest first.
+    left: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
-        #: The one that counts; "" before the first.
-        self.current = ""
-        self._age = 0
-        self._left: dict[str, None] = {}
+
+class Histories:
+    """Of one client or worker. What `keep` raises comes out of `goes_with`: then nothing changes."""
+
+    def __init__(
+        self,
+        remembered: Remembered | None = None,
+        keep: Callable[[Remembered], None] = lambda remembered: None,
+    ) -> None:
+        self._remembered = remembered or Remembered()
+        self._keep = keep
+
+    def counts(self, history: str) -> bool:
+        """Whether it is the one that counts. One that tells none is believed."""
+        return history in ("", self._remembered.current)
 
     def goes_with(self, history: str, revision: int) -> bool:
-        """Whether a server of that history, at that revision, may be asked; then it counts. One
-        that tells none may."""
-        if history in ("", self.current):
+        """Whether a server of that history, at that revision, may be asked; then it counts."""
+        if self.counts(history):
             return True
-        age = revision // SKIP
-        if history in self._left or (self.current and age < self._age):
+        known, age = self._remembered, revision // SKIP
+        if history in known.left or (known.current and age < known.age):
             return False
-        if self.current:
-            self._left[self.current] = None
-            if len(self._left) > MOST_LEFT:
-                del self._left[next(iter(self._left))]
-        self.current, self._age = history, age
+        left = (*known.left, known.current)[-MOST_LEFT:] if known.current else ()
+        now = Remembered(history, age, left)
+        self._keep(now)
+        self._remembered = now
         return True
 
 
