@@ -113,6 +113,10 @@ class Site(Ground):
 
     def worker(self, name: str, *options: str, prefix: Sequence[str] = ()) -> Node:
         """A process of `grampus worker`, ready; `prefix` is a command that runs it."""
+        return self.launch_worker(name, *options, prefix=prefix).ready(pattern=rf"ready {name}\n")
+
+    def launch_worker(self, name: str, *options: str, prefix: Sequence[str] = ()) -> Node:
+        """Not ready yet."""
         addresses = ",".join(self.address(server) for server in self.ports)
         fresh = [] if self.folder_of(name).exists() else ["--token-file", self.token("worker")]
         command = [
@@ -120,7 +124,7 @@ class Site(Ground):
             "--name", name, "--join", addresses, "--slots", "4", *fresh, *options,
         ]  # fmt: skip
         node = self.workers[name] = Node(self, command, log=f"{name}.log")
-        return node.ready(pattern=rf"ready {name}\n")
+        return node
 
     def hold(self, name: str) -> None:
         self.servers[name].process.send_signal(signal.SIGSTOP)

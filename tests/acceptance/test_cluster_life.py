@@ -358,42 +358,6 @@ def test_the_folder_of_a_lone_node_becomes_a_cluster_with_all_its_runs(tmp_path:
         assert (code, "grampus server start" in said) == (4, True), said
 
 
-def test_who_survives_recovers_and_the_old_majority_is_refused(ground: Site) -> None:
-    """A task that runs does not notice that the whole cluster was gone."""
-    ground.grow()
-    worker = ground.worker("w1")
-    with ground.client() as client:
-        client.kv.put("/k", b"old")
-        client.apply(flow(ground, 8.0))
-        run = client.start("flow").id
-        until(lambda: client.tasks(run)[1].state == "RUNNING")
-    left = ground.leader()
-    rest = ground.others(left)
-    for name in ground.servers:
-        ground.kill(name)
-    done = ground.cli("cluster", "recover", "--data", str(ground.folder_of(left)), "--yes")
-    assert done.returncode == 0, done.stderr
-    ground.launch(left).ready()
-    with ground.client(servers=left) as client:
-        assert client.kv.get("/k").value == b"old"
-        client.kv.put("/k", b"new")
-        assert client.kv.get("/k").mod_revision > 2**32
-    old = [ground.launch(name) for name in rest]
-    for node in old:
-        until(lambda node=node: "history of its own" in node.said())
-    with ground.client(servers=left) as client:
-        assert client.kv.get("/k").value == b"new"
-        assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
-        assert [task.attempts[-1].attempt for task in client.tasks(run)] == [1, 1]
-    # The old ones have a leader of their own, but whoever has seen the new history stays away.
-    with ground.client(servers=rest[0]) as client:
-        until(lambda: client.kv.get("/k").value == b"old")
-    ground.kill(left)
-    until(lambda: "a history that the cluster has left" in worker.said())
-    with ground.client(servers=rest[0]) as client:
-        assert not any(each.connected for each in client.workers())
-
-
 def test_a_snapshot_is_the_beginning_of_another_cluster(ground: Site, tmp_path: Path) -> None:
     ground.grow()
     file = tmp_path / "saved.tar"
