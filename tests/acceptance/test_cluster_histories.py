@@ -135,3 +135,18 @@ def test_a_survivor_that_was_left_behind_may_be_recovered_itself(ground: Site) -
     ground.launch(rest[0]).ready()
     with ground.client(servers=rest[0]) as client:
         assert client.kv.get("/k").value == b"old"
+
+
+def test_nobody_recovers_while_another_one_answers(ground: Site) -> None:
+    """Else a slip would end the servers that live, one after the other."""
+    ground.grow()
+    ground.kill("a")
+    refused = ground.cli("cluster", "recover", "--data", str(ground.folder_of("a")), "--yes")
+    assert refused.returncode == 4, refused
+    assert f"not everybody else is gone: b at {ground.address('b')}, c at" in refused.stderr
+    ground.kill("b")
+    refused = ground.cli("cluster", "recover", "--data", str(ground.folder_of("a")), "--yes")
+    assert f"not everybody else is gone: c at {ground.address('c')}; with" in refused.stderr
+    ground.launch("b").ready()
+    ground.launch("a").ready()
+    ground.settled(3)

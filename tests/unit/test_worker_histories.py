@@ -31,5 +31,5 @@ def test_a_worker_that_cannot_write_it_down_does_not_go_there(tmp_path: Path) ->
 def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
     (tmp_path / FILE).chmod(0o600)
-    with pytest.raises(FolderError, match="is damaged .* remove it"):
+    with pytest.raises(FolderError, match=r"is damaged .* remove it"):
         histories_of(tmp_path)

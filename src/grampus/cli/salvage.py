@@ -5,6 +5,7 @@ Rule: whatever can be refused is refused before a folder is made or changed.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import shutil
@@ -25,6 +26,7 @@ from grampus.founding import raft_id, recover, refuse_ledger, restore, standing,
 from grampus.model.member import Member
 from grampus.rpc.address import is_everywhere
 from grampus.server.arrival import prepare_first
+from grampus.server.roll_call import who_answers
 from grampus.worker.identity import machine_id
 
 #: What each data folder has; a path without it is none, or a mistake.
@@ -75,13 +77,22 @@ def told(found: Survey) -> list[str]:
 
 
 def recover_folder(data: str | None) -> None:
-    """`grampus cluster recover`. Raises FolderError, Refused."""
+    """`grampus cluster recover`. Raises FolderError, Refused.
+
+    It is refused while another server of its cluster answers: one that lives would end once it met
+    this one."""
     config = load_config({"data": data})
     with _stopped(config) as folder:
         there = standing(folder.path)
         me = None if there is None else there.members.find(raft_id(folder.identity.node))
         if there is None or me is None:
             raise Refused(f"{folder.path} is the folder of no member of a cluster")
+        if others := asyncio.run(who_answers(folder, me, there.members)):
+            names = ", ".join(f"{each.name} at {each.address}" for each in others)
+            raise Refused(
+                f"not everybody else is gone: {names}; with a majority nothing has to be recovered"
+                " (grampus cluster status), and without one stop those that answer first, for good"
+            )
         made = recover(folder.path, me, _new_history())
         folder.adopt(folder.identity.cluster, made.history)
     note(

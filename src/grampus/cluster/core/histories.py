@@ -29,7 +29,7 @@ class Remembered(Struct, frozen=True):
 
 
 class Histories:
-    """Of one client or worker. What `keep` raises comes out of `goes_with`: then nothing changes."""
+    """Of one client or worker. What `keep` raises comes out of `goes_with`, and nothing changes."""
 
     def __init__(
         self,
