@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -55,8 +56,13 @@ class Courier:
     def __init__(self) -> None:
         self.delivered: list[tuple[int, bytes, bytes]] = []
         self.fails = False
+        #: Who does not answer; and what ends that.
+        self.hangs: set[int] = set()
+        self.answers = asyncio.Event()
 
     async def deliver(self, to: int, manifest: bytes, path: Path, message: bytes) -> None:
+        if to in self.hangs:
+            await self.answers.wait()
         if self.fails:
             raise GrampusError("the connection is lost")
         self.delivered.append((to, read(path), message))
@@ -80,11 +86,16 @@ class Ground:
     async def rest(self) -> None:
         """Until the desk has done what it was asked for."""
         desk = self.desk
+        await self.until(
+            lambda: desk._jobs.empty() and desk._making is None and not desk._under_way
+        )
+
+    async def until(self, done: Callable[[], bool]) -> None:
         for _ in range(5_000):
-            if desk._jobs.empty() and desk._making is None and not desk._under_way:
+            if done():
                 return
             await asyncio.sleep(0.001)
-        raise AssertionError("the desk does not come to rest")
+        raise AssertionError("the desk does not come so far")
 
     async def copy(self) -> Copy:
         self.look(wanted=True)
@@ -127,6 +138,35 @@ async def test_a_delivery_ends_with_a_report_whatever_happens(tmp_path: Path) ->
         ground.desk.send(2, b"message")
         await ground.rest()
         assert ground.reports == [(2, True), (2, False)]
+        run.cancel()
+
+
+@looped
+async def test_a_member_that_hangs_in_its_snapshot_holds_no_other_up(tmp_path: Path) -> None:
+    ground = Ground(tmp_path / "snapshots")
+    ground.machine.members = [1, 2, 3]
+    ground.courier.hangs = {2}
+    async with asyncio.TaskGroup() as group:
+        run = group.create_task(ground.desk.run())
+        await ground.copy()
+        ground.desk.send(2, b"message")
+        ground.desk.send(3, b"message")
+        await ground.until(lambda: ground.reports == [(3, True)])
+        # A later copy for others, too; and what he gets may be continued from where it ends.
+        ground.machine.index = 20
+        ground.look(wanted=True, applied=20, p2=WAITS)
+        await ground.until(lambda: ground.machine.made == 2 and ground.desk._making is None)
+        copy = ground.desk.fresh()
+        assert copy is not None
+        assert (copy.index, ground.desk.index) == (20, 10)
+        ground.desk.send(3, b"of index 20")
+        await ground.until(lambda: len(ground.reports) == 2)
+        assert ground.courier.delivered[-1] == (3, b"ledger 20", b"of index 20")
+        ground.courier.fails = True
+        ground.courier.answers.set()
+        await ground.rest()
+        assert ground.reports == [(3, True), (3, True), (2, False)]
+        assert ground.desk.index == 20
         run.cancel()
 
 

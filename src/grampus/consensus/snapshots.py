@@ -2,9 +2,9 @@
 
 On the leader: a copy is made when a member needs entries that are gone, and sent piece by piece. On
 the other side: the pieces become a file, which is checked, and laid down as the next generation of
-ledger and log. Rules: one copy and one delivery at a time; a copy names the members as of its
-index, and goes to nobody who is not among them; every delivery ends with a report to Raft, or Raft
-would wait for ever.
+ledger and log. Rules: one copy is made at a time, and there is one delivery to each member, side by
+side: who hangs holds nobody else up. A copy names the members as of its index, and goes to nobody
+who is not among them; every delivery ends with a report to Raft, or Raft would wait for ever.
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ class SnapshotDesk:
         #: When the copy that failed may be tried again; `look` sets it.
         self._failed = False
         self._not_before = 0.0
-        #: Peers whose delivery is queued or under way.
-        self._under_way: dict[int, None] = {}
+        #: Peers whose delivery is queued or under way, and what they get.
+        self._under_way: dict[int, Copy | None] = {}
         self._waiting_since: dict[int, float] = {}
         self._unused_since = 0.0
 
     @property
     def index(self) -> int | None:
         """Entries after it must be kept: somebody is on the way there."""
-        copies = [self._making, self._copy.index if self._copy is not None else None]
-        return min((index for index in copies if index is not None), default=None)
+        copies = [copy.index for copy in (self._copy, *self._under_way.values()) if copy]
+        return min([*copies, *([] if self._making is None else [self._making])], default=None)
 
     def fresh(self) -> Copy | None:
         """A copy that Raft does not know yet, once."""
@@ -165,18 +165,19 @@ class SnapshotDesk:
     def send(self, to: int, message: bytes) -> None:
         """Raft wants this snapshot message to be delivered."""
         if to not in self._under_way:
-            self._under_way[to] = None
+            self._under_way[to] = self._given
             self._jobs.put_nowait((to, message, self._given))
 
     async def run(self) -> None:
         """Until cancelled."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        while True:
-            job = await self._jobs.get()
-            if job is None:
-                await self._make()
-            else:
-                await self._deliver(*job)
+        async with asyncio.TaskGroup() as deliveries:
+            while True:
+                job = await self._jobs.get()
+                if job is None:
+                    await self._make()
+                else:
+                    deliveries.create_task(self._deliver(*job))
 
     async def _make(self) -> None:
         try:
