@@ -17,7 +17,7 @@ from grampus.consensus import steward
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange
-from grampus.consensus.record import HEAD, Kind, LogCorrupt, scan
+from grampus.consensus.record import HEAD, SECTOR, Kind, LogCorrupt, scan
 from grampus.consensus.segment import Segment
 from grampus.consensus.snapshots import LEDGER
 from grampus.consensus.trail import Trail
@@ -280,20 +280,25 @@ def test_that_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert raised.group_contains(AssertionError, match="spoke in term")
 
 
-def rot(folder: Path, kind: Kind) -> DurableLog:
-    """Turns a bit in the newest record of that kind, and opens the log again."""
+def rot(folder: Path, kind: Kind, whole: bool = False) -> DurableLog:
+    """Turns a bit in the newest record of that kind, or loses the whole sector that it begins in,
+    and opens the log again."""
     log = Generation.current(folder).log
     path = max(log.glob("*.log"))
     data = bytearray(path.read_bytes())
     records = list(scan(bytes(data), Segment.header_of(path).number))
     newest = max(record.offset for record in records if record.kind is kind)
+    if whole:
+        sector = newest // SECTOR * SECTOR
+        data[sector : sector + SECTOR] = bytes(len(data[sector : sector + SECTOR]))
     data[newest + HEAD] ^= 1
     path.write_bytes(data)
     return DurableLog.open(log)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["a bit", "a sector"])
 def test_a_vote_that_rots_is_noticed_also_when_nothing_was_written_behind_it(
-    tmp_path: Path,
+    tmp_path: Path, whole: bool
 ) -> None:
     """Who forgets it would vote once more in that term."""
     with three(tmp_path) as cluster:
@@ -317,8 +322,8 @@ def test_a_vote_that_rots_is_noticed_also_when_nothing_was_written_behind_it(
         world.partition |= {frozenset((a.name, b.name)) for a in others for b in others}
         world.run(world.time + 0.2)
         cluster.kill(chosen.machine.member.id)
-        with pytest.raises(LogCorrupt, match="in data that was durable"):
-            rot(chosen.machine.folder, Kind.HARD)
+        with pytest.raises(LogCorrupt, match=r"in data that was durable|no header of a log"):
+            rot(chosen.machine.folder, Kind.HARD, whole)
 
 
 def test_an_entry_that_rots_is_noticed_after_a_pause(tmp_path: Path) -> None:

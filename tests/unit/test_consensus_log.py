@@ -12,7 +12,7 @@ import pytest
 from grampus.consensus import segment
 from grampus.consensus.disk import Disk
 from grampus.consensus.log import DurableLog
-from grampus.consensus.record import HEAD, START, Entry, HardState, LogCorrupt
+from grampus.consensus.record import HEAD, SECTOR, START, Entry, HardState, LogCorrupt
 from grampus.database import StorageFailed
 
 
@@ -195,6 +195,43 @@ def test_after_a_close_even_the_last_batch_is_below_the_watermark(folder: Path) 
         data[at] ^= 0x40
         path.write_bytes(data)
     assert indexes(DurableLog.open(folder)) == [1]
+
+
+@pytest.mark.parametrize("size", [0, 1, 3000, SECTOR - START - 2 * HEAD - 24, SECTOR - START, 9000])
+def test_a_vote_and_its_witness_are_never_lost_with_one_sector(folder: Path, size: int) -> None:
+    """Who has forgotten a vote, and does not know it, votes once more in that term."""
+    log = DurableLog.open(folder)
+    log.append([entry(1, size)], HardState(6, 1, 0))
+    log.mark()
+    begin = log.size
+    log.append([], HardState(7, 2, 0))
+    end = log.size
+    log.mark()
+    log.abandon()
+    path, data = only(folder), only(folder).read_bytes()
+    for lost in (bytes(SECTOR), bytes(range(256)) * (SECTOR // 256)):
+        for sector in range(0, len(data), SECTOR):
+            path.write_bytes((data[:sector] + lost + data[sector + SECTOR :])[: len(data)])
+            if sector < end:
+                with pytest.raises(LogCorrupt):
+                    DurableLog.open(folder)
+            else:
+                assert DurableLog.open(folder).hard == HardState(7, 2, 0)
+    path.write_bytes(data)
+    assert DurableLog.open(folder).hard == HardState(7, 2, 0)
+    assert begin < end <= len(data) - SECTOR
+
+
+def test_a_witness_without_a_vote_takes_no_sector(folder: Path) -> None:
+    log = DurableLog.open(folder)
+    log.append([entry(1)], HardState(6, 1, 0))
+    log.mark()
+    before = log.size
+    for index in range(2, 6):
+        log.append([entry(index)], HardState(6, 1, index - 1))
+        log.mark()
+        log.mark()
+    assert log.size - before == 4 * (HEAD + 20 + HEAD + 24 + HEAD)
 
 
 def test_damage_in_an_older_segment_is_refused_wherever_it_is(folder: Path) -> None:

@@ -22,6 +22,7 @@ from grampus.consensus.record import (
     Kind,
     LogCorrupt,
     Record,
+    filling,
 )
 from grampus.consensus.segment import Segment
 from grampus.database import StorageFailed
@@ -48,6 +49,8 @@ class DurableLog:
         self._base = (0, 0)
         self._last_term = 0
         self._marked = True
+        #: Term and vote that have a witness in a sector of its own; None: not known.
+        self._witnessed: tuple[int, int] | None = None
         self._broken: StorageFailed | None = None
 
     @classmethod
@@ -236,10 +239,18 @@ class DurableLog:
         self._marked = False
 
     def mark(self) -> None:
-        """Writes a witness that everything so far is durable; nothing when there is one."""
-        if not self._marked:
-            self._write([(Kind.MARK, 0, 0, b"")])
-            self._marked = True
+        """Writes a witness that everything so far is durable; nothing when there is one.
+
+        That of a new term or vote lies in a sector of its own, so that none takes both."""
+        if self._marked:
+            return
+        voted, witness = (self._hard.term, self._hard.vote), (Kind.MARK, 0, 0, b"")
+        if voted != self._witnessed:
+            filler = (Kind.MARK, 0, 0, bytes(filling(self._segments[-1].end)))
+            self._write([filler, witness])
+        else:
+            self._write([witness])
+        self._marked, self._witnessed = True, voted
 
     def _write(self, records: list[tuple[Kind, int, int, bytes]]) -> tuple[Segment, list[int]]:
         if self._broken is not None:

@@ -34,6 +34,8 @@ _PLACE = struct.Struct("<QI")
 _HARD = struct.Struct("<QQQ")
 _CRC = struct.Struct("<I")
 HEAD = _PREFIX.size + _SUMMED.size
+#: Bytes that a disk loses together, at places that are multiples of it.
+SECTOR = 4096
 
 
 class LogCorrupt(StorageFailed):
@@ -47,7 +49,7 @@ class Kind(IntEnum):
     HARD = 2
     #: Entries from `index` on are void; `term` is that of the entry before.
     CUT = 3
-    #: Nothing but a witness of `synced`.
+    #: Nothing but a witness of `synced`; or filling, up to the sector in which one lies.
     MARK = 4
     #: A log entry that changes the members.
     CHANGE = 5
@@ -183,6 +185,11 @@ def decode_record(data: bytes, place: int, number: int, offset: int) -> Record |
     if len(payload) != length or zlib.crc32(payload, seed) != crc:
         return None
     return Record(offset, synced, Kind(kind), index, term, payload)
+
+
+def filling(end: int) -> int:
+    """Bytes of payload for a record at `end`, so that the one behind it begins a sector."""
+    return -(end + HEAD) % SECTOR
 
 
 def payload_length(head: bytes) -> int:
