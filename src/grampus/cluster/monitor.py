@@ -1,8 +1,9 @@
-"""How this process is, told to the cluster: once it is there, and again with every heartbeat.
+"""How this process is, told to the cluster: when it is there, when that has changed, now and then.
 
-Rule: the key is ephemeral. The leader ends the session of a process that has gone silent, and the
-key with it; so whoever is listed has been heard a moment ago, and nobody has to look at times. CPU
-and memory are averages over the last minute, so that one peak decides nothing.
+Rules: each telling is an entry of the log on every server, so who is as he was says so rarely. The
+key is ephemeral. The leader ends the session of a process that has gone silent, and the key with
+it; so whoever is listed has been heard a moment ago, and nobody has to look at times. CPU and
+memory are averages over the last minute, so that one peak decides nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from grampus.clock import Clock
 from grampus.cluster.client import ClusterClient
@@ -22,8 +24,12 @@ from grampus.cluster.registrations import Registrations
 from grampus.protocol import Hello
 from grampus.rpc.tls import Tls
 
-#: Seconds between two samples, and samples between two heartbeats.
-SAMPLE, BEAT = 1.0, 5
+#: Seconds between two samples, and samples between two looks at whether there is news.
+SAMPLE, LOOK = 1.0, 5
+#: It is told anyway after so long, in ms.
+ANYWAY = 15_000
+#: What is news: so many percent of the machine more or less, and such a part of the memory.
+CPU_NEWS, MEMORY_NEWS = 5, 0.05
 #: Of the session, in ms: who is silent for so long is gone.
 TTL = 10_000
 
@@ -53,6 +59,17 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     lacks: int = 0
 
 
+def is_news(told: About, now: About) -> bool:
+    """Whether it is worth an entry of the log."""
+    if not 0 <= now.heartbeat - told.heartbeat < ANYWAY:
+        return True
+    if abs(now.cpu - told.cpu) >= CPU_NEWS:
+        return True
+    if abs(now.memory - told.memory) >= MEMORY_NEWS * told.memory:
+        return True
+    return replace(now, heartbeat=told.heartbeat, cpu=told.cpu, memory=told.memory) != told
+
+
 def server_key(name: str) -> bytes:
     return SERVERS + name.encode()
 
@@ -80,25 +97,28 @@ class ClusterMonitor:
         self._clock = clock
         self._load = load or LoadAverage()
         self._started = clock.now()
+        self._told: About | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._registrations.run())
             while True:
-                self.beat()
-                for _ in range(BEAT):
+                self.look()
+                for _ in range(LOOK):
                     await asyncio.sleep(SAMPLE)
                     self._load.sample()
 
-    def beat(self) -> None:
+    def look(self) -> None:
         cpu, memory = self._load.average()
         now = self._clock.now()
         about = About(
             start_time=self._started, heartbeat=now, cpu=cpu, memory=memory,
             **self._about, **self._also(),
         )  # fmt: skip
-        self._registrations.set(self._key, msgspec.json.encode(about))
+        if self._told is None or is_news(self._told, about):
+            self._told = about
+            self._registrations.set(self._key, msgspec.json.encode(about))
 
 
 async def keep_present(
