@@ -32,6 +32,7 @@ Code = Literal[
     "unkillable",  # KILL was sent to it long ago, and its processes are still there
     "given-ahead",  # its worker has it, and no free slot for it yet
     "starting",  # its start is being committed, or its worker has not begun it yet
+    "ending",  # it was asked to end, and has its grace before it is killed
     "running",
     "task-finished",
     # of the server

@@ -41,7 +41,19 @@ def read_standing(db: Database, graphs: Graphs, view: RunView, task: str | None)
         gate=read_gate(db, graphs, view.workflow), alone=bool(alone),
         active=tuple((run, RunState(state)) for run, state in active),
         queued_before=queued if view.state == RunState.QUEUED else 0, expires=expires,
+        ending=_ending(db, view),
     )  # fmt: skip
+
+
+def _ending(db: Database, view: RunView) -> int | None:
+    if view.state != RunState.CANCELLING:
+        return None
+    found: int | None = db.value(
+        "SELECT at FROM event WHERE run = ? AND kind = 'run.cancelling'"
+        " ORDER BY revision DESC LIMIT 1",
+        (view.id,),
+    )
+    return found
 
 
 _TASKS = """
@@ -95,7 +107,8 @@ def _standing(
     return TaskStanding(
         name=task.name, index=index, state=TaskState(state), reason=reason, attempt=attempt + 1,
         due=due, started=started, ended=ended, group=task.group, slots=task.slots,
-        priority=view.priority + task.priority, ups=tuple(ups), waits=waits,
+        priority=view.priority + task.priority, timeout=task.timeout, grace=task.grace,
+        ups=tuple(ups), waits=waits,
         last=None if last is None else Tried(last[0], AttemptState(last[1]), *last[2:]),
     )  # fmt: skip
 

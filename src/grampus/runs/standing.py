@@ -43,6 +43,9 @@ class TaskStanding(Struct, frozen=True, kw_only=True):
     group: str
     slots: int
     priority: int
+    #: Of each attempt: how long it may run, and then between TERM and KILL, in ms.
+    timeout: int | None
+    grace: int
     #: Tasks that it waits for: some of them, and how many in all.
     ups: tuple[Upstream, ...]
     waits: int
@@ -77,3 +80,5 @@ class Standing(Struct, frozen=True, kw_only=True):
     queued_before: int
     #: When its own timeout passes.
     expires: int | None
+    #: Since when its attempts are asked to end, while it is CANCELLING.
+    ending: int | None

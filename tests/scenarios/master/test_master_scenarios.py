@@ -283,6 +283,8 @@ class Stage(World):
                     task, Shell("true"), tuple(after), retry, slots=int(more.get("slots", 1)),
                     priority=int(more.get("priority", 0)), max_lost=int(more.get("max_lost", 3)),
                     group=more.get("group", "default"), lease=LEASES.get(more.get("lease")),
+                    grace=parse_duration(more.get("grace", "10s")),
+                    timeout=parse_duration(more["timeout"]) if "timeout" in more else None,
                 )
             )  # fmt: skip
         how = dict(word.split("=", 1) for word in options)

@@ -160,7 +160,7 @@ def _live(
     assert last is not None
     place = None if scheduler is None else scheduler.places.get(last.session)
     if scheduler is not None and (place is None or not place.connected):
-        yield _unreachable(scheduler, place, task, last, now)
+        yield _unreachable(scheduler, place, standing, task, last, now)
     elif place is not None and place.trouble and last.state == AttemptState.STARTING:
         yield _troubled([place], task)
     if place is not None and last.n in place.stuck:
@@ -181,25 +181,51 @@ def _live(
         text = f"{task.name}/{last.attempt} was given to {last.worker} {ago} ago"
         yield Reason(code="starting", text=text, since=last.started, names=(last.worker,))
         return
+    if place is not None and place.connected and last.n not in place.stuck:
+        yield from _ending(standing, task, last, now)
     since = last.running or last.started
     text = f"{task.name}/{last.attempt} runs on {last.worker} for {span(max(now - since, 0))}"
     yield Reason(code="running", text=text, since=since, names=(last.worker,))
 
 
+def _ending(standing: Standing, task: TaskStanding, last: Tried, now: int) -> Iterator[Reason]:
+    """TERM goes out with the cancel, and at the attempt's own timeout; KILL after the grace."""
+    name, since, why = f"{task.name}/{last.attempt}", standing.ending, ""
+    if last.running is not None and task.timeout is not None:
+        late = last.running + task.timeout
+        if late <= now and (since is None or late < since):
+            since, why = late, f"has had its timeout of {span(task.timeout)}, and "
+    if since is None:
+        return
+    kill = since + task.grace
+    text = f"{name} {why}was asked to end (TERM) {span(max(now - since, 0))} ago"
+    if now < kill:
+        text += f": it has {span(kill - now)} left of its grace, then it is killed"
+    else:
+        text += ": its grace is over, and it is killed; waits until nothing of it is left"
+    until = kill if now < kill else None
+    yield Reason(code="ending", text=text, since=since, until=until, names=(last.worker,))
+
+
 def _unreachable(
-    scheduler: Scheduler, place: Place | None, task: TaskStanding, last: Tried, now: int
+    scheduler: Scheduler,
+    place: Place | None,
+    standing: Standing,
+    task: TaskStanding,
+    last: Tried,
+    now: int,
 ) -> Reason:
     since = None if place is None else place.silent_since
     for_long = "" if since is None else f" for {span(max(now - since, 0))}"
     text = f"{task.name}/{last.attempt} may run on: its worker {last.worker} is silent{for_long}. "
     over = scheduler.lease_over(last.session, last.n)
+    ended = standing.ending is not None
     if over is None:
-        text += (
-            "It is kept, and goes on when the worker is back; if that never comes: grampus run"
-            " declare-lost"
-        )
+        text += "It is ended" if ended else "It is kept, and goes on"
+        text += " when the worker is back; if that never comes: grampus run declare-lost"
     else:
-        text += f"It starts elsewhere when its lease ends in {span(max(over - now, 0))}"
+        text += "It is given up" if ended else "It starts elsewhere"
+        text += f" when its lease ends in {span(max(over - now, 0))}"
     return Reason(code="worker-silent", text=text, since=since, until=over, names=(last.worker,))
 
 
