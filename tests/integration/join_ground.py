@@ -86,8 +86,6 @@ class Host:
         assert isinstance(hello, Hello)
         if reason := self.admission.refuses(hello, subject):
             return Goodbye(reason), False, 0
-        if hello.role == JOIN and self.desk.full:
-            return Goodbye("too many join at the same time"), False, 0
         frame = JOIN_FRAME if hello.role == JOIN else CONTROL_FRAME
         return Welcome(PROTOCOL_VERSION, "s1", CLUSTER), True, frame
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -290,13 +291,39 @@ def test_what_is_no_tls_is_closed_with_one_line_and_disturbs_nobody(
     asyncio.run(scene())
 
 
-def test_strangers_in_the_handshake_are_few_and_the_others_wait_their_turn(nodes: Nodes) -> None:
+def test_who_fills_the_handshakes_with_silence_holds_up_nobody_from_elsewhere(
+    nodes: Nodes,
+) -> None:
+    async def scene() -> None:
+        async with line(tls=NodeTls(nodes.server()), most_strangers=4, hello_timeout=2.0) as here:
+            port, loop = here.server.port, asyncio.get_running_loop()
+            silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+            begun = loop.time()
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=NodeTls(nodes.worker()).client, local_addr=("127.0.0.2", 0)
+            )
+            # They do not get on, which is seen after half of their time; then those behind them go
+            # at once. Waiting for their turn would have taken 20 times as long.
+            assert loop.time() - begun < 2.0
+            writer.close()
+            for sock in silent:
+                sock.close()
+
+    asyncio.run(scene())
+
+
+def test_who_comes_from_there_is_let_in_when_their_time_is_over(nodes: Nodes) -> None:
     async def scene() -> None:
         async with line(tls=NodeTls(nodes.server()), most_strangers=2, hello_timeout=0.3) as here:
             silent = [socket.create_connection(("127.0.0.1", here.server.port)) for _ in range(5)]
-            # Five silent ones take three rounds of 0.3 s.
-            friend = await here.call(tls=NodeTls(nodes.worker()))
-            assert await friend.request(Number(1), PATIENCE) == Number(1)
+
+            async def friend() -> Connection[Spoken]:
+                while True:
+                    with contextlib.suppress(ServerUnreachable):
+                        return await here.call(tls=NodeTls(nodes.worker()))
+
+            async with asyncio.timeout(PATIENCE):
+                assert await (await friend()).request(Number(1), PATIENCE) == Number(1)
             for sock in silent:
                 sock.close()
 

@@ -270,3 +270,21 @@ def test_a_server_is_let_in_by_itself() -> None:
     assert isinstance(answer, Welcome)
     assert (answer.history, answer.revision) == ("h2", 2**32)
     assert accepted
+
+
+def test_one_credential_does_not_take_all_connections() -> None:
+    workers = {name: secret_hash("mine") for name in ("w1", "w2")}
+    reception = a_reception(workers, Replica())
+    said = hello("worker", "w1", "mine")
+    lines = [Line(said) for _ in range(module.MOST_OF_ONE)]
+    for line in lines:
+        assert reception.greet(said, "?", None)[1]
+        reception.opened(line)
+    answer, accepted, _ = reception.greet(said, "?", None)
+    assert not accepted
+    assert answer == Goodbye("worker w1 has 512 connections to this server already: close some")
+    assert reception.greet(hello("worker", "w2", "mine"), "?", None)[1]
+    for line in lines:
+        reception.closed(line, "over")
+    assert reception.greet(said, "?", None)[1]
+    assert not +reception._present

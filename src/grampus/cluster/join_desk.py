@@ -1,9 +1,9 @@
 """The server's side of joining and of renewal. Who asks may be anybody.
 
 Rules. A stranger may ask for the authority's certificate and show a join token, and nothing else;
-few are heard at a time, each for a short while. The token is looked up before anything is proposed,
-so that a stranger writes nothing into the log. What is issued names the caller as the token or the
-certificate allows, never as the request says.
+few are heard at a time, each for a short while, and nobody takes all of the room. The token is
+looked up before anything is proposed, so that a stranger writes nothing into the log. What is
+issued names the caller as the token or the certificate allows, never as the request says.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from grampus.protocol import (
 )
 from grampus.rpc.certificates import request_key
 from grampus.rpc.connection import Connection
+from grampus.rpc.crowd import Crowd
 from grampus.rpc.subject import ROLES, SERVER, read_subject
 from grampus.rpc.tls_folder import TlsFolder
 
@@ -80,18 +81,27 @@ class JoinDesk:
         self._clock = clock
         self._void = void
         self._joining: dict[Peer, asyncio.TimerHandle] = {}
+        self._crowd: Crowd[Peer] = Crowd()
+        #: Somebody had to go for want of room, and there was none since.
+        self._crowded = False
 
     # ---- connections that join
 
-    @property
-    def full(self) -> bool:
-        """Then a Hello that says `join` is refused: try again in a moment."""
-        return len(self._joining) >= MOST_JOINING
-
     def opened(self, connection: Peer) -> None:
-        self._joining[connection] = asyncio.get_running_loop().call_later(
+        """For one too many he goes who is at it for longest, of those from where most come. An
+        honest one takes moments."""
+        loop = asyncio.get_running_loop()
+        self._joining[connection] = loop.call_later(
             JOIN_TIMEOUT, connection.close, f"it has not joined within {JOIN_TIMEOUT:g} s"
         )
+        self._crowd.come(connection, connection.host, loop.time())
+        if len(self._crowd) <= MOST_JOINING:
+            self._crowded = False
+            return
+        last = self._crowd.who_goes()
+        self._crowd.gone(last)
+        last.drop(f"{MOST_JOINING} others are joining", told=not self._crowded)
+        self._crowded = True
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         raise ProtocolError("whoever joins has nothing else to say")
@@ -106,6 +116,7 @@ class JoinDesk:
                 raise Refused("whoever joins asks for nothing else: show your certificate")
 
     def closed(self, connection: Peer, reason: str) -> None:
+        self._crowd.gone(connection)
         if (timer := self._joining.pop(connection, None)) is not None:
             timer.cancel()
 

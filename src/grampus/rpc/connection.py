@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol, Generic[M]):
     ) -> None:
         """`identify` tells of a connection with TLS who the other side is, or raises."""
         self.peer = "?"
+        #: Where it comes from, or goes to, without the port.
+        self.host = "?"
         #: Who the other side is by its certificate; None without one, and without TLS.
         self.subject: Subject | None = None
         #: The first message of the other side: its Hello, or the answer to ours.
@@ -168,6 +170,10 @@ class Connection(asyncio.Protocol, Generic[M]):
         """Close it because the other side broke a rule: as `close`, with one line in the log."""
         self._end(reason, fault=True)
 
+    def drop(self, reason: str, *, told: bool) -> None:
+        """Close it at once, whatever the other side has taken; `told`: with one line in the log."""
+        self._end(reason, fault=told, abort=True)
+
     async def wait_closed(self) -> str:
         """The reason, once the socket is closed: at most LINGER seconds after `close`."""
         return await asyncio.shield(self._over)
@@ -188,7 +194,7 @@ class Connection(asyncio.Protocol, Generic[M]):
         self._outgoing.begin(transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.peer = address(peer[0], peer[1])
+            self.host, self.peer = peer[0], address(peer[0], peer[1])
             _tune(transport.get_extra_info("socket"))
         if self._identify is not None:
             try:

@@ -1,8 +1,9 @@
 """The side that listens. Nobody is heard before a Hello that the owner's `greet` accepts.
 
-Rule: a stranger costs little and disturbs nobody. His Hello is short and in time, few strangers
-stand at the door at once, and whoever breaks a rule goes with one line in the log. Who is a
-friend is for `greet`.
+Rule: a stranger costs little and disturbs nobody. His Hello is short and in time; few strangers
+stand at the door at once, and for one too many he goes who has stood there longest, of those from
+where most come; and whoever breaks a rule goes with one line in the log. Who is a friend is for
+`greet`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from grampus.errors import GrampusError, ProtocolError, UsageError
 from grampus.rpc.address import address, resolve
 from grampus.rpc.codec import Codec
 from grampus.rpc.connection import Connection, Limits
+from grampus.rpc.crowd import Crowd
 from grampus.rpc.handshakes import Handshakes
 from grampus.rpc.outgoing import LINGER
 from grampus.rpc.ports import Handler
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 M = TypeVar("M")
 
 #: Connections that asyncio takes from the kernel in one turn of the loop: fewer than may stand at
-#: the door, or a crowd of friends would be turned away before anyone has read their Hellos.
+#: the door, or of a crowd of friends some would go before anyone has read their Hellos.
 _ACCEPTED_PER_TURN = 16
 #: Connections that wait in the kernel.
 _BACKLOG = 512
@@ -58,6 +60,7 @@ class Door(Generic[M]):
         self._most_strangers = most_strangers
         self._everyone: dict[Connection[M], None] = {}
         self._strangers: dict[Connection[M], asyncio.TimerHandle] = {}
+        self._crowd: Crowd[Connection[M]] = Crowd()
         self._shut = False
         #: Somebody was turned away for want of room, and nobody let in since.
         self._crowded = False
@@ -77,29 +80,34 @@ class Door(Generic[M]):
     def made(self, connection: Connection[M]) -> None:
         if self._shut:
             connection.close("the server stops")
-        elif len(self._strangers) >= self._most_strangers:
-            self._turn_away(connection, f"{self._most_strangers} others have not said Hello yet")
         elif len(self._everyone) >= self._most:
             self._turn_away(connection, f"there are {self._most} connections already")
         else:
+            self._stand(connection)
+
+    def _stand(self, connection: Connection[M]) -> None:
+        """At the door, until it has said Hello."""
+        loop = asyncio.get_running_loop()
+        self._everyone[connection] = None
+        self._strangers[connection] = loop.call_later(
+            self._hello_timeout, connection.fail, f"no Hello within {self._hello_timeout:g} s"
+        )
+        self._crowd.come(connection, connection.host, loop.time())
+        if len(self._crowd) > self._most_strangers:
+            others = f"{self._most_strangers} others have not said Hello yet either"
+            self._turn_away(self._crowd.who_goes(), others)
+        else:
             self._crowded = False
-            self._everyone[connection] = None
-            self._strangers[connection] = asyncio.get_running_loop().call_later(
-                self._hello_timeout,
-                connection.fail,
-                f"no Hello within {self._hello_timeout:g} s",
-            )
 
     def _turn_away(self, connection: Connection[M], reason: str) -> None:
         """One line in the log for a whole crowd."""
-        if self._crowded:
-            connection.close(reason)
-        else:
-            self._crowded = True
-            connection.fail(reason)
+        self._crowd.gone(connection)
+        connection.drop(reason, told=not self._crowded)
+        self._crowded = True
 
     def first(self, connection: Connection[M], message: M) -> None:
         self._strangers.pop(connection).cancel()
+        self._crowd.gone(connection)
         if connection.unread:
             raise ProtocolError("it went on before its Hello was answered")
         answer, accepted, frame_limit = self._greet(message, connection.peer, connection.subject)
@@ -115,6 +123,7 @@ class Door(Generic[M]):
         self._everyone.pop(connection, None)
         if (timer := self._strangers.pop(connection, None)) is not None:
             timer.cancel()
+        self._crowd.gone(connection)
 
 
 class Server(Generic[M]):

@@ -6,6 +6,7 @@ Rule: version, cluster and credential are looked at before anything else is; the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -41,6 +42,9 @@ from grampus.rpc.subject import SERVER, WORKER, Subject
 Peer = Connection[Message]
 #: Seconds after which it is looked at again whether somebody may speak.
 LOOK = 3.0
+#: Connections of one node, half of those that there may be.
+MOST_OF_ONE = 512
+_TOO_MANY = f"{{}} {{}} has {MOST_OF_ONE} connections to this server already: close some"
 
 
 class _Room(Protocol):
@@ -70,6 +74,8 @@ class Reception:
         self._joins = joins
         self._peers = peers
         self._keys = keys
+        #: Connections that each has, by role and name.
+        self._present: Counter[tuple[str, str]] = Counter()
         #: When it was last looked at whether he who speaks still may, on the loop's clock.
         self._looked: dict[Peer, float] = {}
         self._rooms: dict[str, _Room] = {
@@ -93,11 +99,11 @@ class Reception:
         if why := self._admission.refuses(hello, subject):
             return Goodbye(why, "unauthorized"), False, 0
         if hello.role == JOIN:
-            if self._joins.full:
-                return Goodbye("too many are joining: try again in a moment"), False, 0
             if why := self._peers.too_old(hello):
                 return Goodbye(why, "version-mismatch"), False, 0
             return self._welcome, True, JOIN_FRAME
+        if self._present[hello.role, hello.node] >= MOST_OF_ONE:
+            return Goodbye(_TOO_MANY.format(hello.role, hello.node)), False, 0
         if hello.lane == KEYS:
             if why := self._refuses(hello, subject):
                 kind = self._peers.kind(hello) if hello.role == SERVER else ""
@@ -116,6 +122,8 @@ class Reception:
         return replace(answer, history=seen.history, revision=seen.revision)
 
     def opened(self, connection: Peer) -> None:
+        if isinstance(hello := connection.greeting, Hello):
+            self._present[hello.role, hello.node] += 1
         match _room(connection):
             case "worker":
                 self._roster.opened(connection)
@@ -141,6 +149,11 @@ class Reception:
 
     def closed(self, connection: Peer, reason: str) -> None:
         self._looked.pop(connection, None)
+        if isinstance(hello := connection.greeting, Hello):
+            who = hello.role, hello.node
+            self._present[who] -= 1
+            if self._present[who] <= 0:
+                del self._present[who]
         self._rooms[_room(connection)].closed(connection, reason)
 
     # -- who may go on
