@@ -109,12 +109,13 @@ class Blobs:
         finally:
             aside.unlink(missing_ok=True)
 
-    def append(self, hash: str, offset: int, data: bytes, last: bool) -> None:
-        """One piece of an upload, in order from offset 0; the one with `last` publishes it."""
+    def append(self, hash: str, offset: int, data: bytes, last: bool, by: str = "") -> None:
+        """One piece of an upload, in order from offset 0; the one with `last` publishes it.
+
+        Each that sends it, `by` name, has an upload of his own."""
         if self.renew(hash) >= 0:
             return
-        aside = self._incoming / hash
-        self.path(hash)
+        aside = self._upload(hash, by)
         with self._lock:
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if offset == 0 else 0)
             with open(os.open(aside, flags, 0o600), "r+b") as file:
@@ -132,6 +133,14 @@ class Blobs:
                     self.put_pieces(hash, iter(lambda: file.read(_PIECE), b""))
             finally:
                 aside.unlink(missing_ok=True)
+
+    def give_up(self, hash: str, by: str = "") -> None:
+        """What has come of an upload goes."""
+        self._upload(hash, by).unlink(missing_ok=True)
+
+    def _upload(self, hash: str, by: str) -> Path:
+        self.path(hash)
+        return self._incoming / f"{hash}.{content_hash(by.encode())[:16]}"
 
     def remove(self, hash: str, before: float) -> None:
         """Unless it was made or renewed since `before`, in seconds."""

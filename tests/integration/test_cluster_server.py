@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -235,6 +235,36 @@ def test_sessions_get_their_full_time_after_a_restart(tmp_path: Path) -> None:
             assert await server.open_session("s", SHORT, "instance") == session
 
     asyncio.run(go())
+
+
+def test_one_node_does_not_take_the_sessions_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grampus.cluster.server.SESSIONS_OF_ONE", 3)
+
+    async def scenario(server: ClusterServer) -> None:
+        def begin(number: int, owner: str) -> Awaitable[int]:
+            return server.open_session("s", 60_000, f"i{number}", owner)
+
+        many = await asyncio.gather(
+            *(begin(n, "worker.w1") for n in range(20)), return_exceptions=True
+        )
+        refused = [each for each in many if isinstance(each, Refused)]
+        sessions = [each for each in many if isinstance(each, int)]
+        assert (len(sessions), len(refused)) == (3, 17)
+        assert str(refused[0]) == "worker w1 has 3 sessions already: close some"
+        # Who has lost the answer may ask again; others, and users, are not concerned.
+        assert await begin(many.index(sessions[0]), "worker.w1") == sessions[0]
+        assert await begin(many.index(sessions[0]), "worker.w10") not in sessions
+        for number in range(5):
+            assert await begin(number, "") not in sessions
+        await server.close_session(sessions[0])
+        assert await begin(99, "worker.w1") not in sessions
+        with pytest.raises(Refused):
+            await begin(100, "worker.w1")
+        assert not server._opening
+
+    play(tmp_path, scenario)
 
 
 # locks

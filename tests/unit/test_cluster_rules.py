@@ -28,7 +28,7 @@ from grampus.cluster.commands import (
     Written,
     encode_command,
 )
-from grampus.cluster.limits import ROWS, WINDOW, end_of
+from grampus.cluster.limits import ANSWER_BYTES, ROWS, WINDOW, end_of
 from grampus.cluster.queries import Queries
 from grampus.cluster.refusal import Refusal
 from grampus.cluster.values import KeyChange, KeysChanged, KeyValue, SessionBegan, SessionOver
@@ -231,6 +231,26 @@ def test_acknowledged_answers_are_forgotten_and_never_asked_for_again(book: Book
     assert book.put("/k", "late", Origin(session, 3, 3)).code == "forgotten"
     assert book.put("/k", "far", Origin(session, 4 + WINDOW, 3)).code == "too-many"
     assert book.get("/k").value == b"4"  # type: ignore[union-attr]
+
+
+def test_a_session_whose_answers_are_large_must_acknowledge_some_first(book: Book) -> None:
+    session = book.begin()
+    for n in range(2):
+        book.put(f"/k{n}", "v" * 60_000)
+    read = (GetOp(b"/k0"), GetOp(b"/k1"))
+    seq = 0
+    while True:
+        seq += 1
+        (answer,) = book.ask(Txn(1, (), read, (), Origin(session, seq)))
+        if isinstance(answer, Refusal):
+            break
+    assert (answer.code, "wait for session" in answer.reason) == ("too-many", True)
+    rows = book.ledger.database.query("SELECT length(answer) FROM cluster_result")
+    assert ANSWER_BYTES <= sum(size for (size,) in rows) < ANSWER_BYTES + 130_000
+    # What it has asked it may ask again; nothing of it happened that was refused.
+    assert isinstance(book.ask(Txn(1, (), read, (), Origin(session, 1)))[0], TxnDone)
+    assert book.put("/k", "1", Origin(session, seq, seq - 2)) != answer
+    assert book.ask(Txn(1, (), read, (), Origin(session, seq + 1, seq)))[0] != answer
 
 
 def test_a_request_of_a_dead_session_is_refused_however_late(book: Book) -> None:

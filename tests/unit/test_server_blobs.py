@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from grampus.blobs import Blobs
-from grampus.errors import NoQuorum
+from grampus.errors import InvalidInput, NoQuorum, Refused
 from grampus.ids import content_hash
 from grampus.master.blob_desk import BlobDesk
+from grampus.master.uploads import MOST, STALE
 from grampus.protocol import BlobPiece, GetBlob, HasBlob, PutBlob
 from grampus.server import blob_gather
 from grampus.server.blob_gather import BlobGather
@@ -120,3 +121,38 @@ async def test_a_worker_gets_what_only_another_server_has(tmp_path: Path) -> Non
     # A server is not asked by another one to ask a third.
     assert await BlobDesk(Blobs(tmp_path / "other")).answer(GetBlob(hash, 0)) == BlobPiece(-1)
     assert there.fetched == [hash, content_hash(b"none")]
+
+
+def piece(hash: str, data: bytes, offset: int = 0, last: bool = False) -> PutBlob:
+    return PutBlob(hash, offset, data, last)
+
+
+@looped
+async def test_a_worker_has_few_uploads_at_a_time_and_disturbs_no_other(tmp_path: Path) -> None:
+    desk = BlobDesk(Blobs(tmp_path))
+    incoming = tmp_path / "incoming"
+    hashes = [content_hash(b"%d" % n) for n in range(MOST + 1)]
+    for hash in hashes[:MOST]:
+        await desk.answer(piece(hash, b"a"), "w1", 0)
+    with pytest.raises(Refused, match="worker w1 has 8 uploads under way already"):
+        await desk.answer(piece(hashes[MOST], b"a"), "w1", 0)
+    await desk.answer(piece(hashes[0], b"b", 1), "w1", 0)  # those it has go on
+    # Another one sends the same blob, in an upload of its own.
+    data = b"0"
+    assert await desk.answer(piece(hashes[0], data, last=True), "w2", 0) == BlobPiece(1)
+    assert len(list(incoming.iterdir())) == MOST
+    # What gets no piece any more is given up, and does not stay on the disk.
+    await desk.answer(piece(hashes[1], b"b", 1), "w1", STALE)
+    await desk.answer(piece(hashes[MOST], b"a"), "w1", STALE + 1)
+    assert len(list(incoming.iterdir())) == 2
+    with pytest.raises(InvalidInput, match="out of order"):
+        await desk.answer(piece(hashes[2], b"b", 1), "w1", STALE + 1)
+
+
+@looped
+async def test_an_upload_that_has_ended_makes_room(tmp_path: Path) -> None:
+    desk = BlobDesk(Blobs(tmp_path))
+    for number in range(3 * MOST):
+        data = b"%d" % number
+        await desk.answer(piece(content_hash(data), data, last=True), "w1", 0)
+    assert list((tmp_path / "incoming").iterdir()) == []

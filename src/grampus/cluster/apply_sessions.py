@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from grampus.cluster.commands import Answer, Begin, End, Origin, decode_answer, encode_answer
 from grampus.cluster.keyspace import Keyspace
-from grampus.cluster.limits import SESSIONS, WINDOW
+from grampus.cluster.limits import ANSWER_BYTES, SESSIONS, WINDOW
 from grampus.cluster.refusal import Refusal
 from grampus.cluster.values import SessionBegan, SessionOver
 
@@ -73,6 +73,16 @@ def once(space: Keyspace, origin: Origin | None, carry_out: Callable[[], Answer]
     )
     if row is not None:
         return decode_answer(row)
+    waiting = db.value(
+        "SELECT sum(length(answer)) FROM cluster_result WHERE session = ? AND seq > ?",
+        (session, max(known, acked)),
+    )
+    if waiting is not None and waiting >= ANSWER_BYTES:
+        return Refusal(
+            "too-many",
+            f"{waiting} bytes of answers wait for session {session} to acknowledge them: ask for"
+            " less at a time, or one after the other",
+        )
     answer = carry_out()
     db.execute(
         "INSERT INTO cluster_result (session, seq, answer) VALUES (?, ?, ?)",

@@ -36,7 +36,7 @@ from grampus.cluster.requests import (
 )
 from grampus.cluster.server import ClusterServer
 from grampus.errors import GrampusError, NotLeader, ProtocolError
-from grampus.protocol import KeysAsk, KeysTold, Message
+from grampus.protocol import Hello, KeysAsk, KeysTold, Message
 from grampus.rpc.connection import Connection
 
 log = logging.getLogger("grampus.cluster")
@@ -80,7 +80,7 @@ class KeyDesk:
     async def request(self, connection: Peer, message: Message) -> Message:
         if not isinstance(message, KeysAsk):
             raise ProtocolError(f"{type(message).__name__} is no question about keys")
-        return KeysTold(requests.encode(await self.answer(message.body)))
+        return KeysTold(requests.encode(await self.answer(message.body, _owner(connection))))
 
     def take(self, connection: Peer, number: int, message: Message) -> bool:
         """Writes are taken at once, so that all of one turn are proposed together, and questions
@@ -148,9 +148,10 @@ class KeyDesk:
         for question in self._questions.pop(connection, {}).values():
             self._keys.feed.forget(question)
 
-    async def answer(self, body: bytes) -> requests.Answer:
+    async def answer(self, body: bytes, owner: str = "") -> requests.Answer:
+        """`owner` is the node that asks."""
         try:
-            return await self._answer(requests.decode_request(body))
+            return await self._answer(requests.decode_request(body), owner)
         except NotLeader as error:
             return failed(NotLeader(str(error), self._directory.leader()))
         except GrampusError as error:
@@ -159,7 +160,7 @@ class KeyDesk:
             log.exception("a request for keys: a bug in what answers it")
             return failed(GrampusError("a defect of the server: its log has the details"))
 
-    async def _answer(self, request: Request) -> requests.Answer:
+    async def _answer(self, request: Request, owner: str) -> requests.Answer:
         keys = self._keys
         match request:
             case GetKey(key, view):
@@ -175,7 +176,7 @@ class KeyDesk:
                 await keys.keep_alive(session)
                 return Done()
             case OpenSession(instance, name, ttl):
-                return Opened(await keys.open_session(name, ttl, instance))
+                return Opened(await keys.open_session(name, ttl, instance, owner))
             case CloseSession(session):
                 await keys.close_session(session)
                 return Done()
@@ -185,6 +186,11 @@ class KeyDesk:
                 answer = await keys.writes.propose(self._command(request))
                 assert isinstance(answer, Answer)
                 return answer
+
+
+def _owner(connection: Peer) -> str:
+    hello = connection.greeting
+    return f"{hello.role}.{hello.node}" if isinstance(hello, Hello) else ""
 
 
 def _seconds(wait: int) -> float:

@@ -29,9 +29,12 @@ HISTORY_ROWS = 100_000
 HISTORY_BYTES = 64 * 1024 * 1024
 SLACK_ROWS = 1_000
 SLACK_BYTES = 4 * 1024 * 1024
-#: Sessions that live at once, and requests of one that are not acknowledged.
+#: Sessions that live at once, and of one node; requests of one that are not acknowledged, and from
+#: how many bytes of answers to them on it has to acknowledge some before it asks for more.
 SESSIONS = 10_000
+SESSIONS_OF_ONE = 100
 WINDOW = 128
+ANSWER_BYTES = 1024 * 1024
 #: Of a session, in ms.
 SHORTEST_TTL = 1_000
 LONGEST_TTL = 3_600_000

@@ -124,6 +124,16 @@ class Queries:
             rows = self._db.query("SELECT id, name, ttl, opened FROM cluster_session ORDER BY id")
             return self.revision(), [SessionInfo(*row) for row in rows]
 
+    def sessions_of(self, owner: str, instance: str) -> int:
+        """How many that node has, but for the session of that instance, which it may ask for
+        again."""
+        count: int = self._db.value(
+            "SELECT count(*) FROM cluster_session WHERE instance >= ? AND instance < ?"
+            " AND instance != ?",
+            (owner + "/", owner + "0", instance),  # "0" follows "/"
+        )
+        return count
+
     def session(self, id: int) -> SessionInfo | None:
         row = self._db.one("SELECT id, name, ttl, opened FROM cluster_session WHERE id = ?", (id,))
         return None if row is None else SessionInfo(*row)

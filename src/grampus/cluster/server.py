@@ -8,6 +8,7 @@ that the client has seen. Nothing is kept here: keys, sessions and locks are in 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -29,6 +30,7 @@ from grampus.cluster.commands import (
 from grampus.cluster.events import event_key
 from grampus.cluster.feed import SILENCE, Feed, Question, Told
 from grampus.cluster.limits import (
+    SESSIONS_OF_ONE,
     check_key,
     check_name,
     check_prefix,
@@ -46,6 +48,7 @@ from grampus.consensus.port import Replica, Stopped
 from grampus.errors import (
     GrampusError,
     NoQuorum,
+    Refused,
     WrongHistory,
 )
 
@@ -88,6 +91,8 @@ class ClusterServer:
         self.sessions = SessionDriver(replica, reads, clock)
         self._retention = KeyRetention(replica, reads, clock)
         self.writes = Writes(replica, clock)
+        #: Sessions that are being opened, by node.
+        self._opening: Counter[str] = Counter()
         replica.subscribe(self.feed.committed)
         replica.subscribe(self.sessions.committed)
         self.feed.start()
@@ -294,14 +299,33 @@ class ClusterServer:
 
     # sessions
 
-    async def open_session(self, name: str, ttl: int, instance: str | None = None) -> int:
+    async def open_session(
+        self, name: str, ttl: int, instance: str | None = None, owner: str = ""
+    ) -> int:
         """The session's id. `ttl` in ms: it is over when so long no keep-alive was confirmed.
 
-        Asked again with the same random `instance`, it is the same session."""
+        Asked again with the same random `instance`, it is the same session. `owner`: the node that
+        asks, which has so many at most, and whose instances are its own; "" for a user."""
         check_name(name, "session")
         check_ttl(ttl)
         instance = instance or self._entropy(16).hex()
-        answer = await self.writes.propose(encoded(Begin(self._clock.now(), instance, name, ttl)))
+        if not owner:
+            return await self._begin(Begin(self._clock.now(), instance, name, ttl))
+        instance = f"{owner}/{instance}"
+        there = self._reads.sessions_of(owner, instance) + self._opening[owner]
+        if there >= SESSIONS_OF_ONE:
+            raise Refused(
+                f"{owner.replace('.', ' ', 1)} has {SESSIONS_OF_ONE} sessions already: close some"
+            )
+        self._opening[owner] += 1
+        try:
+            return await self._begin(Begin(self._clock.now(), instance, name, ttl))
+        finally:
+            self._opening[owner] -= 1
+            self._opening += Counter()  # without zeros
+
+    async def _begin(self, command: Begin) -> int:
+        answer = await self.writes.propose(encoded(command))
         assert isinstance(answer, int)
         return answer
 

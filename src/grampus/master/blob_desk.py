@@ -7,9 +7,11 @@ spread before it is told so, for a report names it next; what is not here is fet
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 from grampus.blobs import Blobs
+from grampus.master.uploads import Uploads
 from grampus.protocol import BlobPiece, GetBlob, HasBlob, PutBlob
 
 #: Bytes in one piece.
@@ -33,11 +35,21 @@ class BlobDesk:
         """`elsewhere` is None for a desk that answers servers, or where there are no others."""
         self._blobs = blobs
         self._elsewhere = elsewhere
+        self._uploads = Uploads()
 
-    async def answer(self, message: HasBlob | GetBlob | PutBlob) -> BlobPiece:
+    async def answer(
+        self, message: HasBlob | GetBlob | PutBlob, worker: str = "", now: int = 0
+    ) -> BlobPiece:
         """Size -1: there is no such blob. Raises InvalidInput for pieces that do not fit, NoQuorum
-        when too few servers have what is offered."""
-        found, elsewhere = await asyncio.to_thread(self._answer, message), self._elsewhere
+        when too few servers have what is offered, Refused when a worker uploads too much at a time.
+
+        `worker` is who asks, "" for a server; `now` in ms, of a steady clock."""
+        if worker and isinstance(message, PutBlob):
+            for by, hash in self._uploads.given_up(now):
+                await asyncio.to_thread(self._blobs.give_up, hash, by)
+            self._uploads.take(worker, message.hash, message.last, now)
+        answering = partial(self._answer, message, worker)
+        found, elsewhere = await asyncio.to_thread(answering), self._elsewhere
         if elsewhere is None:
             return found
         if isinstance(message, GetBlob):
@@ -47,7 +59,7 @@ class BlobDesk:
             await elsewhere.spread(message.hash)
         return found
 
-    def _answer(self, message: HasBlob | GetBlob | PutBlob) -> BlobPiece:
+    def _answer(self, message: HasBlob | GetBlob | PutBlob, worker: str = "") -> BlobPiece:
         match message:
             case HasBlob():
                 return BlobPiece(self._blobs.renew(message.hash))
@@ -57,5 +69,6 @@ class BlobDesk:
                     return BlobPiece(-1)
                 return BlobPiece(size, self._blobs.read(message.hash, message.offset, PIECE))
             case PutBlob():
-                self._blobs.append(message.hash, message.offset, message.data, message.last)
+                piece = message.hash, message.offset, message.data, message.last
+                self._blobs.append(*piece, by=worker)
                 return BlobPiece(self._blobs.size(message.hash))

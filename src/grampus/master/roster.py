@@ -204,7 +204,9 @@ class Roster:
             case Leave():
                 return await self._leave(connection, message)
             case HasBlob() | GetBlob() | PutBlob():
-                return await self._desk.answer(message)
+                hello = connection.greeting
+                worker = hello.node if isinstance(hello, Hello) else ""
+                return await self._desk.answer(message, worker, self._clock.ticks())
             case _:
                 raise ProtocolError(f"{type(message).__name__} is no request to a server")
 

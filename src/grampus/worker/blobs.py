@@ -14,6 +14,8 @@ from grampus.model.run import BLOB_LIMIT
 from grampus.protocol import BlobPiece, GetBlob, HasBlob, Message, PutBlob
 
 PIECE = 4 * 1024 * 1024
+#: Blobs that are offered at a time: a server takes no more than a few.
+OFFERS = 4
 #: For the answer to one piece, in seconds.
 TIMEOUT = 60.0
 
@@ -28,6 +30,7 @@ class Exchange:
         self._blobs = blobs
         self._ask = ask
         self._locks: dict[str, asyncio.Lock] = {}
+        self._offers = asyncio.Semaphore(OFFERS)
 
     def has(self, hash: str) -> bool:
         """Whether it is in the worker's store."""
@@ -62,6 +65,10 @@ class Exchange:
 
     async def offer(self, hash: str) -> None:
         """Afterwards the server has it, durably. Raises GrampusError: try again."""
+        async with self._offers:
+            await self._offer(hash)
+
+    async def _offer(self, hash: str) -> None:
         found = await self._piece(HasBlob(hash))
         if found.size >= 0:
             return
