@@ -19,7 +19,7 @@ from grampus.consensus.log import DurableLog
 from grampus.consensus.members import MemberChange
 from grampus.consensus.record import HEAD, SECTOR, Kind, LogCorrupt, scan
 from grampus.consensus.segment import Segment
-from grampus.consensus.snapshots import LEDGER
+from grampus.consensus.snapshots import KEEP, LEDGER, Incoming
 from grampus.consensus.trail import Trail
 from grampus.consensus.turns import Kept, Turns
 from grampus.consensus.writer import Limits
@@ -238,6 +238,60 @@ def test_who_has_led_lets_go_of_its_log_again(tmp_path: Path) -> None:
         assert list((leader.machine.folder / "snapshots").glob("*.db")) == []
         first = led._turns.node.status()["first"]
         assert led.applied_index - first < 3 * kept.entries + 20
+
+
+def test_a_server_that_hangs_in_its_snapshot_holds_no_other_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(limits=Limits(checkpoint_entries=10), kept=Kept(entries=5, segment=2_000))
+    take = Incoming.take
+    hanging: list[Path] = []
+
+    async def hang(self: Incoming, *piece: Any) -> bool:
+        if self.folder.parent not in hanging:
+            return await take(self, *piece)
+        reached.append(self)
+        return await asyncio.get_running_loop().create_future()
+
+    reached: list[Incoming] = []
+    monkeypatch.setattr(Incoming, "take", hang)
+    with three(tmp_path, settings, size=5) as cluster:
+        world = cluster.world
+        leader = cluster.leader()
+        assert leader is not None
+        one, other, *_ = (server for server in cluster.open() if server is not leader)
+        behind = {
+            frozenset((away.name, server.name))
+            for away in (one, other)
+            for server in cluster.open()
+            if server is not away
+        }
+        world.partition |= behind
+        for away in (one, other):  # what is on its way to them is lost, too
+            cluster.kill(away.machine.member.id)
+        world.run(world.time + KEEP + 1.0)  # what was kept for those who came is let go
+        for _ in range(60):  # an entry each
+            outcomes = puts(leader, 1)
+            world.run(world.time + 5.0, lambda: len(outcomes()) == 1)  # noqa: B023
+        world.run(world.time + 3.0)
+        hanging.append(one.machine.folder)
+        world.partition = {pair for pair in behind if one.name not in pair}
+        world.run(world.time + 15.0, lambda: bool(reached))
+        assert reached
+        world.partition.clear()
+        begun = world.time
+        assert leader.replica is not None
+        id, far = other.machine.member.id, leader.replica.applied_index
+
+        def is_there() -> bool:
+            replica = cluster.servers[id].replica
+            return replica is not None and replica.applied_index >= far
+
+        world.run(begun + 15.0, is_there)
+        assert is_there()
+        assert world.time - begun < 8.0
+        hanging.clear()
+        world.run(world.time + 60.0, cluster.quiet)
 
 
 def lose_power_when_it_begins_to_lead(tmp_path: Path) -> None:
