@@ -58,6 +58,33 @@ def test_connections_beyond_the_bound_are_closed_at_once_and_make_room_later(
     play_live(tmp_path, scenario)
 
 
+def test_one_network_leaves_places_for_others() -> None:
+    with connections.Listener() as listener, ExitStack() as stack:
+        listener.most, listener.most_of_one = 6, 4
+        listener.setblocking(False)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+
+        def come(host: str) -> tuple[socket.socket, socket.socket | None]:
+            """Both ends; None where it was turned away."""
+            caller = stack.enter_context(
+                socket.create_connection(listener.getsockname(), source_address=(host, 0))
+            )
+            try:
+                return caller, stack.enter_context(listener.accept()[0])
+            except ConnectionAbortedError:
+                return caller, None
+
+        first = [come("127.0.0.1")[1] for _ in range(7)]
+        assert [each is not None for each in first] == [True] * 4 + [False] * 3
+        others = [come("127.0.0.2")[1] for _ in range(3)]
+        assert [each is not None for each in others] == [True, True, False]
+        assert first[0] is not None
+        first[0].close()
+        assert come("127.0.0.1")[1] is not None
+        assert come("127.0.0.2")[1] is None
+
+
 @pytest.mark.parametrize("said", [b"", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
 def test_who_does_not_finish_the_head_of_a_request_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes

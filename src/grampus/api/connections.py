@@ -2,7 +2,8 @@
 
 Rule: a connection costs nothing but its descriptor before the head of a request is whole, and it
 gets `HEAD` seconds for that. Those beyond the bound are closed as soon as they are accepted, before
-any TLS: they must not use up the files that the rest of the process needs.
+any TLS: they must not use up the files that the rest of the process needs. And those of one network
+are fewer than all, so that others find a place.
 """
 
 from __future__ import annotations
@@ -14,28 +15,40 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from grampus.rpc.crowd import network_of
+
 #: Seconds for the head of a request, from its first byte, or from the connection on.
 HEAD = 10.0
 
 
 class Listener(socket.socket):
-    """Has at most `most` connections open; set it before it is listened on."""
+    """Has at most `most` connections open, and `most_of_one` of one network; set both before it is
+    listened on."""
 
     def __init__(self, *rest: Any) -> None:
         super().__init__(*rest)
-        self.most = 0
-        self._taken: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.most = self.most_of_one = 0
+        #: And the network that each comes from.
+        self._taken: weakref.WeakKeyDictionary[socket.socket, str] = weakref.WeakKeyDictionary()
 
     def accept(self) -> tuple[socket.socket, Any]:
         taken, peer = super().accept()
-        if len(self._taken) >= self.most:
-            self._taken = weakref.WeakSet(each for each in self._taken if each.fileno() >= 0)
-        if len(self._taken) >= self.most:
-            taken.close()
-            # As if it had left before it was accepted; asyncio comes again for the next.
-            raise ConnectionAbortedError
-        self._taken.add(taken)
+        network = network_of(peer[0])
+        if not self._has_room(network):
+            for each in [each for each in self._taken if each.fileno() < 0]:
+                del self._taken[each]
+            if not self._has_room(network):
+                taken.close()
+                # As if it had left before it was accepted; asyncio comes again for the next.
+                raise ConnectionAbortedError
+        self._taken[taken] = network
         return taken, peer
+
+    def _has_room(self, network: str) -> bool:
+        if len(self._taken) < min(self.most, self.most_of_one):
+            return True
+        mine = sum(each == network for each in self._taken.values())
+        return len(self._taken) < self.most and mine < self.most_of_one
 
 
 class Guest(H11Protocol):

@@ -20,6 +20,7 @@ from grampus.api.connections import Guest, Listener
 from grampus.api.state import Shared
 from grampus.descriptors import share
 from grampus.errors import Refused, UsageError
+from grampus.loopback import is_own
 
 #: Connections at most, and fewer where the process may have few files open; uvicorn answers 503 to
 #: requests beyond. The gate's own bound is lower.
@@ -93,7 +94,10 @@ class ApiServer:
             raise UsageError(f"{self.host} is no address to listen at: {error.strerror}") from error
         family, kind, proto, _, address = found[0]
         listener = Listener(family, kind, proto)
-        listener.most = share(MOST_CONNECTIONS)
+        listener.most = listener.most_of_one = share(MOST_CONNECTIONS)
+        if not is_own(self.host):
+            # Where all come from this machine, there is nobody else to leave places for.
+            listener.most_of_one = listener.most * 3 // 4
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setblocking(False)
