@@ -114,6 +114,31 @@ def test_a_run_is_cancelled_in_whatever_state_its_tasks_are(ground: Ground, clie
     assert not [line for line in ground.processes().values() if "sleep" in line]
 
 
+DEAF = """
+workflow: deaf
+tasks:
+  only: {shell: "trap '' TERM; while :; do sleep 0.05; done", grace: 3s}
+"""
+
+
+def test_it_is_explained_that_a_task_was_asked_to_end_and_has_its_grace(
+    ground: Ground, client: Client
+) -> None:
+    client.apply(ground.write("deaf.yaml", DEAF))
+    run = client.start("deaf").id
+    until(lambda: client.tasks(run)[0].attempts[-1].state is AttemptState.RUNNING)
+    asked = time.time()
+    client.cancel(run)
+    (reason, *_) = client.explain(run, "only").tasks[0].reasons
+    assert reason.code == "ending", reason
+    assert "left of its grace, then it is killed" in reason.text
+    assert reason.until is not None
+    over = reason.until.timestamp()
+    assert abs(over - asked - 3.0) < 1.0
+    assert client.wait(run, timeout=20).state is RunState.CANCELLED
+    assert abs(time.time() - over) < 2.0
+
+
 def test_a_run_is_cancelled_at_any_moment_of_its_start(ground: Ground, client: Client) -> None:
     """STARTING lasts a millisecond or two: many are tried."""
     text = "workflow: brief\ntasks: {a: {shell: 'sleep 5'}, b: {shell: 'sleep 5'}}\n"
