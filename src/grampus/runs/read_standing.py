@@ -108,7 +108,7 @@ def _standing(
         name=task.name, index=index, state=TaskState(state), reason=reason, attempt=attempt + 1,
         due=due, started=started, ended=ended, group=task.group, slots=task.slots,
         priority=view.priority + task.priority, timeout=task.timeout, grace=task.grace,
-        ups=tuple(ups), waits=waits,
+        lease=task.lease, ups=tuple(ups), waits=waits,
         last=None if last is None else Tried(last[0], AttemptState(last[1]), *last[2:]),
     )  # fmt: skip
 

@@ -46,6 +46,8 @@ class TaskStanding(Struct, frozen=True, kw_only=True):
     #: Of each attempt: how long it may run, and then between TERM and KILL, in ms.
     timeout: int | None
     grace: int
+    #: As declared.
+    lease: int | None
     #: Tasks that it waits for: some of them, and how many in all.
     ups: tuple[Upstream, ...]
     waits: int

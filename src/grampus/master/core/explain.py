@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from grampus.master.core.events import ReadyTask
 from grampus.master.core.placement import Place
 from grampus.master.core.scheduler import Scheduler
+from grampus.model.lease import fence_of, lease_of
 from grampus.model.run import FINAL_RUN, FINAL_TASK, AttemptState, RunState, TaskState
 from grampus.runs.explanation import Explanation, Reason, TaskExplanation
 from grampus.runs.standing import Standing, TaskStanding, Tried
@@ -225,8 +226,19 @@ def _unreachable(
         text += " when the worker is back; if that never comes: grampus run declare-lost"
     else:
         text += "It is given up" if ended else "It starts elsewhere"
-        text += f" when its lease ends in {span(max(over - now, 0))}"
+        text += f" when its lease ends in {span(max(over - now, 0))}; {_fenced(task, over, now)}"
     return Reason(code="worker-silent", text=text, since=since, until=over, names=(last.worker,))
+
+
+def _fenced(task: TaskStanding, over: int, now: int) -> str:
+    """What becomes of it where it runs, if nobody is heard there either."""
+    lease = lease_of(task.lease)
+    fence, left = fence_of(lease), over - now
+    if (term := left - lease + fence.term) > 0:
+        return f"before that its machine, if it lives, asks it to end (TERM in {span(term)})"
+    if (kill := left - lease + fence.kill) > 0:
+        return f"its machine, if it lives, has asked it to end (TERM), and kills it in {span(kill)}"
+    return "its machine, if it lives, has ended it by now"
 
 
 def _given_ahead(
