@@ -179,6 +179,34 @@ def test_where_all_disks_are_slow_nobody_gives_the_lead_away(
         assert given == []
 
 
+def test_a_leader_whose_ledger_hangs_while_its_log_does_not_lets_another_one_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It commits, and applies nothing: nobody would ever be answered."""
+    given = _watched(monkeypatch)
+    with three(tmp_path, KEPT) as cluster:
+        world = cluster.world
+        old, one, other = roles(cluster)
+        first = Writer(cluster, old, b"old")
+        world.run(world.time + 1.0)
+        begun = world.time
+        old.loop.hung_until, old.loop.hung_threads = begun + 40.0, "grampus-ledger"
+        within(cluster, 20.0, lambda: cluster.leader() in (one, other))
+        assert given == [old.name]
+        later = Writer(cluster, one, b"one")
+        world.run(begun + 39.0, lambda: cluster._look())
+        assert set(map(type, later.since(begun))) == {Written}
+        assert max(first.longest(), later.longest()) < 10.5
+        leader = cluster.leader()
+        assert leader is not None
+        line = line_of(roll_of(cluster, leader), old)
+        assert line.complaint.startswith("its disk has not answered for ")
+        world.run(begun + 45.0)
+        first.over = later.over = True
+        world.run(world.time + 1.0)
+        agree(cluster)
+
+
 def test_a_single_slow_moment_is_no_reason_to_give_the_lead_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

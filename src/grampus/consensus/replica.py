@@ -31,6 +31,7 @@ from grampus.consensus.pace import Pace
 from grampus.consensus.port import Listener, Replicated, Stopped
 from grampus.consensus.proposals import Proposals
 from grampus.consensus.snapshots import Incoming, Installed
+from grampus.consensus.strain import Strain
 from grampus.consensus.trail import OLDER
 from grampus.consensus.transport import Transport
 from grampus.consensus.turns import LEADER, TICK, Kept, Turns
@@ -55,6 +56,8 @@ _REMOVE = 1
 DEADLINE, LEADERLESS = 10.0, 2.0
 #: Seconds after which a round of read index is asked again.
 ROUND = 1.0
+#: Seconds from which on a call of the ledger hangs: what waits for it has waited for too long.
+LEDGER = DEADLINE
 #: Bytes of commands that a follower passes on at once.
 MESSAGE = 4 * 1024 * 1024
 
@@ -87,6 +90,7 @@ class RaftReplica:
         self._proposals = Proposals(limits)
         self._barriers = Barriers()
         self._barriers.applied(machine.applied_index)
+        self._ledger = Strain()
         self._applier = Applier(machine, self, limits, light, self._on_machine_thread)
         members = Members.decode(machine.members)
         self._turns = Turns(
@@ -414,9 +418,8 @@ class RaftReplica:
     @property
     def disks(self) -> dict[int, int]:
         """By id, the disks that are not well, as `Strain.told` says it; this server's too."""
-        now = self._loop.time()
-        mine = self._turns.strain.told(now)
-        return self._turns.disks.known(now) | ({self.id: mine} if mine else {})
+        others, mine = self._turns.disks.known(self._loop.time()), self.disk
+        return others | ({self.id: mine} if mine else {})
 
     # --- changes of members; only on the leader
 
@@ -517,6 +520,12 @@ class RaftReplica:
     def keen(self) -> bool:
         return self._asked > 0 or self._barriers.waited or self.watched()
 
+    @property
+    def disk(self) -> int:
+        now = self._loop.time()
+        held = self._ledger.hangs(now)
+        return max(self._turns.strain.told(now), int(1000 * held) if held >= LEDGER else 0)
+
     def committed(self, entries: list[Committed]) -> None:
         self._applier.put(entries)
 
@@ -551,7 +560,11 @@ class RaftReplica:
         self._turns.checkpointed(index)
 
     async def _on_machine_thread(self, call: Callable[..., T], *args: Any) -> T:
-        return await self._loop.run_in_executor(self._machine_thread, call, *args)
+        self._ledger.begins(self._loop.time())
+        try:
+            return await self._loop.run_in_executor(self._machine_thread, call, *args)
+        finally:
+            self._ledger.ended(self._loop.time())
 
     # --- the end
 

@@ -76,6 +76,11 @@ class Told(Protocol):
         """Whether somebody here waits for what is committed next."""
         ...
 
+    @property
+    def disk(self) -> int:
+        """How the disk of this server is: see `Strain.told`."""
+        ...
+
     def committed(self, entries: list[tuple[int, int, int, bytes, bytes]]) -> None:
         """In order; to be applied."""
         ...
@@ -194,7 +199,7 @@ class Turns:
             self._proposals.deposed(gone)
             self._barriers.give_up(gone)
             self._told.turned()
-        told = self.strain.told(now)
+        told = self._told.disk
         if (told or self._told_disk) and (now >= self._tell_disk_at or not told):
             self._told_disk, self._tell_disk_at = told, now + AGAIN
             self._transport.say(told, self._told.keen)

@@ -185,6 +185,8 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self.lag = 0.0
         #: And takes longer in any case; and until when a call of an own thread does not come back.
         self.drag = self.hung_until = 0.0
+        #: Of which threads, by how their names begin.
+        self.hung_threads = "grampus"
         #: Threads work on one call after the other: when the newest of each ends.
         self._busy_until: dict[int, float] = {}
         #: When its next timer is due.
@@ -276,7 +278,9 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         if self.lag:
             at += self.world.rng.uniform(0, self.lag)
         if executor is not None:
-            at = max(at + self.drag, self.hung_until)
+            at += self.drag
+            if executor._thread_name_prefix.startswith(self.hung_threads):
+                at = max(at, self.hung_until)
             at = max(at, self._busy_until.get(id(executor), 0.0) + 1e-6)
             self._busy_until[id(executor)] = at
         self.call_at(at, work)
