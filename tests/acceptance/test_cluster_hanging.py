@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from grampus.cli.server import LAST
 from grampus.errors import NoQuorum
 from grampus.sdk.answers import ClusterMember
 from tests.acceptance import hanging_disk
@@ -162,6 +163,30 @@ def _memory(node: Node) -> int:
     """Of its process, in bytes."""
     pages = int(Path(f"/proc/{node.pid}/statm").read_text().split()[1])
     return pages * 4096
+
+
+def test_a_server_whose_disk_never_answers_can_be_stopped_and_started_again(
+    tmp_path: Path,
+) -> None:
+    ward = Ward(tmp_path, "0.001")
+    try:
+        ward.grow()
+        late = ward.others(ward.leader())[0]
+        with writers(ward) as written:
+            until(lambda: len(written.times) > 20)
+            ward.hurt(late, "hang")
+            until(lambda: ward.line(late, ward.others(late)).complaint.startswith(HANGS))
+            ward.servers[late].process.terminate()
+            code, said = ward.servers[late].ended(within=LAST + 10.0)
+            assert code == 4, said
+            assert "the disk does not answer" in said.splitlines()[-1]
+            ward.heal(late)
+            ward.launch(late).ready()
+            ward.settled(3)
+        until(lambda: not _lacks(ward, late, written))
+        has_everything(ward, written)
+    finally:
+        ward.end()
 
 
 def test_a_leader_whose_disk_is_slow_leads_no_longer_than_some_seconds(tmp_path: Path) -> None:

@@ -267,11 +267,11 @@ def test_a_follower_whose_disk_hangs_holds_nobody_up_and_catches_up(
 def _watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Who has given the lead away, by name."""
     given: list[str] = []
-    real: Any = Steward._give_lead
+    real: Any = Steward.give_lead
 
     async def give(self: Steward, term: int, to: int = 0) -> None:
         given.append(self._me.name)
         await real(self, term, to)
 
-    monkeypatch.setattr(Steward, "_give_lead", give)
+    monkeypatch.setattr(Steward, "give_lead", give)
     return given

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from grampus.config import Config, Listen
     from grampus.server.arrival import Plan
 
+#: Seconds within which a server that was told to stop is gone.
+LAST = 30.0
+
 app = Noun("server", "A server of a cluster.")
 
 
@@ -118,6 +121,7 @@ async def _run(config: Config, plan: Plan) -> None:
     import asyncio
     import gc
     import signal
+    import threading
 
     from grampus.cli.output import note
     from grampus.errors import UsageError
@@ -151,6 +155,7 @@ async def _run(config: Config, plan: Plan) -> None:
             stopped = True
             cancel()
             note("stopping")
+            threading.Thread(target=_leave, daemon=True).start()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -167,3 +172,19 @@ async def _run(config: Config, plan: Plan) -> None:
             raise
     if stopped:
         note("stopped")
+
+
+def _leave() -> None:
+    """On a thread: an interpreter waits, for ever, for a thread of its that waits for a disk."""
+    import os
+    import time
+
+    from grampus.cli.output import note
+    from grampus.errors import Refused
+
+    time.sleep(LAST)
+    note(
+        f"error: no end within {LAST:g} s: the disk does not answer. This server leaves all the"
+        " same: what was acknowledged is on a majority of the servers"
+    )
+    os._exit(Refused.exit_code)

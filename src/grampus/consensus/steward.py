@@ -232,18 +232,18 @@ class Steward:
         replica = self._replica
         told = replica.disks.get(replica.id)
         self._slow = self._slow + 1 if told else 0
-        heirs = self._heirs()
+        heirs = self.heirs()
         if self._slow < SLOW_LOOKS or not replica.leader or not heirs or heirs[0] in replica.disks:
             return
         assert told is not None
         log.warning("%s, and lets another server lead", complaint_of(told))
         try:
-            await self._give_lead(replica.term, heirs[0])
+            await self.give_lead(replica.term, heirs[0])
         except GrampusError as error:
             log.warning("nobody else leads yet: %s", error)
 
-    async def _give_lead(self, term: int, to: int = 0) -> None:
-        """To that voter, or to the one that has most. Raft gives a transfer up when it takes longer
+    async def give_lead(self, term: int, to: int = 0) -> None:
+        """To that voter, or to the fittest one. Raft gives a transfer up when it takes longer
         than an election, without a word: so it is asked for again."""
         replica = self._replica
         for _ in range(TRANSFERS):
@@ -258,7 +258,7 @@ class Steward:
     async def _leave(self, asked: ClusterAsk) -> ClusterTold:
         """This server leads, and is to be removed: the next leader does it."""
         replica, term = self._replica, self._replica.term
-        await self._give_lead(term)
+        await self.give_lead(term)
         await replica.succeeded()
         if replica.leader:
             raise NotLeader("this server leads again: nobody could take over from it; ask again")
@@ -284,7 +284,7 @@ class Steward:
         if member.id != self._replica.id and (peer is None or not peer[4]):
             raise Refused(f"{member.name} does not answer, and cannot lead")
         if member.id != self._replica.id:
-            await self._give_lead(self._replica.term, member.id)
+            await self.give_lead(self._replica.term, member.id)
             await self._replica.succeeded()
 
     async def _admit(self, member: Member) -> None:
@@ -315,12 +315,12 @@ class Steward:
 
     def _best_peer(self) -> int:
         """Who is to lead in place of this server. Refused when nobody answers."""
-        heirs = self._heirs()
+        heirs = self.heirs()
         if not heirs:
             raise Refused("no other voter answers, so nobody could lead instead: start one first")
         return heirs[0]
 
-    def _heirs(self) -> list[int]:
+    def heirs(self) -> list[int]:
         """The other voters that answer: whose disk is well first, then who has most of the log."""
         peers, disks = self._replica.peers, self._replica.disks
         others = [id for id in self._replica.members.conf[0] if id != self._replica.id]

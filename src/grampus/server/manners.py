@@ -93,15 +93,11 @@ class Manners:
     async def give_lead_away(self) -> None:
         """So that nobody has to wait for an election when this server stops."""
         replica = self._replica
-        others = [id for id in replica.members.conf[0] if id != replica.id]
-        heard = [id for id in others if id in replica.peers and replica.peers[id][4]]
-        if not replica.leader or not heard:
+        if not replica.leader or not self._steward.heirs():
             return
         with contextlib.suppress(GrampusError, TimeoutError):
             async with asyncio.timeout(FAREWELL):
-                term = replica.term
-                await replica.transfer(max(heard, key=lambda id: replica.peers[id][0]))
-                await replica.deposed(term)
+                await self._steward.give_lead(replica.term)
 
 
 def what_to_do(why: str, name: str) -> str:
