@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from grampus.consensus.lookout import Lookout
 from grampus.consensus.piece import Piece, Proposal
 from grampus.consensus.port import Listener, StateMachine, Stopped
 from grampus.consensus.writer import Light, Limits, Writer
@@ -44,6 +45,7 @@ class SoloLog:
         self._closing = False
         self._failure: BaseException | None = None
         self._writer = Writer(folder, machine, limits, self, light)
+        self._lookout = Lookout(self._writer.strain)
 
     @classmethod
     async def open(
@@ -62,6 +64,7 @@ class SoloLog:
         Raises StorageFailed, LogCorrupt, or what `apply` raised."""
         solo = cls(folder, machine, limits or Limits(), light)
         solo._writer.start()
+        solo._lookout.start()
         try:
             await asyncio.shield(solo._opened)
         except asyncio.CancelledError:
@@ -221,6 +224,7 @@ class SoloLog:
     def ended(self, error: BaseException | None, current: list[Piece]) -> None:
         if error is not None:
             self._fail(error, {piece.proposal for piece in current})
+        self._lookout.stop()
         self._ended.set_result(None)
 
     def _fail(self, error: BaseException, unknown: set[Proposal]) -> None:

@@ -39,6 +39,7 @@ from grampus.consensus.pace import QUICK, Pace
 from grampus.consensus.piece import Piece
 from grampus.consensus.port import StateMachine
 from grampus.consensus.record import Entry, HardState
+from grampus.consensus.strain import Strain
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +128,8 @@ class Writer:
         self._pen = threading.Lock()
         self._durable: DurableLog | None = None
         self._pace = Pace(limits.quick)
+        #: What the disk costs; anybody may look.
+        self.strain = Strain()
         #: Commands in an entry, on average.
         self._crowd = 1.0
         #: Since the last checkpoint was tried.
@@ -238,9 +241,12 @@ class Writer:
     def _write(self, durable: DurableLog, commands: Sequence[bytes]) -> int:
         """Makes the next entry durable, with the pen; its index."""
         index, payload = durable.last + 1, _ENCODER.encode(commands)
-        began = time.perf_counter()
+        began = time.monotonic()
+        self.strain.begins(began)
         durable.append([Entry(index, self._term, payload)])
-        self._pace.took(time.perf_counter() - began)
+        ended = time.monotonic()
+        self.strain.ended(ended)
+        self._pace.took(ended - began)
         self._crowd += (len(commands) - self._crowd) / MEMORY
         self._count(len(payload))
         return index
