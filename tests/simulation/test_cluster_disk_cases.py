@@ -207,6 +207,26 @@ def test_a_leader_whose_ledger_hangs_while_its_log_does_not_lets_another_one_lea
         agree(cluster)
 
 
+def test_a_server_that_is_alone_leads_again_when_its_disk_answers(tmp_path: Path) -> None:
+    with three(tmp_path, KEPT, size=1) as cluster:
+        world = cluster.world
+        (only,) = cluster.open()
+        writer = Writer(cluster, only, b"k")
+        world.run(world.time + 1.0)
+        begun = world.time
+        only.loop.hung_until = begun + 12.0
+        world.run(begun + 11.0, lambda: cluster._look())
+        assert only.replica is not None
+        assert not only.replica.leader
+        refused = [o for o in writer.since(begun + 0.1) if isinstance(o, NoQuorum)]
+        assert refused, "whoever asks is told"
+        assert writer.longest() < 10.5
+        world.run(begun + 14.0)
+        writer.over = True
+        assert only.replica.leader
+        assert isinstance(writer.outcomes[-1][2], Written)
+
+
 def test_a_single_slow_moment_is_no_reason_to_give_the_lead_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

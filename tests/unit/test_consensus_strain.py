@@ -123,3 +123,17 @@ def test_the_log_says_once_that_the_disk_hangs_again_each_minute_and_that_it_is_
         "the disk of the log has not answered for 62 s",
         "the disk of the log answers again, after more than 62 s",
     ]
+
+
+def test_a_process_that_stood_still_in_the_middle_of_a_sync_does_not_blame_its_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    strain = Strain()
+    lookout = Lookout(strain)
+    strain.begins(0.0)
+    lookout.look(0.3)
+    lookout.look(30.0)  # it goes on, and its thread has not been heard yet
+    strain.ended(30.1)
+    lookout.look(30.5)
+    assert not caplog.records

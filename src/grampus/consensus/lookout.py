@@ -27,6 +27,7 @@ class Lookout:
         self._thread = threading.Thread(target=self._run, name="grampus-lookout", daemon=True)
         #: What was said last: for how long it had hung by then.
         self._said = 0.0
+        self._seen = False
 
     def start(self) -> None:
         self._thread.start()
@@ -40,7 +41,9 @@ class Lookout:
 
     def look(self, now: float) -> None:
         hangs = self._strain.hangs(now)
-        if hangs and (not self._said or hangs - self._said >= AGAIN):
+        # Seen twice: the whole process may have stood still.
+        seen, self._seen = self._seen, hangs > 0
+        if hangs and seen and (not self._said or hangs - self._said >= AGAIN):
             self._said = hangs
             log.warning(
                 "the disk of the log has not answered for %.0f s: until it does, this server takes"

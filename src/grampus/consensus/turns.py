@@ -131,7 +131,7 @@ class Turns:
         self.strain = Strain()
         self.disks = Disks()
         #: A sync hangs, or what came meanwhile is not read yet: it is not known who leads.
-        self.stalled = False
+        self.stalled = self._seen_to_hang = False
         self._told_disk = 0
         self._tell_disk_at = 0.0
         self.snapshots = SnapshotDesk(
@@ -193,7 +193,9 @@ class Turns:
 
     def _look_at_disk(self, now: float) -> None:
         """Peers hear of it beside Raft, which is told nothing while a sync is under way."""
-        if self.strain.hangs(now) and not self.stalled:
+        # Seen twice: where the whole process stood still, the sync may be over, and not heard of.
+        seen, self._seen_to_hang = self._seen_to_hang, self.strain.hangs(now) > 0
+        if seen and self._seen_to_hang and not self.stalled:
             self.stalled, self.since = True, now
             gone = NotLeader("the disk of this server does not answer")
             self._proposals.deposed(gone)
