@@ -18,6 +18,7 @@ import pytest
 from grampus.errors import (
     GrampusError,
     InvalidInput,
+    NoQuorum,
     NotFound,
     OutcomeUnknown,
     Overloaded,
@@ -301,6 +302,28 @@ def test_what_must_not_be_sent_twice_is_not(script: Script, client: Client) -> N
     with pytest.raises(OutcomeUnknown, match="may have been done"):
         client.delete(RUN)
     assert len(script.asked) == 1
+
+
+def test_who_has_no_majority_is_asked_last_and_only_when_all_are_alone_it_is_an_error(
+    script: Script, client: Client
+) -> None:
+    """Also for what must not be sent twice: it did not happen."""
+    nobody = {"type": "urn:grampus:problem:no-quorum", "detail": "its disk does not answer"}
+    with Script(("127.0.0.1", 0)) as other:
+        thread = threading.Thread(target=other.serve_forever, args=[0.01])
+        thread.start()
+        script.answer = lambda r: r.json(503, nobody)
+        other.answer = lambda r: r.json(200, {})
+        with Client([script.url, other.url], token="t0k", timeout=2) as both:
+            both.delete(RUN)
+            both.delete(RUN)
+            assert (len(script.asked), len(other.asked)) == (1, 2)
+            other.answer = lambda r: r.json(503, nobody)
+            with pytest.raises(NoQuorum, match="its disk does not answer"):
+                both.delete(RUN)
+        assert (len(script.asked), len(other.asked)) == (2, 3)
+        other.shutdown()
+        thread.join()
 
 
 def test_too_much_to_do_is_tried_again_after_a_while(
