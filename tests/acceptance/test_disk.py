@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from grampus.errors import GrampusError
+from grampus.errors import GrampusError, ServerUnreachable
 from grampus.model.run import RunState
 from grampus.sdk.client import Client
-from tests.acceptance.node import Ground, until
+from tests.acceptance import hanging_disk
+from tests.acceptance.node import Ground, Node, until
 
 ONE = "workflow: one\ntasks: {a: {shell: 'true'}}\n"
 #: Its template is rendered by its own process, which finds it in a file.
@@ -201,3 +203,30 @@ def test_a_limit_on_file_size_stops_the_node_clearly(tmp_path: Path) -> None:
     with ground.up(), ground.client() as client:
         for run in answered:
             assert client.wait(run, timeout=20).state is RunState.SUCCEEDED
+
+
+@pytest.mark.parametrize("first", ["0.001", "quick"], ids=["thread", "loop"])
+def test_a_disk_that_does_not_answer_is_told_and_waited_for(tmp_path: Path, first: str) -> None:
+    ground, place = Ground(tmp_path), tmp_path / "disk"
+    place.write_text(first)
+    command = [sys.executable, hanging_disk.__file__, str(place), "up", "--listen", "127.0.0.1:0"]
+    node = Node(ground, command)
+    try:
+        node.ready()
+        with ground.client(timeout=3.0) as client:
+            client.apply(ground.write("one.yaml", ONE))
+            before = [client.submit("one").id for _ in range(50)]
+            place.write_text("hang")
+            with pytest.raises(ServerUnreachable):
+                client.submit("one")
+            until(lambda: "the disk of the log has not answered for" in node.said(), 15)
+            place.write_text(first)
+            until(lambda: "the disk of the log answers again" in node.said(), 15)
+            last = client.submit("one").id
+            for run in (*before, last):
+                assert client.wait(run, timeout=30).state is RunState.SUCCEEDED
+        node.stop()
+    finally:
+        place.write_text(first)
+        node.kill()
+    until(lambda: not ground.processes(), 20)
