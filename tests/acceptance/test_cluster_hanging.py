@@ -12,6 +12,7 @@ import pytest
 
 from grampus.cli.server import LAST
 from grampus.errors import NoQuorum
+from grampus.model.run import RunState
 from grampus.sdk.answers import ClusterMember
 from tests.acceptance import hanging_disk
 from tests.acceptance.cluster import Site
@@ -21,6 +22,12 @@ from tests.acceptance.writers import Writers
 pytestmark = [pytest.mark.raft, pytest.mark.timeout(240)]
 #: Seconds of a hang; and without an answer until others lead, on a busy machine.
 HANG, SOON = 8.0, 5.0
+FLOW = """workflow: flow
+defaults: {lease: 10s}
+tasks:
+  first: {shell: "sleep 15"}
+  second: {shell: "true", after: [first]}
+"""
 HANGS = "its disk has not answered for "
 
 
@@ -126,6 +133,28 @@ def _says_itself(ward: Ward, old: str, others: str) -> None:
     )  # fmt: skip
     assert f"→ {old}: {HANGS}" in table.stdout
     assert "Start it again" not in table.stdout
+
+
+def test_work_goes_on_under_another_leader_while_the_disk_of_the_old_one_hangs(ward: Ward) -> None:
+    """Its workers go over to the other one, in time for the shortest lease."""
+    ward.grow()
+    ward.worker("w1")
+    with ward.client() as client:
+        client.apply(ward.write("flow.yaml", FLOW))
+        run = client.submit("flow").id
+        until(lambda: client.tasks(run)[0].state == "RUNNING")
+    old = ward.leader()
+    ward.hurt(old, "hang")
+    with ward.client(servers=ward.others(old)) as client, writers(ward) as written:
+        # Nothing need be written to notice it: keep-alives alone are not.
+        until(lambda: len(written.times) > 20)
+        assert client.wait(run, timeout=60).state is RunState.SUCCEEDED
+        assert [len(task.attempts) for task in client.tasks(run)] == [1, 1]
+        assert ward.line(old, ward.others(old)).state == "silent"
+    ward.heal(old)
+    ward.settled(3)
+    with ward.client(servers=old) as client:
+        assert client.run(run).state is RunState.SUCCEEDED
 
 
 def test_a_follower_whose_disk_hangs_holds_nobody_up(ward: Ward) -> None:
