@@ -398,7 +398,7 @@ class RaftReplica:
 
     def waits(self, peer: int, keen: bool) -> None:
         """Whether somebody on that peer waits for what is committed next."""
-        if peer == self._turns.leader:
+        if peer == self._turns.leader and not self._turns.stalled:
             self._heard = self._loop.time()
         self._turns.telling.heard(peer, keen)
 
