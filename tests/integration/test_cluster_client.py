@@ -363,7 +363,8 @@ def test_a_process_is_listed_with_its_load_and_goes_when_it_is_silent(tmp_path: 
         assert found is not None
         told = msgspec.json.decode(found.value, type=About)
         assert (told.name, told.slots, told.heartbeat >= told.start_time) == ("w1", 2, True)
-        assert told.memory > 0
+        assert 0 < told.memory < told.total_memory
+        assert told.cpus > 0
         client.close()  # as if it had been killed
         for _ in range(100):
             if (await reader.get(key)).item is None:

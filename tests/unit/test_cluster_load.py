@@ -46,6 +46,16 @@ def test_the_average_is_over_the_newest_samples(tmp_path: Path) -> None:
     assert load.average()[1] == 700
 
 
+def test_a_part_of_what_the_groups_allow_can_be_told(tmp_path: Path) -> None:
+    a_group(tmp_path, "outer", memory_max="1000", memory_current="400")
+    a_group(tmp_path, "outer/inner", cpu_max="50000 100000", memory_max="2000", memory_current="1")
+    load = LoadAverage(2, groups(tmp_path, "/outer/inner"))
+    assert load.capacity() == (0.5, 1000)
+    cpus, memory = LoadAverage(2, Groups(tmp_path, tmp_path / "none")).capacity()
+    assert cpus >= 1
+    assert memory > load.average()[1]
+
+
 def older(root: Path, memory: str, cpu: str) -> Groups:
     """Groups of cgroup v1, beside a tree of v2 that has no controllers."""
     (root / "mine").write_text(f"9:name=systemd:/\n4:memory:{memory}\n2:cpu,cpuacct:{cpu}\n0::/\n")

@@ -1,4 +1,4 @@
-"""How busy the machine is for this process, averaged over a minute.
+"""How busy the machine is for this process, averaged over a minute, and how large it is.
 
 Rule: what a control group allows counts as the machine: half of a quota of two processors, used up
 by one, is 50 percent, however many the machine has. Each group up to the root may be the tightest.
@@ -64,6 +64,12 @@ class Groups:
         cpus, used = min(quotas, key=lambda each: each[0], default=(None, 0))
         return Allowance(cpus, used, min((m for m in memory if m is not None), default=None))
 
+    def most_memory(self) -> int | None:
+        """Bytes that the tightest group may have in all; None without a limit."""
+        limits = [_limit(folder / "memory.max") for folder in self._folders]
+        limits += [_limit(folder / "memory.limit_in_bytes") for folder in self._memory]
+        return min((each for each in limits if each is not None), default=None)
+
 
 class LoadAverage:
     """Sample it once a second."""
@@ -90,6 +96,12 @@ class LoadAverage:
             cpu = max(cpu, min(100.0, 100 * share))
         self._cpu.append(cpu)
         self._memory.append(_free(allowed))
+
+    def capacity(self) -> tuple[float, int]:
+        """Of what `average` is a part: processors, and bytes of memory."""
+        cpus, most = self._groups.look().cpus, self._groups.most_memory()
+        memory: int = psutil.virtual_memory().total
+        return cpus or psutil.cpu_count() or 1, memory if most is None else min(memory, most)
 
     def average(self) -> tuple[int, int]:
         """CPU in percent of the machine, and free memory in bytes."""
@@ -122,12 +134,16 @@ def _folders(root: Path, group: str | None) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _left(limit: Path, used: Path) -> int | None:
+def _limit(limit: Path) -> int | None:
     """Bytes, or None without a limit."""
     most = _text(limit).strip()
-    if not most.isdigit() or int(most) >= _UNLIMITED:
-        return None
-    return max(0, int(most) - int(_text(used) or 0))
+    return int(most) if most.isdigit() and int(most) < _UNLIMITED else None
+
+
+def _left(limit: Path, used: Path) -> int | None:
+    """Bytes, or None without a limit."""
+    most = _limit(limit)
+    return None if most is None else max(0, most - int(_text(used) or 0))
 
 
 def _quota(text: str) -> float | None:

@@ -49,6 +49,9 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     #: Percent of the machine, and free bytes, averaged over the last minute.
     cpu: int
     memory: int
+    #: Of what these are a part: processors, and bytes of memory that this process may use.
+    cpus: float = 0
+    total_memory: int = 0
     #: Of a server: its API, and where it listens for nodes.
     port: int | None = None
     node_port: int | None = None
@@ -57,6 +60,8 @@ class About(msgspec.Struct, frozen=True, omit_defaults=True):
     slots: int | None = None
     #: Of a server: blobs that its ledger names and its folder lacks.
     lacks: int = 0
+    #: Of the server that leads: in which term. Of two that say so the higher one leads.
+    leads: int = 0
 
 
 def is_news(told: About, now: About) -> bool:
@@ -92,10 +97,11 @@ class ClusterMonitor:
     ) -> None:
         self._registrations = registrations
         self._key = key
-        self._about = about
+        self._load = load or LoadAverage()
+        cpus, total = self._load.capacity()
+        self._about = about | {"cpus": cpus, "total_memory": total}
         self._also = also
         self._clock = clock
-        self._load = load or LoadAverage()
         self._started = clock.now()
         self._told: About | None = None
 

@@ -70,7 +70,7 @@ class Manners:
     async def present(self, gather: BlobGather) -> None:
         """Is listed among the servers; by itself first, or by any other."""
         place, clock, encryption = self._place, SystemClock(), self._encryption
-        me = place.me
+        me, replica = place.me, self._replica
         about = {
             "name": me.name, "host": me.host, "port": me.port, "node_port": me.node_port,
             "pid": os.getpid(),
@@ -78,7 +78,7 @@ class Manners:
         await keep_present(
             server_key(me.name), about, [(me.host, me.node_port)], lambda: place.hello(KEYS),
             clock, os.urandom, None if encryption is None else encryption.nodes,
-            lambda: {"lacks": gather.lacks},
+            lambda: {"lacks": gather.lacks, "leads": replica.term if replica.leader else 0},
         )  # fmt: skip
 
     async def until(self, void: Awaitable[str]) -> None:
