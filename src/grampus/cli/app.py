@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from grampus.cli import cluster, config, doctor, kv, run, schedule, server, up, worker, workflow
+from grampus.cli import (
+    cluster,
+    config,
+    doctor,
+    kv,
+    kv_txn,
+    run,
+    schedule,
+    server,
+    up,
+    worker,
+    workflow,
+)
 from grampus.cli.options import Authority, Globals, Server, TokenFile
 
 app = typer.Typer(
@@ -20,6 +32,7 @@ app = typer.Typer(
 )
 app.command(name="up")(up.up)
 app.command(name="doctor")(doctor.doctor)
+kv.app.command("txn")(kv_txn.txn)
 for part in (workflow, run, schedule, worker, kv, server, cluster, config):
     app.add_typer(part.app)
 
