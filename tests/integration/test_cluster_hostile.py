@@ -29,6 +29,7 @@ from grampus.errors import (
     NotLeader,
     OutcomeUnknown,
     ServerUnreachable,
+    WrongHistory,
 )
 
 pytestmark = pytest.mark.raft
@@ -176,7 +177,7 @@ def test_a_client_that_has_seen_a_recovered_cluster_never_goes_back_to_the_old_o
         assert newer.seen.history == "h2"
         await recovered.kill()
         for server in (old, other):
-            with pytest.raises(ServerUnreachable, match="has left"):
+            with pytest.raises(WrongHistory, match="has left"):
                 await newer._lines.to(server.address)
         with pytest.raises(GrampusError):
             await newer.put(b"/a", b"2", within=1)
