@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from front import TOKEN, by_the_command, front
+from front import COMMAND, TOKEN, by_the_command, front
 from three_servers import OneServer, Three, play
 
 from grampus.api.problems import KINDS
 from grampus.cluster import requests
+from grampus.cluster.client import ClusterClient
 from grampus.cluster.commands import Compact, encode_command
 from grampus.cluster.requests import GetChanges, GetKey, KeepAlive, PutKey, Seen, View
 from grampus.cluster.writes import Writes
@@ -26,6 +27,7 @@ from grampus.errors import (
     Compacted,
     GrampusError,
     Lagging,
+    LockLost,
     NoQuorum,
     NotLeader,
     SessionUnknown,
@@ -40,7 +42,7 @@ from grampus.testing import next_version
 
 pytestmark = pytest.mark.raft
 
-KV = "/api/v1/kv"
+KV, SESSIONS = "/api/v1/kv", "/api/v1/sessions"
 LARGE = b"x" * 70_000
 
 
@@ -50,7 +52,7 @@ class Http:
 
     method: str
     path: str
-    headers: dict[str, str]
+    headers: dict[str, str] = field(default_factory=dict)
     content: bytes = b""
 
 
@@ -62,12 +64,14 @@ class Case:
     status: int
     exit_code: int
     #: At the node port, of the server that is asked.
-    node: requests.Request | None = None
+    node: Callable[[ClusterClient, OneServer], Awaitable[object]] | None = None
+    #: The path may have a `{session}`, of one that was begun before.
     http: Http | None = None
     client: Callable[[Client], object] | None = None
     command: tuple[str, ...] = ()
-    #: Before it, with the server that will be asked.
+    #: Before it, with the server that will be asked; and while the command runs.
     first: Callable[[Three, OneServer], Awaitable[None]] | None = None
+    meanwhile: Callable[[OneServer], Awaitable[None]] | None = None
     #: The server that is asked leads, or follows.
     leads: bool = True
 
@@ -84,6 +88,40 @@ async def lose_the_others(ground: Three, server: OneServer) -> None:
             await other.kill()
     while server.replica.leader_id:  # noqa: ASYNC110, of what nobody is told
         await asyncio.sleep(0.02)
+
+
+def asked(request: requests.Request) -> Callable[[ClusterClient, OneServer], Awaitable[object]]:
+    async def ask(client: ClusterClient, server: OneServer) -> object:
+        line = await client._lines.to(server.address)
+        return await client._put_to(line, requests.encode(request), 10.0)
+
+    return ask
+
+
+async def gives_up_what_it_has_not(client: ClusterClient, server: OneServer) -> None:
+    session = await client.open_session("s", 10_000)
+    await session.unlock("x")
+
+
+async def end_the_holder(server: OneServer) -> None:
+    """Of lock x, once somebody holds it."""
+    taken = await server.keys.changes(b"/locks/x/", 1, COMMAND)
+    await server.keys.close_session(taken.facts[0].changes[0].session)
+
+
+def unlocks(client: Client) -> object:
+    with client.kv.session("s") as session:
+        return session.unlock("x")
+
+
+def puts_in_a_session_that_is_over(client: Client) -> object:
+    with client.kv.session("s") as session:
+        client._transport.ask("DELETE", f"{SESSIONS}/{session.id}")
+        return client.kv.put("/a", b"", session=session)
+
+
+def keeps_a_session_alive(client: Client) -> object:
+    return client._transport.ask("POST", f"{SESSIONS}/999/keep-alive")
 
 
 def seen(state: str) -> Callable[[Client], object]:
@@ -107,26 +145,39 @@ def asks(method: str, path: str = "/%2Fa", content: bytes = b"", **headers: str)
 CASES = {
     "too-large": Case(
         TooLarge, 413, 2,
-        PutKey(b"/a", LARGE), asks("PUT", content=LARGE),
+        asked(PutKey(b"/a", LARGE)), asks("PUT", content=LARGE),
         lambda client: client.kv.put("/a", LARGE), ("kv", "put", "k" * 600, "x"),
     ),
-    "session-unknown": Case(SessionUnknown, 409, 4, KeepAlive(999)),
+    "session-unknown": Case(
+        SessionUnknown, 409, 4,
+        asked(KeepAlive(999)), Http("POST", f"{SESSIONS}/999/keep-alive"),
+        puts_in_a_session_that_is_over,
+    ),
+    "lock-lost": Case(
+        LockLost, 409, 4,
+        gives_up_what_it_has_not, Http("DELETE", "/api/v1/locks/x?session={session}"), unlocks,
+        ("kv", "lock", "x", "sleep", "60"), meanwhile=end_the_holder,
+    ),
     "compacted": Case(
         Compacted, 410, 4,
-        GetChanges(b"/", 2, 0, View()), asks("GET", "?watch=true&from=2"),
+        asked(GetChanges(b"/", 2, 0, View())), asks("GET", "?watch=true&from=2"),
         lambda client: next(iter(client.kv.watch("/", first=2))), ("kv", "watch", "--from", "2"),
         first=forget,
     ),
     "no-quorum": Case(
         NoQuorum, 503, 3,
-        PutKey(b"/a", b""), asks("PUT"),
+        asked(PutKey(b"/a", b"")), asks("PUT"),
         lambda client: client.kv.put("/a", b""), ("kv", "put", "/a", "x"),
         first=lose_the_others,
     ),
-    "not-leader": Case(NotLeader, 503, 4, KeepAlive(999), leads=False),
+    "not-leader": Case(
+        NotLeader, 503, 4,
+        asked(KeepAlive(999)), Http("POST", f"{SESSIONS}/999/keep-alive"), keeps_a_session_alive,
+        leads=False,
+    ),
     "lagging": Case(
         Lagging, 503, 4,
-        GetKey(b"/a", View(seen=Seen("h1", 2**40))), asks("GET", Grampus_Seen=f"h1:{2**40}"),
+        asked(GetKey(b"/a", View(seen=Seen("h1", 2**40)))), asks("GET", Grampus_Seen=f"h1:{2**40}"),
         seen(f"h1:{2**40}"),
     ),
     "unauthorized": Case(
@@ -138,28 +189,55 @@ CASES = {
     "wrong-cluster": Case(WrongCluster, 421, 4, http=asks("GET", Grampus_Cluster="c9")),
     "wrong-history": Case(
         WrongHistory, 409, 4,
-        GetKey(b"/a", View(seen=Seen("h0", 1))), asks("GET", Grampus_Seen="h0:1"), seen("h0:1"),
+        asked(GetKey(b"/a", View(seen=Seen("h0", 1)))), asks("GET", Grampus_Seen="h0:1"),
+        seen("h0:1"),
     ),
     "version-mismatch": Case(
         VersionMismatch, 409, 4,
-        PutKey(b"/mark/a", b""), asks("PUT", "/%2Fmark%2Fa"),
+        asked(PutKey(b"/mark/a", b"")), asks("PUT", "/%2Fmark%2Fa"),
         lambda client: client.kv.put("/mark/a", b""), ("kv", "put", "/mark/a", "x"),
     ),
 }  # fmt: skip
 
 
-async def at_the_node_port(ground: Three, server: OneServer, asked: requests.Request) -> object:
-    client = ground.client(server)
-    line = await client._lines.to(server.address)
-    return await client._put_to(line, requests.encode(asked), 10.0)
+async def at_the_node_port(ground: Three, server: OneServer, case: Case) -> str:
+    assert case.node is not None
+    with pytest.raises(case.error) as met:
+        await case.node(ground.client(server), server)
+    assert type(met.value) is case.error
+    return str(met.value)
 
 
-async def over_http(url: str, asked: Http) -> httpx.Response:
+async def over_http(server: OneServer, url: str, case: Case, kind: str) -> str:
+    it = case.http
+    assert it is not None
+    path = it.path
+    if "{session}" in path:
+        path = path.format(session=await server.keys.open_session("s", 10_000))
+    headers = {"Authorization": f"Bearer {TOKEN}", **it.headers}
     async with httpx.AsyncClient(base_url=url, timeout=20.0) as client:
-        headers = {"Authorization": f"Bearer {TOKEN}", **asked.headers}
-        return await client.request(
-            asked.method, asked.path, headers=headers, content=asked.content
-        )
+        answer = await client.request(it.method, path, headers=headers, content=it.content)
+    told = answer.json()
+    assert (answer.status_code, told["type"]) == (case.status, f"urn:grampus:problem:{kind}")
+    assert told["title"] == KINDS[kind][1]
+    return str(told["detail"])
+
+
+def to_a_client(url: str, case: Case) -> str:
+    assert case.client is not None
+    with Client(url, TOKEN) as client, pytest.raises(case.error) as met:
+        case.client(client)
+    assert type(met.value) is case.error
+    return str(met.value)
+
+
+async def to_a_command(server: OneServer, url: str, folder: Path, case: Case) -> None:
+    running = asyncio.ensure_future(by_the_command(url, folder, case.command))
+    if case.meanwhile is not None:
+        await case.meanwhile(server)
+    code, said = await running
+    assert code == case.exit_code, said
+    assert "error: " in said
 
 
 @pytest.fixture
@@ -190,37 +268,19 @@ def test_a_fault_is_one_error_whichever_way_it_is_met(tmp_path: Path, kind: str)
         texts: list[str] = []
         async with front(server) as url:
             if case.node is not None:
-                with pytest.raises(case.error) as met:
-                    await at_the_node_port(ground, server, case.node)
-                assert type(met.value) is case.error
-                texts.append(str(met.value))
+                texts.append(await at_the_node_port(ground, server, case))
             if case.http is not None:
-                answer = await over_http(url, case.http)
-                told = answer.json()
-                assert (answer.status_code, told["type"]) == (
-                    case.status, f"urn:grampus:problem:{kind}"
-                )  # fmt: skip
-                assert told["title"] == KINDS[kind][1]
-                texts.append(told["detail"])
+                texts.append(await over_http(server, url, case, kind))
             if case.client is not None:
-                with pytest.raises(case.error) as met:
-                    await asyncio.to_thread(_with_client, url, case.client)
-                assert type(met.value) is case.error
-                texts.append(str(met.value))
+                texts.append(await asyncio.to_thread(to_a_client, url, case))
             if case.command:
-                code, said = await by_the_command(url, tmp_path, case.command)
-                assert code == case.exit_code, said
-                assert "error: " in said
+                await to_a_command(server, url, tmp_path, case)
         assert case.error.exit_code == case.exit_code
         assert texts
+        # It says what to do, which takes more than a word.
         assert all(len(text) > 20 for text in texts), texts
 
     play(tmp_path, scenario)
-
-
-def _with_client(url: str, ask: Callable[[Client], object]) -> object:
-    with Client(url, TOKEN) as client:
-        return ask(client)
 
 
 def test_a_client_does_not_go_on_at_another_cluster(tmp_path: Path) -> None:
