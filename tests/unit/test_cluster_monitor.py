@@ -26,6 +26,7 @@ TOLD = About("a", "h", 1, 0, heartbeat=1_000, cpu=20, memory=1_000_000, lacks=0)
         ({"memory": 950_000}, True),
         ({"memory": 1_050_000}, True),
         ({"lacks": 1}, True),
+        ({"leads": 7}, True),
     ],
 )
 def test_what_has_changed_little_is_told_rarely(change: dict[str, int], news: bool) -> None:
@@ -45,6 +46,9 @@ class Kept:
 class Load:
     def __init__(self) -> None:
         self.now = 10, 1_000_000
+
+    def capacity(self) -> tuple[float, int]:
+        return 2.0, 2_000_000
 
     def average(self) -> tuple[int, int]:
         return self.now
