@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cli_node import Node, published
 
-from grampus.errors import LockLost, NotFound, Refused, SessionUnknown
+from grampus.errors import InvalidInput, LockLost, NotFound, Refused, SessionUnknown
 from grampus.sdk.client import Client
 
 COMMAND = [sys.executable, "-m", "grampus.cli.main", "kv", "lock"]
@@ -58,6 +58,23 @@ def test_a_session_outlives_its_time_while_it_is_kept_and_takes_its_keys_along(
         client.kv.get("/mine")
     with pytest.raises(SessionUnknown):
         client.kv.put("/mine", "2", session=session)
+
+
+def test_a_transaction_is_done_in_a_session_only_while_that_lives(client: Client) -> None:
+    mine = {"put": {"key": "/mine", "value": "1", "ephemeral": True}}
+    stays = {"put": {"key": "/stays", "value": "1"}}
+    with client.kv.session("s") as session:
+        assert client.kv.txn([], [mine, stays], session=session).succeeded
+        assert client.kv.get("/mine").session == session.id
+        client._transport.ask("DELETE", f"/api/v1/sessions/{session.id}")
+        # Its holder does not know it yet.
+        with pytest.raises(SessionUnknown):
+            client.kv.txn([], [{"put": {"key": "/late", "value": ""}}], session=session)
+    assert [key.key for key in client.kv.range("/")] == ["/stays"]
+    with pytest.raises(SessionUnknown):
+        client.kv.txn([], [stays], session=session)
+    with pytest.raises(InvalidInput, match="takes a session"):
+        client.kv.txn([], [mine])
 
 
 def test_who_is_not_confirmed_lets_go_before_the_server_does(client: Client, node: Node) -> None:

@@ -28,6 +28,7 @@ from grampus.cluster.commands import (
     DeleteOp,
     GetOp,
     Op,
+    Origin,
     PutOp,
     Target,
     TxnDone,
@@ -56,7 +57,9 @@ _TARGETS: dict[str, Target] = {
     "128 KiB are read.",
     response_model=TxnAnswer,
     response_model_exclude_none=True,
-    responses=responses(*KEY_WRITES, "malformed", "request-timeout", "unsupported-media-type"),
+    responses=responses(
+        *KEY_WRITES, "session-unknown", "malformed", "request-timeout", "unsupported-media-type"
+    ),
     openapi_extra=json_body_doc(TxnRequest),
     tags=["keys"],
 )
@@ -66,7 +69,8 @@ async def change_keys(
     compare = [_compare(each, f"compare.{n}") for n, each in enumerate(body.compare)]
     then = [_op(each, f"then.{n}") for n, each in enumerate(body.then)]
     orelse = [_op(each, f"else.{n}") for n, each in enumerate(body.orelse)]
-    done = await ports.keys.txn(compare, then, orelse)
+    origin = None if body.session is None else Origin(body.session)
+    done = await ports.keys.txn(compare, then, orelse, origin=origin)
     answer = txn_answer(done).model_dump_json(exclude_none=True)
     headers = {SEEN: f"{ports.keys.history}:{done.revision}"}
     return Response(answer, headers=headers, media_type="application/json")
@@ -108,7 +112,8 @@ def _op(body: OpBody, field: str) -> Op:
         raise InvalidInput([Problem(message, field=field)])
     if body.put is not None:
         value = value_bytes(body.put.value, f"{field}.put.value")
-        return PutOp(key_bytes(body.put.key, f"{field}.put.key"), value)
+        key = key_bytes(body.put.key, f"{field}.put.key")
+        return PutOp(key, value, body.put.ephemeral)
     if body.delete is not None:
         return DeleteOp(*_span(body.delete, f"{field}.delete"))
     assert body.get is not None

@@ -107,17 +107,23 @@ class Keys:
         compare: Sequence[Mapping[str, Any]],
         then: Sequence[Mapping[str, Any]],
         orelse: Sequence[Mapping[str, Any]] = (),
+        *,
+        session: Session | None = None,
     ) -> TxnResult:
-        """`then` if all of `compare` hold, else `orelse`, in one revision.
+        """`then` if all of `compare` hold, else `orelse`, in one revision. With `session` only
+        while that lives, else SessionUnknown; what is put with `"ephemeral": True` goes with it.
 
         Each is spelled as in HTTP, but that values are bytes or text:
         `{"key": "/a", "version": 0}`, `{"put": {"key": "/a", "value": b"1"}}`,
         `{"delete": {"prefix": "/b/"}}`, `{"get": {"key": "/c"}}`."""
-        body = {
+        body: dict[str, Any] = {
             "compare": [_spelled(each) for each in compare],
             "then": [_spelled(each) for each in then],
             "else": [_spelled(each) for each in orelse],
         }
+        if session is not None:
+            session.check()
+            body["session"] = session.id
         answer = self._transport.ask("POST", KV + ":txn", body=body, repeat=False)
         return self._answer(answer, TxnResult)
 

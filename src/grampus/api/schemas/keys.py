@@ -78,6 +78,9 @@ class CompareBody(Request):
 class PutBody(Request):
     key: str
     value: str = Field(description="In base64.")
+    ephemeral: bool = Field(
+        default=False, description="It is gone when the `session` of the transaction is over."
+    )
 
 
 class DeleteBody(Request):
@@ -109,6 +112,9 @@ class TxnRequest(Request):
     compare: list[CompareBody] = Field(default_factory=list, max_length=TXN_LIMIT)
     then: list[OpBody] = Field(default_factory=list, max_length=TXN_LIMIT)
     orelse: list[OpBody] = Field(default_factory=list, max_length=TXN_LIMIT, alias="else")
+    session: int | None = Field(
+        default=None, ge=1, le=NUMBER, description="Nothing is done when that session is over."
+    )
 
 
 class OpAnswer(Answer):
