@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from grampus.api import kv_sessions
 from tests.integration.api_node import Node, play, problem_of
 
 SESSIONS, KEY = "/api/v1/sessions", "/api/v1/kv/%2Fa"
@@ -109,6 +110,33 @@ def test_a_lock_goes_down_the_line_with_growing_tokens(tmp_path: Path) -> None:
         last = await take(node, third, 8_000)
         assert last is not None
         assert last > next_one
+
+    play(tmp_path, scenario)
+
+
+def test_only_so_many_wait_and_nobody_loses_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_sessions, "MOST_WAITING", 1)
+
+    async def scenario(node: Node) -> None:
+        first, second, third = [await begin(node) for _ in range(3)]
+        await take(node, first)
+        async with asyncio.TaskGroup() as tasks:
+            waits = tasks.create_task(take(node, second, 8_000))
+            for _ in range(1000):
+                await asyncio.sleep(0)
+                if node.app.state.shared.waiting:
+                    break
+            begun = asyncio.get_running_loop().time()
+            assert await take(node, third, 8_000) is None
+            assert asyncio.get_running_loop().time() - begun < 5
+            assert not waits.done()
+            await node.client.delete(LOCK, params={"session": first})
+            assert await waits is not None
+        await node.client.delete(LOCK, params={"session": second})
+        assert await take(node, third, 8_000) is not None
+        assert not node.app.state.shared.waiting
 
     play(tmp_path, scenario)
 

@@ -9,6 +9,7 @@ server, changes nothing.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -19,12 +20,14 @@ from grampus.api.kv import KEY_WRITES
 from grampus.api.problems import responses
 from grampus.api.schemas.keys import NUMBER
 from grampus.api.schemas.sessions import LockAnswer, SessionAnswer, SessionRequest
-from grampus.api.state import ThePorts
+from grampus.api.state import ThePorts, TheShared
 
 router = APIRouter(prefix="/api/v1")
 
 #: Milliseconds for which one request waits for a lock at most; then it is asked again.
 LONGEST_WAIT = 20_000
+#: Who waits here is in nobody's way; others are answered after their first look.
+MOST_WAITING = 128
 #: Seconds for the first look, which is a write and a read.
 LOOK = 0.5
 #: Seconds that a place in line may be waited for by the server itself: the request ends before.
@@ -96,19 +99,23 @@ async def close_session(ports: ThePorts, session: TheSession) -> Response:
     tags=["sessions"],
 )
 async def take_lock(
-    ports: ThePorts,
+    shared: TheShared,
     name: LockName,
     session: OfSession,
     wait: Annotated[
         int, Query(ge=0, le=LONGEST_WAIT, description="Milliseconds until the answer at most.")
     ] = 0,
 ) -> Response:
-    token = None
+    token, me = None, object()
+    seconds = LOOK if len(shared.waiting) >= MOST_WAITING else max(wait / 1000, LOOK)
+    shared.waiting.add(me)
     try:
-        async with asyncio.timeout(max(wait / 1000, LOOK)):
-            token = await ports.keys.lock(name, session, _PATIENCE)
-    except TimeoutError:
-        pass  # Who is cut off keeps the place.
+        # Who is cut off keeps the place.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                token = await shared.ports.keys.lock(name, session, _PATIENCE)
+    finally:
+        shared.waiting.discard(me)
     return respond(LockAnswer(held=token is not None, token=token))
 
 

@@ -6,7 +6,7 @@ function to a thread, and the way there and back takes longer than all that it d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Query, Request
@@ -24,6 +24,8 @@ class Shared:
     ports: Ports
     wakes: Wakes
     metrics: Metrics
+    #: Those who wait for a lock.
+    waiting: set[object] = field(default_factory=set)
 
 
 def _shared(request: Request) -> Shared:
