@@ -19,7 +19,7 @@ SCRIPT = (
     'trap "exit 0" TERM; while :; do echo NAME $GRAMPUS_FENCING_TOKEN >> STORE; sleep 0.05; done'
 )
 #: Seconds of the sessions.
-TTL = 3
+TTL = 5
 
 
 class Holders:
@@ -65,16 +65,21 @@ def ground(tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
-def test_a_lock_outlives_its_leader_and_goes_on_when_it_is_given_up(ground: Site) -> None:
+@pytest.mark.parametrize("fault", ["kill", "hold"])
+def test_a_lock_outlives_its_leader_and_goes_on_when_it_is_given_up(
+    ground: Site, fault: str
+) -> None:
+    """Killed, or standing still with all its connections open."""
     holders = Holders(ground)
     leader = ground.leader()
     follower = ground.others(leader)[0]
     try:
-        holders.start("one", follower)  # its signs of life are passed on
+        # Its signs of life are passed on; and who speaks with the leader too finds another server.
+        holders.start("one", follower if fault == "kill" else leader + follower)
         holders.wait("one", 5)
         holders.start("two", follower + leader)
         holders.wait("one", 2 * TTL * 1000 // 60)
-        ground.kill(leader)
+        (ground.kill if fault == "kill" else ground.hold)(leader)
         holders.wait("one", 2 * TTL * 1000 // 60)
         assert holders.count("two") == 0
         holders.running["one"].send_signal(signal.SIGTERM)

@@ -18,7 +18,14 @@ from urllib.parse import quote
 import msgspec
 
 from grampus.clock import SystemClock
-from grampus.errors import GrampusError, LockLost, ProtocolError, Refused, SessionUnknown
+from grampus.errors import (
+    GrampusError,
+    LockLost,
+    ProtocolError,
+    Refused,
+    ServerUnreachable,
+    SessionUnknown,
+)
 from grampus.model.holder import Holder
 from grampus.sdk.transport import Transport
 
@@ -30,6 +37,8 @@ KEEP, PART = 1.5, 4
 FIRST_WAIT, WAIT = 1.0, 10.0
 #: Seconds beyond that until a server that does not answer is left.
 GRACE = 3.0
+#: Milliseconds for which a server that does not answer is not asked again.
+REST = 3_000
 #: Seconds for the end of a session at one server.
 GOODBYE = 2.0
 
@@ -50,7 +59,7 @@ class Session:
         self._holder = Holder(self._ttl, sent)
         self._guard = threading.Lock()
         self._closing = threading.Event()
-        self._quick = transport.another(min(KEEP, ttl / PART))
+        self._servers = Servers(transport.apart(min(KEEP, ttl / PART)))
         self._thread = threading.Thread(
             target=self._keep, name=f"grampus-session-{self.id}", daemon=True
         )
@@ -134,7 +143,7 @@ class Session:
         lived = self.lives
         self._closing.set()
         self._thread.join()
-        self._quick.close()
+        self._servers.close()
         if not lived:
             return
         transport = self._transport.another(GOODBYE)
@@ -161,19 +170,44 @@ class Session:
             with self._guard:
                 self._holder.sent(now)
             try:
-                self._quick.ask("POST", path, patient=False)
+                self._servers.ask(path, now)
             except SessionUnknown:
                 with self._guard:
                     self._holder.lost()
                 return
             except GrampusError:
-                # It may be cut off from the others.
-                self._quick.elsewhere()
                 with self._guard:
                     self._holder.unanswered(self._clock.ticks())
             else:
                 with self._guard:
                     self._holder.confirmed(now, self._clock.ticks())
+
+
+class Servers:
+    """Each by itself: whoever does not answer rests, and the others are asked meanwhile. One that
+    answers and cannot confirm may be cut off from the others, so the next one is asked, too."""
+
+    def __init__(self, each: list[Transport]) -> None:
+        self._order = each
+        #: Until when it is not asked again, on the clock of ticks.
+        self._rests: dict[Transport, int] = {}
+
+    def ask(self, path: str, now: int) -> None:
+        """Of one of them. Raises what it answers, or that it does not."""
+        awake = [each for each in self._order if self._rests.get(each, 0) <= now]
+        chosen = (awake or self._order)[0]
+        try:
+            chosen.ask("POST", path, patient=False)
+        except GrampusError as error:
+            if type(error) is ServerUnreachable:
+                self._rests[chosen] = now + REST
+            self._order.remove(chosen)
+            self._order.append(chosen)
+            raise
+
+    def close(self) -> None:
+        for each in self._order:
+            each.close()
 
 
 class Lock:

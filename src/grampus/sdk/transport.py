@@ -121,6 +121,10 @@ class Transport:
         """To the same addresses, for `each` of which it has so many seconds; close it too."""
         return Transport(self._addresses, each * len(self._addresses))
 
+    def apart(self, each: float) -> list[Transport]:
+        """One to each address, with so many seconds; close them too."""
+        return [Transport([address], each) for address in self._addresses]
+
     def elsewhere(self) -> None:
         """Another address is asked first from now on."""
         self._addresses.append(self._addresses.pop(0))
