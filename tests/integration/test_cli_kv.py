@@ -158,6 +158,16 @@ def test_the_client_watches(node: Node) -> None:
         assert told.value.first == 6
 
 
+def test_the_python_of_the_user_page_works(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(from grampus import Client.*?)```", PAGE.read_text(), re.S)
+    exec(compile(block, str(PAGE), "exec"), {})
+    said = capsys.readouterr().out
+    assert "/app/colour b'green'" in said
+    assert said.splitlines()[-1].endswith(" True"), "the lock is held"
+    with Client() as client:
+        assert [key.key for key in client.kv.range()] == ["/app/colour", "/app/lock"]
+
+
 def test_the_user_page_is_true(node: Node, tmp_path: Path) -> None:
     env = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
