@@ -403,6 +403,10 @@ def test_who_finds_no_majority_is_told_where_to_look(capsys: pytest.CaptureFixtu
             "start one: grampus up, or grampus server start",
         ),
         ("https://node1:8470: connection refused", "look whether it runs there, and at --server"),
+        (
+            "https://127.0.0.1:8470: its certificate is not trusted",
+            "look whether it runs there, and at --server",
+        ),
     ],
 )
 def test_nobody_is_told_to_start_a_node_for_another_machine(tried: str, hint: str) -> None:

@@ -320,7 +320,8 @@ class Transport:
 
 
 def unreachable(tried: Sequence[str]) -> ServerUnreachable:
-    here = any(re.match(r"https?://(127\.|localhost|\[::1\])", each) for each in tried)
+    nobody = re.compile(r"https?://(127\.|localhost|\[::1\]).*: connection refused")
+    here = any(map(nobody.match, tried))
     hint = (
         "start one: grampus up, or grampus server start"
         if here
