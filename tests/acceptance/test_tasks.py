@@ -126,7 +126,7 @@ def test_it_is_explained_that_a_task_was_asked_to_end_and_has_its_grace(
 ) -> None:
     client.apply(ground.write("deaf.yaml", DEAF))
     run = client.start("deaf").id
-    until(lambda: client.tasks(run)[0].attempts[-1].state is AttemptState.RUNNING)
+    until(lambda: [a.state for a in client.tasks(run)[0].attempts] == [AttemptState.RUNNING])
     asked = time.time()
     client.cancel(run)
     (reason, *_) = client.explain(run, "only").tasks[0].reasons
