@@ -124,15 +124,14 @@ class Queries:
             rows = self._db.query("SELECT id, name, ttl, opened FROM cluster_session ORDER BY id")
             return self.revision(), [SessionInfo(*row) for row in rows]
 
-    def sessions_of(self, owner: str, instance: str) -> int:
-        """How many that node has, but for the session of that instance, which it may ask for
-        again."""
-        count: int = self._db.value(
-            "SELECT count(*) FROM cluster_session WHERE instance >= ? AND instance < ?"
-            " AND instance != ?",
-            (owner + "/", owner + "0", instance),  # "0" follows "/"
+    def sessions_of(self, owner: str, limit: int) -> list[str]:
+        """The instances of sessions that a node has."""
+        rows = self._db.query(
+            "SELECT instance FROM cluster_session WHERE instance >= ? AND instance < ?"
+            " ORDER BY instance LIMIT ?",
+            (owner + "/", owner + "0", limit),  # "0" follows "/"
         )
-        return count
+        return [instance for (instance,) in rows]
 
     def session(self, id: int) -> SessionInfo | None:
         row = self._db.one("SELECT id, name, ttl, opened FROM cluster_session WHERE id = ?", (id,))

@@ -49,8 +49,8 @@ class KeyReads:
     def get(self, key: bytes) -> tuple[int, KeyValue | None]:
         return self._here.get(key)
 
-    def sessions_of(self, owner: str, instance: str) -> int:
-        return self._here.sessions_of(owner, instance)
+    def sessions_of(self, owner: str, limit: int) -> list[str]:
+        return self._here.sessions_of(owner, limit)
 
     def check_known(self, after: int) -> None:
         """Raises Compacted when something beyond revision `after` is forgotten."""

@@ -91,8 +91,8 @@ class ClusterServer:
         self.sessions = SessionDriver(replica, reads, clock)
         self._retention = KeyRetention(replica, reads, clock)
         self.writes = Writes(replica, clock)
-        #: Sessions that are being opened, by node.
-        self._opening: Counter[str] = Counter()
+        #: Instances of sessions that are being opened, by node.
+        self._opening: dict[str, Counter[str]] = {}
         replica.subscribe(self.feed.committed)
         replica.subscribe(self.sessions.committed)
         self.feed.start()
@@ -312,17 +312,22 @@ class ClusterServer:
         if not owner:
             return await self._begin(Begin(self._clock.now(), instance, name, ttl))
         instance = f"{owner}/{instance}"
-        there = self._reads.sessions_of(owner, instance) + self._opening[owner]
-        if there >= SESSIONS_OF_ONE:
+        opened = self._reads.sessions_of(owner, SESSIONS_OF_ONE)
+        there = {*opened, *self._opening.get(owner, ())}
+        if len(there) >= SESSIONS_OF_ONE and instance not in there:
             raise Refused(
                 f"{owner.replace('.', ' ', 1)} has {SESSIONS_OF_ONE} sessions already: close some"
             )
-        self._opening[owner] += 1
+        opening = self._opening.setdefault(owner, Counter())
+        opening[instance] += 1
         try:
             return await self._begin(Begin(self._clock.now(), instance, name, ttl))
         finally:
-            self._opening[owner] -= 1
-            self._opening += Counter()  # without zeros
+            opening[instance] -= 1
+            if not opening[instance]:
+                del opening[instance]
+            if not opening:
+                self._opening.pop(owner, None)
 
     async def _begin(self, command: Begin) -> int:
         answer = await self.writes.propose(encoded(command))
