@@ -28,6 +28,13 @@ tasks:
   first: {shell: "sleep 15"}
   second: {shell: "true", after: [first]}
 """
+#: Each result is too large for the ledger.
+LARGE = """workflow: large
+params: {word: {type: str}}
+tasks:
+  only:
+    shell: "printf '{\\"text\\": \\"%040000d\\"}' {{ params.word }} > $GRAMPUS_OUTPUT"
+"""
 HANGS = "its disk has not answered for "
 
 
@@ -181,6 +188,31 @@ def test_a_follower_whose_disk_hangs_holds_nobody_up(ward: Ward) -> None:
         assert memory - before[name] < 250 * 1024 * 1024, (name, before, after)
     until(lambda: not _lacks(ward, late, written))
     has_everything(ward, written)
+
+
+def test_large_results_are_kept_while_the_disk_of_a_follower_hangs(tmp_path: Path) -> None:
+    """By a majority; more of them than a process has threads to wait with."""
+    ward = Ward(tmp_path, "0.001")
+    try:
+        ward.grow()
+        ward.worker("w1")
+        leader = ward.leader()
+        late = ward.others(leader)[0]
+        with ward.client(servers=ward.others(late)) as client:
+            client.apply(ward.write("large.yaml", LARGE))
+            ward.hurt(late, "hang")
+            begun = time.monotonic()
+            runs = [client.submit("large", {"word": str(number)}).id for number in range(20)]
+            for run in runs:
+                assert client.wait(run, timeout=60).state is RunState.SUCCEEDED
+            assert time.monotonic() - begun < 30.0, "each has waited for the one that hangs"
+            assert {len(task.attempts) for run in runs for task in client.tasks(run)} == {1}
+            for number, run in enumerate(runs):
+                assert client.result(run, "only")["text"].lstrip("0") == str(number).lstrip("0")
+        ward.heal(late)
+        ward.settled(3)
+    finally:
+        ward.end()
 
 
 def _lacks(ward: Ward, name: str, written: Writers) -> bool:
