@@ -11,6 +11,7 @@ import pytest
 
 from grampus.blobs import Blobs
 from grampus.ledger import Ledger
+from grampus.master import retention
 from grampus.master.retention import YOUNG, Retention
 from grampus.master.timekeeper import Timekeeper
 from grampus.model.workflow import Shell, Task, Workflow
@@ -74,6 +75,12 @@ class Site:
     def run(self, run: str, name: str, version: int, ended: int, at: int = 1) -> None:
         submit = SubmitRun(at, run, name, version, b"{}", "request", 0, 0)
         self.do(submit, CancelRun(ended, run, "a test"))
+
+    def size_of(self, run: str) -> int:
+        """Its events and task runs."""
+        tables = ("event", "task_run")
+        count = "SELECT count(*) FROM {} WHERE run = ?"
+        return sum(self.ledger.database.value(count.format(table), (run,)) for table in tables)
 
     def look(self, rules: bool = True) -> int:
         async def once() -> int:
@@ -170,3 +177,35 @@ def test_what_a_clock_that_was_behind_has_dated_back_is_not_old(tmp_path: Path) 
     assert site.look() == 1
     known = site.ledger.database.query("SELECT id FROM run ORDER BY seq")
     assert [run[0] for (run,) in known] == ["b", "c", "d"]
+
+
+def test_large_runs_are_deleted_in_commands_that_are_not(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All other commands wait while one deletes."""
+    monkeypatch.setattr(retention, "RUNS", 4)
+    version = site.apply("w", site.old_blob(b"w"))
+    for number in range(7):
+        site.run("abcdefg"[number] * 12, "w", version, NOW - KEEP - 100 + number)
+    size = site.size_of("a" * 12)
+    monkeypatch.setattr(retention, "ROWS", 2 * size)
+    asked: list[tuple[int, int]] = []
+    propose = site.propose
+
+    async def watched(*commands: Command) -> list[object]:
+        answers = await propose(*commands)
+        asked.extend((c.limit, len(a)) for c, a in zip(commands, answers, strict=True))  # type: ignore[attr-defined, arg-type]
+        return answers
+
+    monkeypatch.setattr(site, "propose", watched)
+    assert site.look() == 7
+    assert asked == [(2, 2), (2, 2), (2, 2), (1, 1)]
+    # One that is too large by itself goes alone.
+    monkeypatch.setattr(retention, "ROWS", size - 1)
+    monkeypatch.setattr(site, "propose", propose)
+    for number in range(3):
+        site.run("hij"[number] * 12, "w", version, NOW - KEEP - 100 + number)
+    asked.clear()
+    monkeypatch.setattr(site, "propose", watched)
+    assert site.look() == 3
+    assert asked == [(1, 1), (1, 1), (1, 1)]

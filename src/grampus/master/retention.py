@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import accumulate
 
 from grampus.blobs import Blobs
 from grampus.errors import GrampusError
@@ -22,9 +23,10 @@ from grampus.runs.reads import Reads
 
 log = logging.getLogger("grampus.master")
 
-#: How often it looks, in seconds, and how many runs one command deletes.
+#: How often it looks, in seconds. One command deletes so many runs at most, and no more of them
+#: than have so many events and task runs together, unless one has more: all else waits for it.
 EVERY = 600.0
-RUNS = 50
+RUNS, ROWS = 50, 5_000
 #: A blob may be there before the command that names it: younger ones are left alone, in seconds.
 #: Elsewhere than in office for twice as long: what is found there in office is there elsewhere too.
 YOUNG = 24 * 3600
@@ -73,13 +75,15 @@ class Retention:
         return deleted
 
     async def _delete(self, now: int) -> int:
-        deleted = 0
-        below = await self._reads.first_run_since(now - self._keep, now)
+        deleted, before = 0, now - self._keep
+        below = await self._reads.first_run_since(before, now)
         while True:
-            (runs,) = await self._proposer.propose(Retain(now, now - self._keep, RUNS, below))
+            sizes = await self._reads.sizes_of_old_runs(before, below, RUNS, ROWS + 1)
+            fit = sum(1 for size in accumulate(sizes) if size <= ROWS)
+            (runs,) = await self._proposer.propose(Retain(now, before, max(fit, 1), below))
             assert isinstance(runs, list)
             deleted += len(runs)
-            if len(runs) < RUNS and not await self._reads.has_ticks_before(now - self._keep):
+            if len(runs) == len(sizes) < RUNS and not await self._reads.has_ticks_before(before):
                 return deleted
 
     async def _sweep(self, before: float) -> None:

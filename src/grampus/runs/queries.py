@@ -303,6 +303,18 @@ class Queries:
         )
         return found
 
+    def sizes_of_old_runs(self, before: int, below: int | None, limit: int, most: int) -> list[int]:
+        """How many events and task runs each has, in the order in which `Retain` deletes them.
+        Of either kind not more than `most` are counted."""
+        rows = self._db.query(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM event e WHERE e.run = r.id LIMIT ?1))"
+            " + (SELECT count(*) FROM (SELECT 1 FROM task_run t WHERE t.run = r.id LIMIT ?1))"
+            " FROM run r WHERE r.ended < ?2 AND r.seq < coalesce(?3, 1 << 62)"
+            " ORDER BY r.ended, r.id LIMIT ?4",
+            (most, before, below, limit),
+        )
+        return [size for (size,) in rows]
+
     def workers(self) -> list[WorkerView]:
         """The newest session of each name."""
         rows = self._db.query(

@@ -136,6 +136,11 @@ class Reads:
     async def first_run_since(self, since: int, now: int) -> int | None:
         return await self._insist(Queries.first_run_since, since, now)
 
+    async def sizes_of_old_runs(
+        self, before: int, below: int | None, limit: int, most: int
+    ) -> list[int]:
+        return await self._insist(Queries.sizes_of_old_runs, before, below, limit, most)
+
     async def referenced_blobs(self, hashes: list[str]) -> list[str]:
         return await self._insist(Queries.referenced_blobs, hashes)
 
