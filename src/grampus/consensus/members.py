@@ -33,7 +33,7 @@ FOR_GOOD = (REMOVED, GIVEN_UP, LEFT_BEHIND)
 
 
 class NoMember(Refused):
-    """This server is no member any more, and its id never comes back: it can only end."""
+    """This process is no member's, and will not become one's: it can only end."""
 
 
 class MemberChange(Struct, frozen=True, array_like=True):

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from grampus.consensus.bearer import refusal
 from grampus.consensus.members import LEFT_BEHIND, NoMember
 from grampus.consensus.peers import FAREWELL
+from grampus.consensus.pins import Pins
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import ROUND, RaftReplica
 from grampus.consensus.sender import is_between
@@ -57,6 +58,7 @@ class PeerDesk:
         apply_version: Callable[[], int] = lambda: 0,
         trail: Trail | None = None,
         left: Callable[[NoMember], None] = lambda error: None,
+        pins: Pins | None = None,
     ) -> None:
         """`me` is what this server says to its peers: they must agree on the history.
         `apply_version` is that of the ledger. `left` is told when the cluster has gone on in a
@@ -68,6 +70,7 @@ class PeerDesk:
         self._apply_version = apply_version
         self._trail = trail
         self._left = left
+        self._pins = pins
         #: Connections of servers that are none any more, until they are closed.
         self._leaving: set[Connection[Message]] = set()
 
@@ -96,6 +99,8 @@ class PeerDesk:
             return Goodbye("this server has the same id: one folder runs twice"), False, 0
         if why := self.too_old(hello):
             return Goodbye(why, "version-mismatch"), False, 0
+        if self._pins is not None and (why := self._pins.refuses(hello)):
+            return Goodbye(why), False, 0
         if hello.listens is not None and hello.listens.id == hello.id:
             self._replica.meet(hello.listens)
         limit = CONTROL_FRAME if hello.lane == "control" else BULK_FRAME
@@ -141,8 +146,14 @@ class PeerDesk:
             asyncio.get_running_loop().call_later(FAREWELL, connection.close, why)
         return why
 
+    def opened(self, connection: Connection[Message]) -> None:
+        if self._pins is not None and isinstance(connection.greeting, Hello):
+            self._pins.opened(connection, connection.greeting)
+
     def closed(self, connection: Connection[Message]) -> None:
         self._leaving.discard(connection)
+        if self._pins is not None and isinstance(connection.greeting, Hello):
+            self._pins.closed(connection, connection.greeting)
 
     def messages(self, hello: Hello, batch: list[Message]) -> None:
         if self._replica.members.void(hello.id):

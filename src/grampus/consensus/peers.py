@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from grampus.consensus.members import FOR_GOOD, LEFT_BEHIND, MOST, Members, NoMember
+from grampus.consensus.pins import TWICE
 from grampus.consensus.snapshots import PIECE
 from grampus.consensus.trail import OLDER, Trail
 from grampus.errors import (
@@ -384,7 +385,7 @@ class _Deaf:
 
 def _accept(answer: Message, frame: int) -> int:
     if isinstance(answer, Goodbye):
-        if answer.reason in FOR_GOOD:
+        if answer.reason in (*FOR_GOOD, TWICE):
             raise NoMember(answer.reason)
         raise answer.error("it refuses this server")
     if not isinstance(answer, Welcome):

@@ -45,6 +45,8 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     last: int = 0
     #: Of a server: how many histories came before that of its ledger; -1: not known.
     age: int = -1
+    #: Of a server: which process of it speaks, a random number.
+    instance: int = 0
 
     def __repr__(self) -> str:
         return f"Hello(lane={self.lane!r}, role={self.role!r}, node={self.node!r})"

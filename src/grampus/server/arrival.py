@@ -93,11 +93,13 @@ class Place(Struct, frozen=True):
     #: What servers show each other where there is no TLS.
     secret: str
     encrypted: bool
+    #: Of this process: another one on a copy of the folder has another.
+    instance: int = 0
 
     def hello(self, lane: str) -> Hello:
         return Hello(
             PROTOCOL_VERSION, lane, SERVER, self.me.name, self.cluster, self.secret, self.history,
-            self.me.id, self.me, versions.newest(),
+            self.me.id, self.me, versions.newest(), instance=self.instance,
         )  # fmt: skip
 
     def tls(self) -> Tls | None:
@@ -292,4 +294,5 @@ def _place(folder: DataFolder, history: str, me: Member) -> Place:
         raise UsageError(
             f"the cluster of {path} is of one machine and has no TLS: it cannot listen on {me.host}"
         )
-    return Place(path, folder.identity.cluster, history, me, secret, encrypted)
+    cluster, instance = folder.identity.cluster, 1 + secrets.randbits(62)
+    return Place(path, cluster, history, me, secret, encrypted, instance)

@@ -129,6 +129,8 @@ class Reception:
                 self._roster.opened(connection)
             case "join":
                 self._joins.opened(connection)
+            case "server":
+                self._peers.opened(connection)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         if self._goes(connection):

@@ -32,6 +32,7 @@ from grampus.config import Config
 from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
+from grampus.consensus.pins import Pins
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.roll import Load
@@ -144,6 +145,7 @@ class ServerNode:
                 replica, encode_answers,
                 msgspec.structs.replace(place.hello("control"), age=ledger.age), self._steward,
                 apply_version=lambda: ledger.apply_version, trail=trail, left=peers.refused,
+                pins=Pins(group),
             ),
             desk,
             LeaderDesk(self._status, self._logs, self._explainer, clock),

@@ -20,6 +20,7 @@ from grampus.consensus.generation import Generation
 from grampus.consensus.members import NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.peers import Peers
+from grampus.consensus.pins import Pins
 from grampus.consensus.port import Stopped
 from grampus.consensus.replica import RaftReplica
 from grampus.consensus.snapshots import LEDGER, Installed
@@ -93,6 +94,9 @@ class SimServer:
     def __init__(self, loop: ProcessLoop, machine: SimMachine) -> None:
         self.loop = loop
         self.machine = machine
+        machine.starts += 1
+        #: Which process of its machine it is.
+        self._instance = machine.starts
         #: The newest apply version of the program that runs.
         self.knows = machine.knows
         self.replica: RaftReplica | None = None
@@ -188,7 +192,7 @@ class SimServer:
                 replica.admit = ledger.admit
                 watch.booted(member.id, replica.term, replica.vote)
                 keys = ClusterServer(replica, reads, self._clock, HISTORY, world.rng.randbytes)
-                self._open(replica, ledger, peers, keys)
+                self._open(replica, ledger, peers, keys, Pins(group))
                 parts = [
                     group.create_task(self._part(work))
                     for work in (
@@ -219,7 +223,12 @@ class SimServer:
             await work
 
     def _open(
-        self, replica: RaftReplica, ledger: SimLedger, peers: Peers, keys: ClusterServer
+        self,
+        replica: RaftReplica,
+        ledger: SimLedger,
+        peers: Peers,
+        keys: ClusterServer,
+        pins: Pins,
     ) -> None:
         self.replica = replica
         self.steward = Steward(
@@ -228,7 +237,7 @@ class SimServer:
         )  # fmt: skip
         desk = PeerDesk(
             replica, encode_answers, self._hello("control"), self.steward,
-            apply_version=lambda: ledger.apply_version, trail=self._trail,
+            apply_version=lambda: ledger.apply_version, trail=self._trail, pins=pins,
         )  # fmt: skip
         self._lanes = Lanes(PeerRoom(desk, CLUSTER), KeyDesk(keys, MemberDirectory(replica)))
 
@@ -273,5 +282,5 @@ class SimServer:
             PROTOCOL_VERSION, lane, "server", member.name, CLUSTER, "secret", HISTORY, member.id,
             member, self.knows, stamp=self._trail.newest,
             term=0 if replica is None else replica.term,
-            last=0 if replica is None else replica.last_index,
+            last=0 if replica is None else replica.last_index, instance=self._instance,
         )  # fmt: skip

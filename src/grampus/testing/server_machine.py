@@ -116,6 +116,8 @@ class SimMachine:
         self.fell_back = False
         #: Its ledger was damaged, or its folder put back to an earlier time, behind its back.
         self.damaged = self.put_back = False
+        #: Processes that it has had.
+        self.starts = 0
         #: By how much its wall clock is wrong, in ms.
         self.skew = 0
         for part in ("ledger", "log"):

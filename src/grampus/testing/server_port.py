@@ -64,7 +64,7 @@ class PeerRoom:
         return self._desk.greet(hello, subject)
 
     def opened(self, connection: Peer) -> None:
-        return
+        self._desk.opened(connection)
 
     def messages(self, connection: Peer, batch: list[Message]) -> None:
         if isinstance(connection.greeting, Hello) and not self._desk.leaves(connection):
