@@ -131,6 +131,35 @@ def _an_empty_folder_founds_nothing(ground: Site, name: str, left: str, token: s
     assert "majority" in said.splitlines()[-1], said
 
 
+def test_two_empty_folders_of_three_found_no_second_cluster(ground: Site) -> None:
+    """Not with each other, though they would be a majority, nor over what the third one has."""
+    ground.grow()
+    left, token = ground.leader(), ground.token()
+    with ground.client() as client:
+        client.kv.put("/k", b"kept")
+    for name in (empty := ground.others(left)):
+        ground.kill(name)
+        shutil.rmtree(ground.folder_of(name))
+    started = [ground.launch(name) for name in empty]
+    for node in started:
+        code, said = node.ended()
+        assert (code, "--init" in said) == (2, True), said
+    one, other = empty
+    joining = [
+        ground.launch(name, "--join", ground.address(by), "--token-file", token)
+        for name, by in ((one, other), (other, one))
+    ]
+    for node in joining:
+        code, said = node.ended()
+        assert code == 3, said
+        assert "nobody lets this node join" in said, said
+    for name in empty:
+        assert not (ground.folder_of(name) / "generation").exists()
+    with ground.client(servers=left, stale=True) as client:
+        assert client.kv.get("/k").value == b"kept"
+        assert client.cluster().leader is None
+
+
 def _put(client: object) -> bool:
     try:
         client.kv.put("/k", b"y")  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from grampus.consensus.pins import TWICE, Pins
 from grampus.errors import GrampusError
 from grampus.protocol import PROTOCOL_VERSION, Hello, Message
 from grampus.rpc.calls import ConnectionLost, RequestTimedOut
-from grampus.rpc.connection import RemoteError
+from grampus.rpc.failures import RemoteError
 from tests.looped import looped
 
 AGAIN = "is asked whether it still runs"

@@ -13,7 +13,27 @@ from grampus.master import roster as module
 from grampus.master.core.events import Happening, WorkerConnected, WorkerGone
 from grampus.master.roster import MUTE, Roster
 from grampus.model.run import AttemptState
-from grampus.protocol import Hello, Load, Ping, Pong, Register, Registered, Report, Reports
+from grampus.protocol import (
+    AskPresence,
+    ClusterAsk,
+    Goodbye,
+    Hello,
+    Load,
+    Message,
+    Ping,
+    Pong,
+    Propose,
+    PutSnapshot,
+    RaftMessages,
+    ReadIndex,
+    ReadLog,
+    Register,
+    Registered,
+    Report,
+    Reports,
+    Stamp,
+    Stamped,
+)
 
 
 class Clock:
@@ -218,6 +238,40 @@ def test_a_worker_reports_the_attempts_of_its_own_session_only() -> None:
         with pytest.raises(ProtocolError, match="another session"):
             roster.messages(Line("w3"), [mine])  # type: ignore[arg-type]
         assert taken == [(mine, 0)]
+
+    asyncio.run(scenario())
+
+
+BETWEEN_SERVERS: list[Message] = [
+    Propose([b"command"]), ReadIndex(), PutSnapshot(b"", 0, b"", True, b""),
+    ClusterAsk("remove", "s1"), ReadLog(7, 1, "r", "t", 1, "stdout", 0, 1), AskPresence(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", BETWEEN_SERVERS, ids=lambda asked: type(asked).__name__)
+def test_a_worker_asks_for_nothing_that_servers_ask_of_each_other(asked: Message) -> None:
+    async def scenario() -> None:
+        roster, office, (one, _) = a_roster(Clock())
+        await register(roster, one)
+        with pytest.raises(ProtocolError, match="is no request to a server"):
+            await roster.request(one, asked)
+        for said in (RaftMessages([b"vote"]), Stamped(Stamp(1, 1)), Goodbye("removed")):
+            with pytest.raises(ProtocolError, match="is not for a server"):
+                roster.messages(one, [said])
+        assert office.events == [WorkerConnected(7)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["w2", "s1", ""])
+def test_a_worker_registers_under_the_name_of_its_hello_only(name: str) -> None:
+    async def scenario() -> None:
+        roster, office, (one, _) = a_roster(Clock())
+        with pytest.raises(Refused, match="under the name of its Hello"):
+            await roster.request(
+                one, Register(name, "i", "m", "b", "default", 1, 1, "cgroup", True)
+            )
+        assert not office.events
 
     asyncio.run(scenario())
 
