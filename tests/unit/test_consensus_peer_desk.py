@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from grampus.consensus import peer_desk
 from grampus.consensus.disk import Disk
-from grampus.consensus.members import GIVEN_UP, REMOVED, Members
+from grampus.consensus.members import GIVEN_UP, LEFT_BEHIND, REMOVED, Members, NoMember
 from grampus.consensus.peer_desk import PeerDesk
 from grampus.consensus.sender import _head
 from grampus.consensus.trail import Trail
@@ -220,6 +220,27 @@ async def test_a_snapshot_counts_no_more_than_what_its_sender_says(tmp_path: Pat
     await trail.write_down()
     assert trail.looked(B.id, Welcome(PROTOCOL_VERSION, "b", "c1"), hello(A))
     assert await answer(site, said, piece) == TookSnapshot(True)
+
+
+@pytest.mark.parametrize("void", [True, False], ids=["was removed", "is a member"])
+@looped
+async def test_a_newer_history_counts_only_if_a_member_has_begun_it(void: bool) -> None:
+    """Or who was removed could recover alone, and bring the others to an end."""
+    left: list[NoMember] = []
+    replica: Any = Replica()
+    desk = PeerDesk(replica, lambda _: b"", replace(hello(A), age=1), left=left.append)
+    if void:
+        replica.members = replace(THREE, known=(A, C), removed=(B.id,))
+    newer = replace(hello(B), history="h2", age=2)
+    told, accepted, _ = desk.greet(newer)
+    assert isinstance(told, Goodbye)
+    assert (told.reason == REMOVED) is void
+    assert [str(error) for error in left] == ([] if void else [LEFT_BEHIND])
+    older = replace(newer, history="h0", age=0)
+    told, _, _ = desk.greet(older)
+    assert isinstance(told, Goodbye)
+    assert told.reason == (REMOVED if void else LEFT_BEHIND)
+    assert not accepted
 
 
 def subject(name: str, key: str) -> Subject:

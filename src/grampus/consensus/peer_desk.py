@@ -92,7 +92,7 @@ class PeerDesk:
         right."""
         me = self._me
         if why := self.stranger(hello, subject):
-            if hello.history != me.history and 0 <= me.age < hello.age:
+            if why == _OTHER_HISTORY and 0 <= me.age < hello.age:
                 self._left(NoMember(LEFT_BEHIND))
             return Goodbye(why, self.kind(hello)), False, 0
         if hello.id == me.id:
@@ -121,9 +121,13 @@ class PeerDesk:
 
     def stranger(self, hello: Hello, subject: Subject | None) -> str:
         """Why a server is not let in, whatever its credential; "" for one that may."""
+        members, key = self._replica.members, "" if subject is None else subject.key
+        if why := refusal(members, hello, key):
+            # Whatever its history: by recovering alone, who was removed brings nobody to an end.
+            return why
         if hello.history != self._me.history:
             return LEFT_BEHIND if 0 <= hello.age < self._me.age else _OTHER_HISTORY
-        return refusal(self._replica.members, hello, "" if subject is None else subject.key)
+        return ""
 
     def outsider(self, hello: Hello) -> str:
         """Why a server has nothing to ask for here; "" for a member, and for this one itself."""
