@@ -9,6 +9,7 @@ from grampus.worker.core.attempt import UNLAUNCHED, WITH_WARDEN, Stage
 from grampus.worker.core.core import WorkerCore
 from grampus.worker.core.instructions import Instruction, Launch, Record, Send
 from grampus.worker.core.memory import Memory
+from grampus.worker.core.outbox import LAST_WAIT
 from grampus.worker.core.seen import Seen
 
 _WITH_SLOTS = (WITH_WARDEN | {Stage.PREPARING}) - {Stage.INHERITED}
@@ -43,6 +44,7 @@ def check(core: WorkerCore) -> None:
         )
     if core.connected and len(outbox):
         assert core.alarm is not None, "a report waits for its acknowledgement without an alarm"
+        assert core.alarm <= core.now + LAST_WAIT, "a report is not repeated for too long"
     for n, attempt in core.attempts.live.items():
         assert attempt.n == n
         assert (attempt.ended is not None) == (attempt.stage is Stage.READING)

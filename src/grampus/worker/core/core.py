@@ -78,6 +78,11 @@ class WorkerCore:
         return self.attempts.session
 
     @property
+    def now(self) -> int:
+        """Of the newest step."""
+        return self._step.now
+
+    @property
     def idle(self) -> bool:
         """Nothing is live, and nothing is still to be reported."""
         return not (self.attempts.live or len(self.attempts.outbox))
@@ -237,11 +242,13 @@ class WorkerCore:
         synced = self._reconciler.take_answer()
         if synced is not None:
             self._step.ask(Send(synced))
-        due = [self._start(n) for n in self.attempts.starts.take_due(self._step.now)]
-        if len(self.attempts.outbox):
-            due += self.attempts.outbox.take_due(self._step.now)
-        for message in messages(due):
-            self._step.ask(Send(message))
+        starts, outbox, now = self.attempts.starts, self.attempts.outbox, self._step.now
+        due = [self._start(n) for n in starts.take_due(now)] if len(starts) else []
+        if len(outbox):
+            due += outbox.take_due(now)
+        if due:
+            for message in messages(due):
+                self._step.ask(Send(message))
 
     def _start(self, n: int) -> Report:
         assert self.session is not None
@@ -250,13 +257,20 @@ class WorkerCore:
         return Report(self.session, n, AttemptState.RUNNING, attempt.started, ticks=attempt.ticks)
 
     def _set_alarm(self) -> None:
-        dues: list[int | None] = []
-        if self.connected:
-            dues = [self.attempts.starts.next_due(), self.attempts.outbox.next_due(self._step.now)]
-            if self.custody.may_start:
-                dues.append(self.attempts.parked.next_due())
-        wanted = min((due for due in dues if due is not None), default=None)
+        wanted = self._next_due() if self.connected else None
         if wanted != self.alarm:
             self.alarm = wanted
             after = None if wanted is None else max(0, wanted - self._step.now)
             self._step.ask(SetAlarm(after))
+
+    def _next_due(self) -> int | None:
+        """When time alone makes a difference here."""
+        starts, outbox, parked = self.attempts.starts, self.attempts.outbox, self.attempts.parked
+        dues = []
+        if len(starts):
+            dues.append(starts.next_due())
+        if len(outbox):
+            dues.append(outbox.next_due(self._step.now))
+        if len(parked) and self.custody.may_start:
+            dues.append(parked.next_due())
+        return min(dues) if dues else None

@@ -70,12 +70,13 @@ class Outbox:
             self._wait[n] = min(2 * self._wait[n], LAST_WAIT)
         return [self._reports[n] for n in due]
 
-    def next_due(self, now: int) -> int | None:
-        """When something is due next. A wall clock that was set back does not make it later."""
+    def next_due(self, now: int) -> int:
+        """When something is due next; there must be something. A wall clock that was set back does
+        not make it later."""
         for n, at in self._due.items():
             if at > now + LAST_WAIT:
                 self._due[n] = now + LAST_WAIT
-        return min(self._due.values(), default=None)
+        return min(self._due.values())
 
 
 def messages(reports: Iterable[Report]) -> list[Reports]:

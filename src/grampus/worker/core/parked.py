@@ -48,7 +48,6 @@ class Parked:
                 taken.append(n)
         return taken
 
-    def next_due(self) -> int | None:
-        """When the first of them has waited for too long."""
-        first = next(iter(self._since.values()), None)
-        return None if first is None else first + AHEAD_PATIENCE
+    def next_due(self) -> int:
+        """When the first of them has waited for too long; there must be one."""
+        return next(iter(self._since.values())) + AHEAD_PATIENCE

@@ -16,6 +16,9 @@ class Starts:
         #: When they are told, by number.
         self._due: dict[int, int] = {}
 
+    def __len__(self) -> int:
+        return len(self._due)
+
     def hold_back(self, n: int, now: int) -> None:
         self._due[n] = now + RUNNING_DELAY
 
@@ -33,5 +36,6 @@ class Starts:
             del self._due[n]
         return due
 
-    def next_due(self) -> int | None:
-        return min(self._due.values(), default=None)
+    def next_due(self) -> int:
+        """There must be one."""
+        return min(self._due.values())
