@@ -33,7 +33,7 @@ def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
     wanted += ["grow done", "promote done", "shrink done", "replace done", "transfer done"]
     wanted += ["snapshot laid down", "power cut in a call", "stopped by a full disk"]
     wanted += ["locks taken", "numbered writes", "session silent", "sessions lost", "changes told"]
-    wanted += ["compacted", "raised", "marked", "mark: Refused", "fell back"]
+    wanted += ["compacted", "raised", "marked", "mark: VersionMismatch", "fell back"]
     assert [what for what in wanted if not seen[what]] == []
     assert seen["answered"] > 10 * seen["unknown"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from grampus.testing.server import SimServer
@@ -26,7 +27,9 @@ class Faults:
         self._over = False
 
     def plan(self, start: float) -> None:
-        rng, world, cluster = self._world.rng, self._world, self._cluster
+        world, cluster = self._world, self._cluster
+        # Of the seed alone: what is planned stays the same when the servers ask for other chances.
+        rng = random.Random(f"plan {world.seed}")
         until = FAULTS
         at = 0.0
         pace = rng.choice([0.02, 0.1, 0.4])
@@ -46,7 +49,8 @@ class Faults:
         at = rng.uniform(0, 4)
         pace = rng.choice([1.0, 4.0, 60.0])
         while at < until:
-            world.after(at, lambda: self._act(rng.choice(ACTS)))
+            act = rng.choice(ACTS)
+            world.after(at, lambda act=act: self._act(act))  # type: ignore[misc]
             at += rng.uniform(0, pace)
 
     def _act(self, kind: str) -> None:

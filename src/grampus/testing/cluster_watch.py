@@ -50,6 +50,7 @@ class ClusterWatch:
         self.counted: tuple[int, ...] = ()
         #: By command: where it was applied, or 0; of those that clients have proposed.
         self._committed: dict[bytes, int] = {}
+        self._outcomes: dict[int, tuple[str, str]] = {}
         self._sums: dict[int, tuple[str, str]] = {}
         self._leaders: dict[int, int] = {}
         self._votes: dict[tuple[int, int], int] = {}
@@ -76,6 +77,12 @@ class ClusterWatch:
         if not self.counted:
             self.seen["raised"] += 1
             self.counted = tuple(id for id in members.voters if id not in members.lost)
+
+    def outcome(self, name: str, index: int, outcome: object) -> None:
+        """What a ledger made of the entry at an index: after every one, for `content` is dear."""
+        told = repr(outcome)
+        other, expected = self._outcomes.setdefault(index, (name, told))
+        assert told == expected, f"{name} makes {told} of entry {index}, and {other} {expected}"
 
     def content(self, name: str, index: int, checksum: str) -> None:
         """A ledger's, at an index."""

@@ -30,7 +30,7 @@ from grampus.testing.disk import SimDisk
 from grampus.testing.world import World
 from grampus.versions import FIRST
 
-#: Ledgers are compared at every so many entries.
+#: Ledgers are compared as a whole at every so many entries; what they make of it at every one.
 LOOK = 25
 
 
@@ -77,6 +77,8 @@ class SimLedger(Ledger):
             self._machine.watch.raised(Members.decode(self.members))
         self._machine.watch.applied(self._machine.member.name, index, term, tuple(commands))
         self._machine.watch.keys.applied(index, facts)
+        if not self._machine.damaged:
+            self._machine.watch.outcome(self._machine.member.name, index, (answers, facts))
         self._look()
         return answers, facts
 
