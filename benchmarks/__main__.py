@@ -13,7 +13,7 @@ NAMES = (
     *("workflows", "many", "overload", "big_ledger", "warm", "cost", "spawn", "rpc", "log", "kv"),
     "checksum",
 )
-BRIEF = {"kv": ["--rounds", "1", "--seconds", "1", "--failovers", "3"]}
+BRIEF = {"kv": ["--rounds", "1", "--seconds", "1"]}
 
 
 def main() -> None:
