@@ -24,7 +24,7 @@ from grampus.runs.commands import (
 )
 from grampus.runs.explanation import Code, Explanation
 from grampus.runs.story import listed, span
-from tests.unit.test_runs_rules import Book
+from tests.unit.runs_book import Book
 from tests.world import World
 
 

@@ -26,7 +26,7 @@ from grampus.runs.commands import (
     pack_definition,
 )
 from grampus.runs.events import AttemptStarted, RunStarted, TaskReady
-from tests.unit.test_runs_rules import Book
+from tests.unit.runs_book import Book
 
 TASKS = (
     Task("a", Shell("x"), retry=Retry(max=3), max_lost=3),

@@ -23,7 +23,7 @@ from grampus.runs.commands import (
 from grampus.runs.transitions import BadTransition, run_step
 from grampus.sdk.yaml_dump import dump
 from grampus.sdk.yaml_file import read_yaml
-from tests.unit.test_runs_rules import Book, refused
+from tests.unit.runs_book import Book, refused
 
 A_THEN_B = (Task("a", Shell("x")), Task("b", Shell("x"), after=("a",)))
 ONE = Value("json", b"1", None, 1)
