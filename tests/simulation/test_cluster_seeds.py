@@ -32,6 +32,7 @@ def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
     wanted += ["answered", "read", "unknown", "nothing happened", "elections", "disk lost"]
     wanted += ["grow done", "promote done", "shrink done", "replace done", "transfer done"]
     wanted += ["snapshot laid down", "power cut in a call", "stopped by a full disk"]
+    wanted += ["disk hangs"]
     wanted += ["locks taken", "numbered writes", "session silent", "sessions lost", "changes told"]
     wanted += ["compacted", "raised", "marked", "mark: VersionMismatch", "fell back"]
     assert [what for what in wanted if not seen[what]] == []

@@ -114,6 +114,7 @@ class Faults:
                 world.after(rng.uniform(1, 15), lambda: setattr(world, "noise", 0.0))
             case "slow" if rng.random() < 0.3:
                 server.loop.hung_until = world.time + rng.choice([1.0, 3.0, 12.0])
+                self._cluster.watch.seen["disk hangs"] += 1
             case "slow":
                 server.loop.lag = rng.choice([0.05, 0.3, 1.5])
                 world.after(rng.uniform(1, 10), lambda: setattr(server.loop, "lag", 0.0))
