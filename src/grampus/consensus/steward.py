@@ -233,9 +233,12 @@ class Steward:
         told = replica.disks.get(replica.id)
         self._slow = self._slow + 1 if told else 0
         heirs = self.heirs()
-        if self._slow < SLOW_LOOKS or not replica.leader or not heirs or heirs[0] in replica.disks:
+        if told is None or self._slow < SLOW_LOOKS or not replica.leader:
             return
-        assert told is not None
+        if not heirs or heirs[0] in replica.disks:
+            if self._slow == SLOW_LOOKS:
+                log.warning("%s, and no other server is better off", complaint_of(told))
+            return
         log.warning("%s, and lets another server lead", complaint_of(told))
         try:
             await self.give_lead(replica.term, heirs[0])

@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -150,6 +151,8 @@ class Turns:
         self.telling = Telling(self._others, self._tell_commit, self._loop.call_later)
         self._wake = asyncio.Event()
         self._ticks = 0
+        #: When the next one is.
+        self._due = inf
         self._looked = 0
         self._inbox: list[bytes] = []
         self._inbox_bytes = 0
@@ -183,7 +186,7 @@ class Turns:
         """A late tick is not made up for: what came meanwhile is read first."""
         due = self._loop.time()
         while True:
-            due = max(due + TICK / 1000, self._loop.time())
+            due = self._due = max(due + TICK / 1000, self._loop.time())
             await asyncio.sleep(due - self._loop.time())
             self._ticks += 1
             self._wake.set()
@@ -361,7 +364,8 @@ class Turns:
         try:
             return await self._loop.run_in_executor(self._log_thread, call, *args)
         finally:
-            self.strain.ended(self._loop.time())
+            # While the loop itself was late, nobody can say of what is over when it was.
+            self.strain.ended(min(self._loop.time(), self._due))
 
     async def _let_go(self) -> None:
         """Of old entries, in memory and on disk."""
