@@ -175,7 +175,7 @@ def _begin(
         if ledger.applied_index == 0:
             # Raft counts from the entry behind the base, and the base must be one.
             ledger.apply(1, 1, [])
-        members = Members(conf=([me.id], [], [], [], False), known=(me,))
+        members = _alone(me, Members.decode(ledger.members))
         index, base_term = ledger.found(members.encode(), history, skip)
         ledger.checkpoint()
     finally:
@@ -184,6 +184,16 @@ def _begin(
     lay_down(generation.following, copy, (index, base_term), hard, disk or Disk())
     shutil.rmtree(aside, ignore_errors=True)
     return Standing(generation.following, members, history)
+
+
+def _alone(me: Member, before: Members) -> Members:
+    """Who was removed before stays outside, for its certificate is still one of the cluster's."""
+    return Members(
+        conf=([me.id], [], [], [], False),
+        known=(me,),
+        removed=tuple(id for id in before.removed if id != me.id),
+        removed_keys=tuple(key for key in before.removed_keys if key != me.key),
+    )
 
 
 def _catch_up(ledger: Ledger, generation: Generation) -> None:

@@ -9,8 +9,10 @@ from msgspec.structs import replace
 
 pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
-from grampus.consensus.members import MemberChange
+from grampus.consensus.bearer import void_key
+from grampus.consensus.members import REMOVED, MemberChange
 from grampus.errors import Refused
+from grampus.founding import recover
 from grampus.model.member import Member
 from grampus.protocol import ClusterAsk
 from grampus.testing.cluster import SimCluster
@@ -35,6 +37,22 @@ def ask(cluster: SimCluster, server: SimServer, asked: ClusterAsk) -> str:
     cluster.world.run(cluster.world.time + 20.0, lambda: bool(told))
     (answer,) = told
     return answer
+
+
+def test_who_was_removed_stays_outside_when_a_survivor_begins_anew(tmp_path: Path) -> None:
+    with three(tmp_path) as cluster:
+        leader, *_ = roles(cluster)
+        gone = Member(99, "s99", "127.0.0.1", 1, 2, "its key")
+        assert ask(cluster, leader, ClusterAsk("admit", member=gone)) == ""
+        assert ask(cluster, leader, ClusterAsk("remove", "s99")) == ""
+        me = leader.machine.member
+        cluster.kill(me.id)
+        members = recover(leader.machine.folder, me, "h2").members
+        assert (members.known, members.voters) == ((me,), (me.id,))
+        assert (members.removed, members.removed_keys) == ((99,), ("its key",))
+        assert void_key(members, "its key") == REMOVED
+        again = recover(leader.machine.folder, replace(me, id=99, key="its key"), "h3").members
+        assert (again.removed, again.removed_keys) == ((), ())
 
 
 def test_neither_an_id_nor_a_key_that_was_removed_is_admitted_again(tmp_path: Path) -> None:
