@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SCRIPT = (
     'trap "exit 0" TERM; while :; do echo NAME $GRAMPUS_FENCING_TOKEN >> STORE; sleep 0.05; done'
 )
 #: Seconds of the sessions.
-TTL = 5
+TTL = 8
 
 
 class Holders:
@@ -78,9 +79,13 @@ def test_a_lock_outlives_its_leader_and_goes_on_when_it_is_given_up(
         holders.start("one", follower if fault == "kill" else leader + follower)
         holders.wait("one", 5)
         holders.start("two", follower + leader)
-        holders.wait("one", 2 * TTL * 1000 // 60)
+        with ground.client() as client:
+            until(lambda: len(list(client.kv.range("/locks/job/"))) == 2)
         (ground.kill if fault == "kill" else ground.hold)(leader)
-        holders.wait("one", 2 * TTL * 1000 // 60)
+        # For longer than a session lives that nobody confirms.
+        begun = time.monotonic()
+        until(lambda: time.monotonic() - begun > 1.5 * TTL)
+        holders.wait("one", 5)
         assert holders.count("two") == 0
         holders.running["one"].send_signal(signal.SIGTERM)
         assert holders.running["one"].wait(20) == 0

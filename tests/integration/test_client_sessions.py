@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cli_node import Node, published
 
-from grampus.errors import InvalidInput, LockLost, NotFound, Refused, SessionUnknown
+from grampus.errors import InvalidInput, LockLost, NoQuorum, NotFound, Refused, SessionUnknown
 from grampus.sdk.client import Client
 
 COMMAND = [sys.executable, "-m", "grampus.cli.main", "kv", "lock"]
@@ -106,6 +106,25 @@ def test_a_lock_is_waited_for_and_its_token_grows(client: Client) -> None:
     later.join()
     assert told == ["waits"]
     assert list(client.kv.range("/locks/")) == []
+
+
+def test_who_stands_in_line_stays_while_nobody_answers(client: Client, node: Node) -> None:
+    first = client.kv.lock("job")
+    session = client.kv.session("s", ttl=10.0)
+    place = node.keys.lock
+    asked: list[str] = []
+
+    async def lost(name: str, session: int, patience: float) -> int:
+        asked.append(name)
+        raise NoQuorum("nobody leads")
+
+    node.keys.lock = lost  # type: ignore[method-assign]
+    later = threading.Timer(1.0, lambda: (setattr(node.keys, "lock", place), first.release()))
+    later.start()
+    assert session.lock("job", 20) > first.token
+    assert asked
+    later.join()
+    session.close()
 
 
 def lock(*arguments: str) -> subprocess.Popen[str]:

@@ -20,7 +20,10 @@ import msgspec
 from grampus.clock import SystemClock
 from grampus.errors import (
     GrampusError,
+    Lagging,
     LockLost,
+    NotLeader,
+    Overloaded,
     ProtocolError,
     Refused,
     ServerUnreachable,
@@ -37,6 +40,8 @@ KEEP, PART = 1.5, 4
 FIRST_WAIT, WAIT = 1.0, 10.0
 #: Seconds beyond that until a server that does not answer is left.
 GRACE = 3.0
+#: Seconds before that is asked again when nobody knows.
+PAUSE = 0.3
 #: Milliseconds for which a server that does not answer is not asked again.
 REST = 3_000
 #: Seconds for the end of a session at one server.
@@ -101,7 +106,8 @@ class Session:
         self, name: str, wait: float | None = None, *, in_line: Callable[[], None] = lambda: None
     ) -> int:
         """Waits for the lock, for `wait` seconds if that is said; its fencing token. `in_line` is
-        called once when it is not free at once.
+        called once when it is not free at once. While no server answers it waits, too, as long as
+        the session lives.
 
         Raises Refused when it is held for longer, and leaves the line; SessionUnknown."""
         path = f"{LOCKS}/{quote(name, safe='')}"
@@ -112,20 +118,28 @@ class Session:
             while True:
                 self.check()
                 left = step if end is None else (end - self._clock.ticks()) / 1000
-                query = {"session": self.id, "wait": max(0, round(1000 * min(step, left)))}
-                answer = patient.ask("POST", path, query=query)
-                token = _read(answer.content, _Held).token
+                found = self._place(patient, path, min(step, left))
                 self.check()
-                if token is not None:
-                    return token
+                if found is not None and found.token is not None:
+                    return found.token
                 if left <= step and end is not None:
                     self._leave(name, wait)
-                if not told:
+                if found is not None and not told:
                     told = True
                     in_line()
                 step = WAIT
         finally:
             patient.close()
+
+    def _place(self, patient: Transport, path: str, wait: float) -> _Held | None:
+        """In line; None when no server says it now: the place stays."""
+        query = {"session": self.id, "wait": max(0, round(1000 * wait))}
+        try:
+            return _read(patient.ask("POST", path, query=query).content, _Held)
+        except (ServerUnreachable, NotLeader, Lagging, Overloaded):
+            patient.elsewhere()
+            self._closing.wait(PAUSE)
+            return None
 
     def _leave(self, name: str, wait: float | None) -> None:
         self.unlock(name)
