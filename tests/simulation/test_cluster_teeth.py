@@ -181,7 +181,7 @@ def reads_before_it_has_applied(patch: Patch) -> None:
 # -- what must be the same everywhere -----------------------------------------------------------
 
 
-@bug(1)
+@bug(84)
 def stores_ids_as_raft_lists_them(patch: Patch) -> None:
     after = Members.after
 
