@@ -27,7 +27,8 @@ def test_a_seed_is_one_history_of_a_cluster() -> None:
 
 
 def test_the_seeds_of_clusters_reach_what_they_are_for() -> None:
-    seen = SEEDS.end_well(range(1, 25))
+    # The last ones for what is rare.
+    seen = SEEDS.end_well([*range(1, 22), 29, 31, 33])
     wanted = [f"fault {kind}" for kind in FAULT_KINDS]
     wanted += ["answered", "read", "unknown", "nothing happened", "elections", "disk lost"]
     wanted += ["grow done", "promote done", "shrink done", "replace done", "transfer done"]
