@@ -181,7 +181,7 @@ def reads_before_it_has_applied(patch: Patch) -> None:
 # -- what must be the same everywhere -----------------------------------------------------------
 
 
-@bug(84)
+@bug(31)
 def stores_ids_as_raft_lists_them(patch: Patch) -> None:
     after = Members.after
 
