@@ -16,7 +16,7 @@ from grampus.cluster.commands import Compact, Compare, PutOp, encode_command
 from grampus.cluster.monitor import About, ClusterMonitor, worker_key
 from grampus.cluster.registrations import Registrations
 from grampus.cluster.requests import KeepAlive, PutKey, encode
-from grampus.consensus import replica
+from grampus.consensus import asking
 from grampus.errors import (
     Compacted,
     LockLost,
@@ -80,7 +80,7 @@ def test_without_a_majority_a_write_and_a_read_say_so(
         await client.put(b"/a", b"1")
         for server in others:
             await server.kill()
-        monkeypatch.setattr(replica, "LEADERLESS", 0.3)
+        monkeypatch.setattr(asking, "LEADERLESS", 0.3)
         while last.replica.leader_id or last.replica.led < 300:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         everywhere = ground.client()

@@ -40,7 +40,7 @@ def ends_sessions_when_it_takes_office(patch: Patch) -> None:
     patch.setattr(SessionKeeper, "_renew", late)
 
 
-@bug(1)
+@bug(5)
 def carries_out_a_numbered_request_again(patch: Patch) -> None:
     once = apply_sessions.once
 
@@ -50,7 +50,7 @@ def carries_out_a_numbered_request_again(patch: Patch) -> None:
     patch.setattr("grampus.cluster.apply.once", forgetful)
 
 
-@bug(1)
+@bug(18)
 def carries_out_what_a_session_that_is_over_has_asked(patch: Patch) -> None:
     once = apply_sessions.once
 
@@ -173,7 +173,7 @@ def takes_a_checksum_of_a_later_state(patch: Patch) -> None:
     patch.setattr(Ledger, "_audit", late)
 
 
-@bug(1)
+@bug(3)
 def raises_before_everybody_knows(patch: Patch) -> None:
     patch.setattr(steward, "common_version", lambda members, known: max(known.values()))
 

@@ -13,6 +13,7 @@ pytest.importorskip("grampus_raft", reason="the binding of Raft is not built")
 
 from grampus.cluster.commands import Written
 from grampus.consensus import snapshots
+from grampus.consensus.asking import Asking
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
 from grampus.consensus.log import DurableLog
@@ -36,7 +37,7 @@ bug = TEETH.bug
 # -- what must be durable -----------------------------------------------------------------------
 
 
-@bug(1)
+@bug(3)
 def forgets_a_sync(patch: Patch) -> None:
     made = SimDisk.__init__
 
@@ -57,7 +58,7 @@ def forgets_the_vote(patch: Patch) -> None:
     patch.setattr(DurableLog, "append", forgetful)
 
 
-@bug(215)
+@bug(12)
 def sends_before_the_write(patch: Patch) -> None:
     turn = Turns._turn
 
@@ -79,7 +80,7 @@ def keeps_the_members_in_memory_only(patch: Patch) -> None:
     patch.setattr(Ledger, "apply_members", careless)
 
 
-@bug(4)
+@bug(10)
 def lets_go_of_what_is_not_durable_in_the_ledger(patch: Patch) -> None:
     patch.setattr(SimLedger, "checkpoint", lambda self: self.applied_index)
 
@@ -130,7 +131,7 @@ def answers_at_append(patch: Patch) -> None:
     patch.setattr(Proposals, "proposed", early)
 
 
-@bug(24)
+@bug(52)
 def knows_entries_by_index_alone(patch: Patch) -> None:
     def easy(self: Proposals, index: int, term: int, results: list[object]) -> None:
         for _, pieces in self._entries.pop(index, ()):
@@ -139,7 +140,7 @@ def knows_entries_by_index_alone(patch: Patch) -> None:
     patch.setattr(Proposals, "applied", easy)
 
 
-@bug(11)
+@bug(1)
 def takes_the_unknown_for_nothing(patch: Patch) -> None:
     propose = Peers.propose
 
@@ -160,14 +161,14 @@ def reads_without_a_barrier(patch: Patch) -> None:
     patch.setattr(RaftReplica, "read_barrier", nothing)
 
 
-@bug(3)
+@bug(36)
 def believes_that_it_leads(patch: Patch) -> None:
-    async def certain(self: RaftReplica) -> int:
-        if not self.leader:
+    async def certain(self: Asking) -> int:
+        if not self._here.leader:
             raise NotLeader("it does not")
-        return self.commit_index
+        return self._turns.hard.commit
 
-    patch.setattr(RaftReplica, "confirm", certain)
+    patch.setattr(Asking, "confirm", certain)
 
 
 @bug(2)

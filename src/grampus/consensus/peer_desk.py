@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from grampus.consensus.asking import ROUND
 from grampus.consensus.bearer import refusal
 from grampus.consensus.members import LEFT_BEHIND, NoMember
 from grampus.consensus.peers import FAREWELL
 from grampus.consensus.pins import Pins
 from grampus.consensus.port import Stopped
-from grampus.consensus.replica import ROUND, RaftReplica
+from grampus.consensus.replica import RaftReplica
 from grampus.consensus.sender import is_between
 from grampus.consensus.steward import Steward
 from grampus.consensus.trail import Trail

@@ -1,17 +1,15 @@
-"""A replica of several: who proposes, asks and waits on this server, and what they are told.
+"""A replica of several: its parts, how it stands, and its end.
 
-Any server takes a proposal or a read barrier: a follower asks the leader over its own connection.
-What certainly did not happen is tried again, with the next leader, until the deadline. `turns`
-drives Raft and the log, the applier the machine; whatever fails in one of them ends the replica for
-good, and only a new start goes on, from what is durable.
+`turns` drives Raft and the log, the applier the machine, `asking` brings what is wanted here to
+whoever leads; whatever fails in one of them ends the replica for good, and only a new start goes
+on, from what is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +17,7 @@ from typing import Any, TypeVar
 from grampus_raft import EntriesLost, ProposalDropped, RaftFatal
 
 from grampus.consensus.applier import Applier, Committed
+from grampus.consensus.asking import DEADLINE, Asking
 from grampus.consensus.barriers import Barriers
 from grampus.consensus.disk import Disk
 from grampus.consensus.generation import Generation
@@ -34,7 +33,7 @@ from grampus.consensus.snapshots import Incoming, Installed
 from grampus.consensus.strain import Strain
 from grampus.consensus.trail import OLDER
 from grampus.consensus.transport import Transport
-from grampus.consensus.turns import LEADER, TICK, Kept, Turns
+from grampus.consensus.turns import LEADER, Kept, Turns
 from grampus.consensus.writer import Light, Limits
 from grampus.errors import (
     GrampusError,
@@ -51,15 +50,8 @@ T = TypeVar("T")
 
 #: In a change of members.
 _REMOVE = 1
-#: Seconds that a proposal or a barrier takes at most, and that it waits for a leader to be there:
-#: counted from when there was one, so that without a majority it is refused at once.
-DEADLINE, LEADERLESS = 10.0, 2.0
-#: Seconds after which a round of read index is asked again.
-ROUND = 1.0
 #: Seconds from which on a call of the ledger hangs: what waits for it has waited for too long.
 LEDGER = DEADLINE
-#: Bytes of commands that a follower passes on at once.
-MESSAGE = 4 * 1024 * 1024
 
 
 class RaftReplica:
@@ -105,9 +97,8 @@ class RaftReplica:
         self.admit: Callable[[Sequence[bytes]], None] = lambda commands: None
         #: Set by the owner: whether somebody on this server waits for whatever is committed next.
         self.watched: Callable[[], bool] = lambda: False
-        #: Questions to the leader under way.
-        self._asked = 0
-        self._changed = asyncio.Event()
+        self.changed = asyncio.Event()
+        self._asking = Asking(self, self._turns, self._proposals, self._barriers, transport)
         #: When the leader was heard last, on the loop's clock; and whether it is this server.
         self._heard, self._led = self._loop.time(), False
         self._failure: BaseException | None = None
@@ -160,145 +151,29 @@ class RaftReplica:
     async def propose(self, commands: Sequence[bytes]) -> list[object]:
         """See `Replica`. Raises NoQuorum when no leader is there, and NotLeader when leaders
         change faster than this can follow: nothing happened then."""
-        if not commands:
-            return []
-        self.admit(commands)
-        self._proposals.check(commands)
-        deadline = self._loop.time() + DEADLINE
-        while True:
-            leader = await self._some_leader(deadline)
-            try:
-                if leader == self.id:
-                    return await self._propose_here(commands, deadline)
-                return await self._pass_on(leader, commands, deadline)
-            except NotLeader:
-                if self._loop.time() >= deadline:
-                    raise
-            await self._pause()
-
-    async def _pass_on(
-        self, leader: int, commands: Sequence[bytes], deadline: float
-    ) -> list[object]:
-        """In several messages, one after the other, when one would be too large."""
-        results: list[object] = []
-        index = 0
-        for part in _parts(commands):
-            try:
-                left = deadline - self._loop.time()
-                with self._asking():
-                    answers, index = await self._transport.propose(leader, part, left)
-            except (NotLeader, Overloaded) as error:
-                if not results:
-                    raise
-                raise OutcomeUnknown(
-                    f"a part of it happened, and a part did not: {error}"
-                ) from error
-            results += answers
-        await self._see(index)
-        return results
-
-    @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """The leader is: what comes of it is waited for here next."""
-        self._asked += 1
-        try:
-            yield
-        finally:
-            self._asked -= 1
-
-    async def _see(self, index: int) -> None:
-        """Who has an answer finds what was done, on this server too; unless it is far behind, or
-        ends: the answer stands either way."""
-        with contextlib.suppress(TimeoutError, Stopped, NoQuorum):
-            async with asyncio.timeout(ROUND):
-                await self._until(index)
+        return await self._asking.propose(commands)
 
     async def propose_here(self, commands: Sequence[bytes]) -> list[object]:
         """As `propose`, but only on the leader, and in its log. Raises NotLeader."""
-        if not self.leader:
-            raise NotLeader("this server does not lead")
-        return await self._propose_here(commands, self._loop.time() + DEADLINE)
-
-    async def _propose_here(self, commands: Sequence[bytes], deadline: float) -> list[object]:
-        self._check()
-        proposal = self._proposals.admit(commands, deadline)
-        self._turns.wake()
-        return await proposal.future
+        return await self._asking.propose_here(commands)
 
     async def read_barrier(self) -> None:
         """See `Replica`. Raises NoQuorum."""
-        deadline = self._loop.time() + DEADLINE
-        while True:
-            leader = await self._some_leader(deadline)
-            try:
-                async with asyncio.timeout_at(min(deadline, self._loop.time() + ROUND)):
-                    if leader == self.id:
-                        index = await self.confirm()
-                    else:
-                        with self._asking():
-                            index = await self._transport.read_index(leader, ROUND)
-                break
-            except (NotLeader, TimeoutError):
-                if self._loop.time() >= deadline:
-                    raise NoQuorum("no majority has confirmed who leads: try again") from None
-            await self._pause()
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._until(index)
-        except TimeoutError:
-            raise NoQuorum(
-                f"this server has applied {self._turns.applied} of {index} entries: ask another one"
-            ) from None
+        await self._asking.read_barrier()
 
     async def confirm(self) -> int:
         """On the leader: an index, once a majority has said after this call that it leads."""
-        self._check()
-        if not self.leader:
-            raise NotLeader("this server does not lead")
-        future = self._barriers.ask()
-        self._turns.wake()
-        return await future
+        return await self._asking.confirm()
 
-    async def _pause(self) -> None:
-        """Before the next try: until something changes here, but not for long."""
-        self._check()
-        try:
-            async with asyncio.timeout(TICK / 1000):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
-    async def _some_leader(self, deadline: float) -> int:
-        """The id of the leader, once there is one. Raises NoQuorum."""
-        while True:
-            self._check()
-            if why := self._expelled():
-                # It could try until the deadline, and nobody would listen.
-                raise NoQuorum(f"{why}; until then, ask another server")
-            if leader := self.leader_id:
-                return leader
-            if self._turns.stalled:
-                raise NoQuorum("the disk of this server does not answer: ask another server")
-            if self._loop.time() >= min(deadline, self._turns.since + LEADERLESS):
-                voters = len(self.members.voters)
-                raise NoQuorum(f"no server leads: a majority of {voters} servers is needed")
-            await self._pause()
-
-    def _expelled(self) -> str:
+    def expelled(self) -> str:
         """Why this server is no member any more, as far as it knows; or ""."""
         told = self._transport.void
         heard = told.done() and not told.cancelled()
         return told.result() if heard else self._turns.members.void(self.id)
 
-    async def _until(self, index: int) -> None:
-        """It is applied here. Raises NoQuorum where that will never be."""
-        if why := self._expelled():
-            raise NoQuorum(f"{why}; until then, ask another server")
-        await self._barriers.until(index)
-
     def _look_at_place(self, *_: object) -> None:
         """Who is no member any more hears of no commit: nobody here waits for one."""
-        if why := self._expelled():
+        if why := self.expelled():
             self._barriers.stop(NoQuorum(f"{why}; until then, ask another server"))
             self.turned()
 
@@ -369,26 +244,26 @@ class RaftReplica:
     async def leads(self) -> None:
         """Returns once this replica leads."""
         while not self.leader:
-            self._check()
-            await self._changed.wait()
+            self.check()
+            await self.changed.wait()
 
     async def void(self) -> str:
         """Returns, with the reason, once this server is no member any more."""
         while not (why := self._turns.members.void(self.id)):
-            self._check()
-            await self._changed.wait()
+            self.check()
+            await self.changed.wait()
         return why
 
     async def succeeded(self) -> None:
         """Returns once some server is known to lead."""
         while not self.leader_id:
-            self._check()
-            await self._changed.wait()
+            self.check()
+            await self.changed.wait()
 
     async def deposed(self, term: int) -> None:
         """Returns once it leads no longer in that term."""
         while self.leader and self.term == term:
-            await self._changed.wait()
+            await self.changed.wait()
 
     # --- what peers say
 
@@ -463,7 +338,7 @@ class RaftReplica:
         self._turns.between(partial(self._turns.node.transfer_leader, to))
 
     def _must_lead(self) -> None:
-        self._check()
+        self.check()
         if not self.leader:
             raise NotLeader("this server does not lead", self.leader_address)
 
@@ -518,7 +393,7 @@ class RaftReplica:
 
     @property
     def keen(self) -> bool:
-        return self._asked > 0 or self._barriers.waited or self.watched()
+        return self._asking.asked > 0 or self._barriers.waited or self.watched()
 
     @property
     def disk(self) -> int:
@@ -533,7 +408,7 @@ class RaftReplica:
         if self._led:
             self._heard = self._loop.time()
         self._led = self._turns.role == LEADER
-        changed, self._changed = self._changed, asyncio.Event()
+        changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
     # --- what the applier tells
@@ -568,7 +443,7 @@ class RaftReplica:
 
     # --- the end
 
-    def _check(self) -> None:
+    def check(self) -> None:
         if self._failure is not None:
             raise Stopped(f"this server has stopped: {_reason(self._failure)}") from self._failure
 
@@ -596,17 +471,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, GrampusError) else f"{type(error).__name__}: {error}"
-
-
-def _parts(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """In order, each of at most MESSAGE bytes, or of one command."""
-    first = size = 0
-    for at, command in enumerate(commands):
-        if at > first and size + len(command) > MESSAGE:
-            yield commands[first:at]
-            first, size = at, 0
-        size += len(command)
-    yield commands[first:]
 
 
 def _nothing() -> None:
