@@ -23,6 +23,7 @@ from grampus.testing.cluster import run_seed
 from grampus.upkeep import TakeSum
 from tests.simulation.teeth import Patch, Teeth
 
+pytestmark = pytest.mark.timeout(300)
 TEETH = Teeth(run_seed, seeds=60)
 bug = TEETH.bug
 

@@ -30,6 +30,7 @@ from grampus.testing.disk import SimDisk
 from grampus.testing.server_machine import SimLedger
 from tests.simulation.teeth import Patch, Teeth
 
+pytestmark = pytest.mark.timeout(300)
 TEETH = Teeth(run_seed, seeds=60)
 bug = TEETH.bug
 
