@@ -21,18 +21,18 @@ bug = TEETH.bug
 # -- the holder ---------------------------------------------------------------------------------
 
 
-@bug(1)
+@bug(2)
 def fences_nobody(patch: Patch) -> None:
     patch.setattr(Fence, "look", lambda self, now: [])
 
 
-@bug(2)
+@bug(8)
 def lets_the_grace_decide_when_it_kills(patch: Patch) -> None:
     look = Fence.look
     patch.setattr(Fence, "look", lambda self, now: [Ending(n, 60_000) for n, _ in look(self, now)])
 
 
-@bug(2)
+@bug(8)
 def counts_from_a_while_after_the_answer(patch: Patch) -> None:
     confirmed = Registration.confirmed
     patch.setattr(
@@ -43,7 +43,7 @@ def counts_from_a_while_after_the_answer(patch: Patch) -> None:
 # -- the leader ---------------------------------------------------------------------------------
 
 
-@bug(1)
+@bug(2)
 def confirms_without_a_majority(patch: Patch) -> None:
     async def confirmed(self: Office) -> bool:
         return self.is_open
@@ -51,7 +51,7 @@ def confirms_without_a_majority(patch: Patch) -> None:
     patch.setattr(Office, "confirmed", confirmed)
 
 
-@bug(11)
+@bug(15)
 def counts_from_before_its_office(patch: Patch) -> None:
     seat = Leases.seat
 
@@ -63,7 +63,7 @@ def counts_from_before_its_office(patch: Patch) -> None:
     patch.setattr(Leases, "seat", early)
 
 
-@bug(6)
+@bug(3)
 def loses_what_is_kept(patch: Patch) -> None:
     begin = Leases.begin
 
@@ -74,7 +74,7 @@ def loses_what_is_kept(patch: Patch) -> None:
     patch.setattr(Leases, "begin", short)
 
 
-@bug(4)
+@bug(12)
 def counts_the_half(patch: Patch) -> None:
     begin = Leases.begin
     patch.setattr(Leases, "begin", lambda self, s, n, lease: begin(self, s, n, lease // 2))

@@ -58,7 +58,7 @@ def acknowledges_before_the_commit(patch: Patch) -> None:
     patch.setattr(Intake, "put", early)
 
 
-@bug(30)
+@bug(12)
 def takes_no_answer_for_a_yes(patch: Patch) -> None:
     async def ask(proposer: Any, commands: Any, pause: float) -> list[Any]:
         try:
@@ -69,22 +69,22 @@ def takes_no_answer_for_a_yes(patch: Patch) -> None:
     patch.setattr(driver, "ask", ask)
 
 
-@bug(9)
+@bug(6)
 def keeps_the_workers_of_an_office_that_is_over(patch: Patch) -> None:
     patch.setattr(Roster, "dismiss", lambda self, reason: None)
 
 
-@bug(6)
+@bug(1)
 def never_syncs(patch: Patch) -> None:
     patch.setattr(Scheduler, "_sync", lambda self, now, session: None)
 
 
-@bug(6)
+@bug(1)
 def does_not_assign_again_what_is_missing(patch: Patch) -> None:
     patch.setattr(Scheduler, "_assign_again", lambda self, event: None)
 
 
-@bug(30)
+@bug(99)
 def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     def declined(self: Scheduler, event: Any) -> None:
         for index, attempt in event.command.tasks:
@@ -95,7 +95,7 @@ def forgets_a_run_whose_start_was_refused(patch: Patch) -> None:
     patch.setattr(Scheduler, "_declined", declined)
 
 
-@bug(6)
+@bug(9)
 def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -103,7 +103,7 @@ def loads_no_live_attempts_at_taking_office(patch: Patch) -> None:
     )
 
 
-@bug(15)
+@bug(1)
 def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
     load = Scheduler._load
     patch.setattr(
@@ -114,7 +114,7 @@ def loads_nothing_that_is_ready_at_taking_office(patch: Patch) -> None:
 # -- time ---------------------------------------------------------------------------------------
 
 
-@bug(29)
+@bug(3)
 def fires_by_a_clock_in_doubt(patch: Patch) -> None:
     believes = Timekeeper.believes
     patch.setattr(
@@ -123,7 +123,7 @@ def fires_by_a_clock_in_doubt(patch: Patch) -> None:
     )  # fmt: skip
 
 
-@bug(29)
+@bug(3)
 def deletes_by_a_clock_in_doubt(patch: Patch) -> None:
     believes = Timekeeper.believes
     patch.setattr(
@@ -132,17 +132,17 @@ def deletes_by_a_clock_in_doubt(patch: Patch) -> None:
     )  # fmt: skip
 
 
-@bug(99)
+@bug(44)
 def believes_any_clock_at_the_start(patch: Patch) -> None:
     patch.setattr(Steadiness, "compare", lambda self, newest: None)
 
 
-@bug(66)
+@bug(3)
 def forgets_the_time_with_its_process(patch: Patch) -> None:
     patch.setattr(Timekeeper, "_save", lambda self: None)
 
 
-@bug(4)
+@bug(1)
 def fires_whatever_is_asked_for(patch: Patch) -> None:
     """Without compare-and-set; and what is proposed may be proposed again, as by two masters."""
     patch.setattr(apply_schedules, "_not_next", lambda *args: "")
@@ -150,7 +150,7 @@ def fires_whatever_is_asked_for(patch: Patch) -> None:
     _twice(patch)
 
 
-@bug(66)
+@bug(36)
 def plans_behind_what_is_told(patch: Patch) -> None:
     renew = apply_schedules.renew_schedule
 
@@ -163,7 +163,7 @@ def plans_behind_what_is_told(patch: Patch) -> None:
     patch.setattr(apply_workflows, "renew_schedule", careless)
 
 
-@bug(4)
+@bug(1)
 def leaves_missed_ticks_without_a_word(patch: Patch) -> None:
     patch.setattr(apply_schedules, "_record", lambda *args: None)
 
@@ -195,12 +195,12 @@ def accepts_a_repeated_final_report_again(patch: Patch) -> None:
     patch.setattr(apply_attempts, "ATTEMPT_RANK", Ranks())
 
 
-@bug(4)
+@bug(1)
 def lets_the_attempts_of_an_ended_session_live(patch: Patch) -> None:
     patch.setattr(apply_sessions, "report_attempt", lambda change, report: "done")
 
 
-@bug(9)
+@bug(1)
 def gives_a_new_warden_the_session_of_the_old_one(patch: Patch) -> None:
     original = apply_sessions.open_session
 
@@ -220,7 +220,7 @@ def throws_dice_in_apply(patch: Patch) -> None:
     patch.setattr(apply_attempts, "retry_delay", lambda *args: delay(*args) + dice.randrange(100))
 
 
-@bug(3)
+@bug(1)
 def cancels_only_what_runs(patch: Patch) -> None:
     """A cancel is answered, and what had not started goes on."""
     handlers = dict(APPLY[FIRST])
@@ -228,7 +228,7 @@ def cancels_only_what_runs(patch: Patch) -> None:
     patch.setitem(APPLY, FIRST, handlers)
 
 
-@bug(3)
+@bug(1)
 def runs_a_cancelled_run_again(patch: Patch) -> None:
     patch.setattr(apply_control, "_may_run_again", lambda *args: None)
 
@@ -263,12 +263,12 @@ def does_not_mark_a_number_killed_before_it_came(patch: Patch) -> None:
     patch.setattr(Reconciler, "_kill", careless)
 
 
-@bug(1)
+@bug(10)
 def ignores_next_n_of_a_sync(patch: Patch) -> None:
     patch.setattr(Reconciler, "_close", lambda self, next_n, live: None)
 
 
-@bug(9)
+@bug(2)
 def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     kill = Reconciler._kill
 
@@ -281,7 +281,7 @@ def says_it_is_over_when_it_is_told_to_end_it(patch: Patch) -> None:
     patch.setattr(Reconciler, "_kill", hasty)
 
 
-@bug(23)
+@bug(12)
 def says_lost_before_the_processes_are_gone(patch: Patch) -> None:
     lost = Custody.lost
 
@@ -321,17 +321,17 @@ def repeats_no_report(patch: Patch) -> None:
     patch.setattr(Outbox, "take_due", once)
 
 
-@bug(6)
+@bug(37)
 def loses_its_reports_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.outbox.clear())
 
 
-@bug(7)
+@bug(3)
 def loses_its_attempts_with_its_process(patch: Patch) -> None:
     _journal(patch, lambda memory: memory.launched.clear())
 
 
-@bug(6)
+@bug(3)
 def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     def forget(memory: Memory) -> None:
         memory.seen = Seen()
@@ -339,7 +339,7 @@ def loses_the_numbers_seen_with_its_process(patch: Patch) -> None:
     _journal(patch, forget)
 
 
-@bug(18)
+@bug(9)
 def launches_before_it_is_written_down(patch: Patch) -> None:
     patch.setattr(Journal, "write", lambda self, entries: None)
 

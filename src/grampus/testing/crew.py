@@ -9,6 +9,7 @@ virtual time every run must be final.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,7 +154,8 @@ class Crew:
     # -- faults -----------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        rng, world = self.world.rng, self.world
+        world = self.world
+        rng = random.Random(f"plan {world.seed}")
         chosen = rng.sample(FAULT_KINDS, rng.randint(1, 3))
         at = rng.uniform(3, 15)
         while at < FAULTS:

@@ -7,6 +7,7 @@ within a bound of virtual time every run must be final. `Watch` looks at every s
 from __future__ import annotations
 
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -117,7 +118,9 @@ class Simulation:
     # -- faults and users -------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        rng, world = self.world.rng, self.world
+        world = self.world
+        # Of the seed alone: what is planned stays the same when the node asks for other chances.
+        rng = random.Random(f"plan {world.seed}")
         self.user.schedules = rng.random() < 0.5
         kinds = ["apply", "submit", "submit", "submit", "cancel", "delete", "pause-workflow"]
         known = APPLY[FIRST]

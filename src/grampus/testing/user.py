@@ -5,6 +5,7 @@ An answer that does not come is asked for again, with the same id, as the client
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
@@ -31,8 +32,7 @@ from grampus.testing.node import SimServer
 from grampus.testing.world import World
 
 
-def schedule(world: World) -> Schedule:
-    rng = world.rng
+def schedule(rng: random.Random) -> Schedule:
     return Schedule(
         every=rng.choice([1_500, 4_000, 11_000]),
         missed=rng.choice(["latest", "all", "none"]),
@@ -40,8 +40,7 @@ def schedule(world: World) -> Schedule:
     )
 
 
-def workflow(world: World, name: str, scheduled: bool) -> Workflow:
-    rng = world.rng
+def workflow(rng: random.Random, name: str, scheduled: bool) -> Workflow:
     tasks = []
     for i in range(rng.randint(1, 6)):
         ups = sorted(rng.sample(range(i), min(i, rng.choice([0, 1, 1, 2])))) if i else []
@@ -64,7 +63,7 @@ def workflow(world: World, name: str, scheduled: bool) -> Workflow:
         on_failure=rng.choice(["stop", "continue"]),
         max_active_runs=rng.choice([None, 1, 2]),
         overlap=rng.choice(["allow", "queue", "cancel_old"]),
-        schedule=schedule(world) if scheduled else None,
+        schedule=schedule(rng) if scheduled else None,
     )
 
 
@@ -78,6 +77,8 @@ class User:
         live: Mapping[tuple[str, str], int],
     ) -> None:
         self._world = world
+        #: Of the seed alone: what a user wants stays the same when servers ask for other chances.
+        self._rng = random.Random(f"user {world.seed}")
         self._server = server
         self._live = live
         self._runs = 0
@@ -96,7 +97,7 @@ class User:
         self._asked = 0
 
     def act(self, kinds: list[str]) -> None:
-        rng = self._world.rng
+        rng = self._rng
         kind = rng.choice(kinds)
         run = rng.choice(sorted(self.submitted)) if self.submitted else None
         if kind == "apply" or not self._versions:
@@ -142,8 +143,8 @@ class User:
             self._ask(PauseSchedule(self._world.now(), name, True, "ann"), _nothing)
 
     def _apply(self, name: str) -> None:
-        scheduled = self.schedules and self._world.rng.random() < 0.7
-        definition = workflow(self._world, name, scheduled)
+        scheduled = self.schedules and self._rng.random() < 0.7
+        definition = workflow(self._rng, name, scheduled)
 
         def answered(answer: object) -> None:
             assert isinstance(answer, (tuple, list))
@@ -158,7 +159,7 @@ class User:
     def _submit(self, name: str) -> None:
         self._runs += 1
         run, now = f"run{self._runs}", self._world.now()
-        priority = self._world.rng.randint(-1, 1)
+        priority = self._rng.randint(-1, 1)
 
         def answered(answer: object) -> None:
             if not isinstance(answer, Refusal):
