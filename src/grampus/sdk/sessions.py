@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import quote
@@ -122,7 +123,7 @@ class Session:
                 self.check()
                 if found is not None and found.token is not None:
                     return found.token
-                if left <= step and end is not None:
+                if end is not None and self._clock.ticks() >= end:
                     self._leave(name, wait)
                 if found is not None and not told:
                     told = True
@@ -142,8 +143,9 @@ class Session:
             return None
 
     def _leave(self, name: str, wait: float | None) -> None:
-        self.unlock(name)
-        raise Refused(f"lock {name} was not free within {wait:g} s: others are before you")
+        with suppress(LockLost):  # No server may have given it a place.
+            self.unlock(name)
+        raise Refused(f"lock {name} was not free within {wait:g} s")
 
     def unlock(self, name: str) -> None:
         """Gives a lock up, or the place in line. Raises LockLost when it was lost before."""
