@@ -38,20 +38,29 @@ def run(lock: Lock, ttl: float, command: Sequence[str]) -> int:
     """The exit code of the command, or 128 and the number of the signal that ended it. `ttl` of
     the session, in seconds. Raises LockLost when the command had to be ended."""
     env = os.environ | {"GRAMPUS_LOCK": lock.name, "GRAMPUS_FENCING_TOKEN": str(lock.token)}
-    try:
-        process = subprocess.Popen(list(command), env=env)
-    except OSError as error:
-        raise UsageError(f"{command[0]} cannot be started: {error.strerror or error}") from None
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int) -> None:
-        # Ctrl-C comes to the command by itself.
-        if number != signal.SIGINT:
+        if process is None:
+            early.append(number)
+        elif number != signal.SIGINT:  # Ctrl-C comes to the command by itself.
             process.send_signal(number)
 
     with _hearing(pass_on):
-        lost = _ended_by_us(process, lock, ttl)
-    if lost:
+        try:
+            process = subprocess.Popen(list(command), env=env)
+        except OSError as error:
+            why = error.strerror or error
+            raise UsageError(f"{command[0]} cannot be started: {why}") from None
+        for number in early:
+            process.send_signal(number)
+        ended = _ended_by_us(process, lock, ttl)
+    if ended:
         raise LockLost(f"lock {lock.name} could not be held any longer: its command was ended")
+    if not lock.held:
+        # This process stood still, with the command or beside it.
+        raise LockLost(f"lock {lock.name} was lost before its command was over")
     code = process.wait()
     return 128 - code if code < 0 else code
 
