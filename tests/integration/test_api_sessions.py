@@ -94,9 +94,9 @@ def test_the_same_instance_is_the_same_session(tmp_path: Path) -> None:
 def test_a_lock_goes_down_the_line_with_growing_tokens(tmp_path: Path) -> None:
     async def scenario(node: Node) -> None:
         first, second, third = [await begin(node) for _ in range(3)]
-        token = await take(node, first)
+        token = await take(node, first, 8_000)
         assert token is not None
-        assert await take(node, first) == token
+        assert await take(node, first, 8_000) == token
         assert await take(node, second) is None
         assert await take(node, third) is None
         waiting = asyncio.gather(take(node, second, 8_000))

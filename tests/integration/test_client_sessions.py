@@ -48,9 +48,9 @@ def within(seconds: float, what: Callable[[], bool]) -> None:
 def test_a_session_outlives_its_time_while_it_is_kept_and_takes_its_keys_along(
     client: Client,
 ) -> None:
-    with client.kv.session("s", ttl=1.0) as session:
+    with client.kv.session("s", ttl=2.0) as session:
         client.kv.put("/mine", "1", session=session)
-        time.sleep(1.5)
+        time.sleep(2.5)
         assert session.lives
         assert client.kv.get("/mine").session == session.id
     assert not session.lives
