@@ -296,6 +296,12 @@ def test_a_client_does_not_go_on_at_another_cluster(tmp_path: Path) -> None:
                 assert code == 0
             with pytest.raises(WrongCluster, match="of cluster c2, not of c1"):
                 await asyncio.to_thread(client.kv.get, "/a")
+            # Neither do its sessions: there is one of that number in each of the two.
+            for each in client._transport.apart(5.0):
+                if each.urls == [other]:
+                    with pytest.raises(WrongCluster):
+                        await asyncio.to_thread(each.ask, "POST", "/api/v1/sessions/1/keep-alive")
+                each.close()
             client.close()
             with Client([other, url], TOKEN) as anew:
                 got = await asyncio.to_thread(anew.kv.get, "/a")

@@ -119,11 +119,17 @@ class Transport:
 
     def another(self, each: float) -> Transport:
         """To the same addresses, for `each` of which it has so many seconds; close it too."""
-        return Transport(self._addresses, each * len(self._addresses))
+        return self._like(self._addresses, each * len(self._addresses))
 
     def apart(self, each: float) -> list[Transport]:
         """One to each address, with so many seconds; close them too."""
-        return [Transport([address], each) for address in self._addresses]
+        return [self._like([address], each) for address in self._addresses]
+
+    def _like(self, addresses: Sequence[Address], timeout: float) -> Transport:
+        """It means the same cluster."""
+        made = Transport(addresses, timeout)
+        made._cluster = self._cluster
+        return made
 
     def elsewhere(self) -> None:
         """Another address is asked first from now on."""
