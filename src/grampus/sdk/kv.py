@@ -2,8 +2,9 @@
 
 Rule: a write is sent once. Whether it happened is known, or `OutcomeUnknown` says that it may
 have; an old write never comes after a newer one of somebody else. What was read once is never read
-in an older state, whichever server answers. When a cluster was recovered or restored, the next read
-says so once, as `WrongHistory`; those after it are of the new history.
+in an older state, whichever server answers. When a cluster was recovered the next read says so
+once, as `WrongHistory`; those after it are of the new history. One that was restored is another
+cluster, for another client.
 """
 
 from __future__ import annotations
