@@ -117,15 +117,17 @@ def test_a_run_is_cancelled_in_whatever_state_its_tasks_are(ground: Ground, clie
 DEAF = """
 workflow: deaf
 tasks:
-  only: {shell: "trap '' TERM; while :; do sleep 0.05; done", grace: 3s}
+  only: {shell: "trap '' TERM; touch DEAF; while :; do sleep 0.05; done", grace: 3s}
 """
 
 
 def test_it_is_explained_that_a_task_was_asked_to_end_and_has_its_grace(
     ground: Ground, client: Client
 ) -> None:
-    client.apply(ground.write("deaf.yaml", DEAF))
+    deaf = ground.folder / "deaf"
+    client.apply(ground.write("deaf.yaml", DEAF.replace("DEAF", str(deaf))))
     run = client.start("deaf").id
+    until(deaf.exists)
     until(lambda: [a.state for a in client.tasks(run)[0].attempts] == [AttemptState.RUNNING])
     asked = time.time()
     client.cancel(run)
