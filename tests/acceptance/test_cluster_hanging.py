@@ -264,7 +264,7 @@ def test_a_leader_whose_disk_is_slow_leads_no_longer_than_some_seconds(tmp_path:
             changed = time.monotonic()
             until(lambda: time.monotonic() > changed + 4.0, every=0.2)
             assert ward.leader(among=ward.others(old)) != old
-            assert written.gap(changed) < 0.5, "the slow one still holds up all the others"
+            assert written.gap(changed) < 1.0, "the slow one still holds up all the others"
             ward.heal(old)
             until(lambda: ward.line(old, new).complaint == "")
             ward.settled(3)

@@ -12,6 +12,8 @@ import pytest
 
 from grampus.testing.seeds import Outcome
 
+#: What a patch raises that does not fit what it patches any more.
+_BROKEN = ("TypeError", "AttributeError", "NameError", "ImportError")
 Patch = pytest.MonkeyPatch
 Bug = Callable[[Patch], None]
 
@@ -36,5 +38,10 @@ class Teeth:
     def bite(self, name: str, patch: Patch) -> None:
         make, likely = self._bugs[name]
         make(patch)
-        if not any(self._play(seed).error for seed in (likely, *self._seeds)):
-            raise AssertionError(f"no seed notices that it {name.replace('_', ' ')}")
+        for seed in (likely, *self._seeds):
+            error = self._play(seed).error
+            if error.startswith(_BROKEN):
+                raise AssertionError(f"the bug itself is broken: {error}")
+            if error:
+                return
+        raise AssertionError(f"no seed notices that it {name.replace('_', ' ')}")

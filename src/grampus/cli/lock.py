@@ -25,6 +25,10 @@ ASK, KILL = 0.4, 0.2
 LOOK = 0.05
 
 
+#: What tells a process that it is to end; SIGHUP when its terminal goes.
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def hold(lock: Lock) -> None:
     """Until this process is told to stop. Raises LockLost."""
     told: list[int] = []
@@ -84,12 +88,12 @@ def _ended_by_us(process: subprocess.Popen[bytes], lock: Lock, ttl: float) -> bo
 
 @contextmanager
 def _hearing(told: Callable[[int], None]) -> Iterator[None]:
-    """Meanwhile SIGINT and SIGTERM are told, and end nothing by themselves."""
+    """Meanwhile SIGINT, SIGTERM and SIGHUP are told, and end nothing by themselves."""
 
     def hear(number: int, frame: FrameType | None) -> None:
         told(number)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, hear) for number in _ENDS}
     try:
         yield
     finally:

@@ -197,6 +197,8 @@ class Applier:
         if part is None:
             self._due = True
             return
+        # It may move all that there is: then the next entry begins the WAL anew, too.
+        self._fresh = True
         self._ahead = self._loop.run_in_executor(None, part)
         self._ahead.add_done_callback(self._part_over)
 

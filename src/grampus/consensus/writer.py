@@ -383,6 +383,8 @@ class Writer:
         if self._ahead is None and self._is_much(PART):
             part = self._machine.checkpoint_part()
         if part is not None:
+            # It may move all that there is: then the next batch begins the WAL anew, too.
+            self._fresh = True
             self._ahead = Ahead(part)
         elif self._ahead is None or self._ahead.over:
             self._checkpoint(durable)

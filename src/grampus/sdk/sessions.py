@@ -246,7 +246,8 @@ class Lock:
             raise LockLost(f"lock {self.name} is no longer held: stop what it protects")
 
     def release(self) -> None:
-        """The next in line has it when this returns."""
+        """The next in line has it when this returns; where no server answers, after the time of
+        the session."""
         self.session.close()
 
     def __enter__(self) -> Lock:
