@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from grampus.consensus import turns
+from grampus.consensus.members import Members, NoMember
 from grampus.consensus.peers import SMALL, PeerLink, Peers
+from grampus.consensus.pins import TWICE
 from grampus.consensus.turns import Turns
 from grampus.model.member import Member
 from grampus.protocol import PROTOCOL_VERSION, Hello, RaftMessages
@@ -64,6 +66,21 @@ async def test_who_is_no_peer_is_told_nothing() -> None:
     async with asyncio.TaskGroup() as tasks:
         peers = Peers(1, hello, lambda answers: [], tasks)
         assert not peers.send(2, [b"x"])
+        peers.close()
+
+
+@looped
+async def test_who_was_sent_away_says_nothing_more_to_anybody() -> None:
+    # Else whoever has not met the other process of its server would hear both.
+    async with asyncio.TaskGroup() as tasks:
+        peers = Peers(1, hello, lambda answers: [], tasks)
+        peers.know(Members(known=(MEMBER,)))
+        pipe: Any = Pipe()
+        peers._links[MEMBER.id].control = pipe
+        assert peers.send(MEMBER.id, [b"x"])
+        peers.refused(NoMember(TWICE))
+        assert not peers.send(MEMBER.id, [b"x"])
+        assert len(pipe.sent) == 1
         peers.close()
 
 
