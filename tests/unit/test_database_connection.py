@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import threading
 from pathlib import Path
@@ -117,6 +118,19 @@ def test_most_of_the_wal_is_moved_beside_whoever_writes(path: Path) -> None:
     assert db.checkpoint()
     copy.write_bytes(path.read_bytes())
     assert Database.open(copy).value("SELECT count(*) FROM t") == 1001
+
+
+def test_what_cannot_be_moved_ahead_is_left_to_the_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = made(path)
+
+    def no_descriptor(file: Path, mode: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "touch", no_descriptor)
+    Database.move_ahead(path)
+    assert db.checkpoint()
 
 
 def test_a_database_in_memory_is_for_this_connection_alone() -> None:

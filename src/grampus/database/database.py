@@ -10,6 +10,7 @@ Errors of the SQL's author are apsw's own; what the disk did wrong is `StorageFa
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import apsw
 from grampus.database.failure import StorageFailed
 from grampus.errors import Overloaded
 
+log = logging.getLogger(__name__)
 Value = None | int | float | str | bytes
 
 #: Waits for another connection's lock, in ms. With one writer only a checkpoint makes one wait.
@@ -201,8 +203,14 @@ class Database:
     @staticmethod
     def move_ahead(path: Path | str) -> None:
         """Moves of the WAL of that file what it can, beside the connection that writes, so that its
-        next `checkpoint` has little left. Not beside that one."""
-        aside = Database.open(path)
+        next `checkpoint` has little left. Not beside that one.
+
+        Where no second connection can be had, as without free descriptors, all is left to that."""
+        try:
+            aside = Database.open(path)
+        except (StorageFailed, apsw.BusyError) as error:
+            log.info("the next checkpoint has all to do: %s", error)
+            return
         try:
             aside.checkpoint()
         finally:
