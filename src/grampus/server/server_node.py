@@ -274,7 +274,10 @@ class ServerNode:
         _, found = self._storage.key_reads.get(server_key(name))
         if found is None:
             return None
-        about = msgspec.json.decode(found.value, type=About)
+        try:
+            about = msgspec.json.decode(found.value, type=About)
+        except msgspec.MsgspecError:
+            return None  # any user may write there
         return Load(about.cpu, about.memory, about.lacks)
 
     def _reason(self, error: Exception) -> Exception:
