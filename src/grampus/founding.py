@@ -130,7 +130,7 @@ def recover(folder: Path, me: Member, history: str, *, disk: Disk | None = None)
         raise Refused(f"{folder} belongs to no cluster: there is nothing to recover")
     path = before.generation.ledger / LEDGER
     made = _begin(before.generation, path, me, history, SKIP, disk, rest=before.generation)
-    pardon(folder)
+    pardon(folder, disk or Disk())
     return made
 
 

@@ -86,8 +86,8 @@ def test_a_folder_that_was_left_behind_says_why_at_each_start_until_it_is_recove
     assert not here.hears(hello(None))
     with pytest.raises(NoMember, match="recovered without this server"):
         begin(tmp_path / "b")
-    pardon(tmp_path / "b")
-    pardon(tmp_path / "b")
+    pardon(tmp_path / "b", Disk())
+    pardon(tmp_path / "b", Disk())
     assert not begin(tmp_path / "b").lost
 
 

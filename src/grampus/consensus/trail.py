@@ -226,10 +226,11 @@ class Trail:
         self._disk.sync_folder(self._folder)
 
 
-def pardon(folder: Path) -> None:
+def pardon(folder: Path, disk: Disk) -> None:
     """A folder that was given up begins a history of its own: what others have seen of it does not
-    count there."""
+    count there. Durable when it returns. Raises StorageFailed."""
     (folder / _PUT_BACK).unlink(missing_ok=True)
+    disk.sync_folder(folder)
 
 
 def _given_up(folder: Path) -> str | None:
