@@ -166,9 +166,9 @@ def test_what_no_transaction_can_mean_is_refused(tmp_path: Path, body: dict[str,
 @pytest.mark.parametrize(
     ("body", "allowed"),
     [
-        ({"orelse": []}, "compare, then, else"),
+        ({"orelse": []}, "compare, then, else, session"),
         ({"then": [{"putt": {}}]}, "put, delete, get"),
-        ({"then": [{"put": {"key": "/a", "value": "", "lease": 1}}]}, "key, value"),
+        ({"then": [{"put": {"key": "/a", "value": "", "lease": 1}}]}, "key, value, ephemeral"),
     ],
 )
 def test_an_unknown_field_is_told_with_those_of_its_place(
