@@ -72,7 +72,7 @@ class Limits(Struct, frozen=True):
     #: Checkpoint when nothing came for so long, or at the latest after so many entries or bytes.
     checkpoint_idle: float = 1.0
     checkpoint_entries: int = 2000
-    checkpoint_bytes: int = 8 * 1024 * 1024
+    checkpoint_bytes: int = 2 * 1024 * 1024
     #: A sync that takes less on average is waited for on the event loop.
     quick: float = QUICK
     #: How long `close` waits for what was accepted.
