@@ -1,15 +1,16 @@
 """How quick the disk is: whether a sync is over sooner than the way to a thread and back.
 
-Rule: a disk that takes its time is waited for on a thread, so that the event loop goes on. Some are
-done within microseconds (memory, a controller with a battery); then the thread costs more than the
-sync, most of all where processors are busy. The average decides, and one slow sync is enough to
-send the next ones back to the thread for a while.
+Rule: a disk that takes its time is waited for on a thread, so that the event loop goes on. Where a
+sync is over in a fraction of a millisecond, the way to the thread and back, some 0.15 ms while
+nothing else runs, is much of it, most of all where processors are busy. The average decides, and
+one slow sync is enough to send the next ones back to the thread for a while. Who has much to write
+has a load, and takes the thread in any case: then the loop's time is worth more.
 """
 
 from __future__ import annotations
 
 #: Seconds that a sync may take on average to be waited for on the loop.
-QUICK = 0.0003
+QUICK = 0.0006
 #: The newest one counts for one part of so many.
 MEMORY = 32
 

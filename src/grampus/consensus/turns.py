@@ -46,8 +46,8 @@ LEADER, SNAPSHOT = 2, 7
 INBOX = 64 * 1024 * 1024
 #: Bytes committed and not applied here; beyond, nothing more is heard until there are fewer.
 BACKLOG = 256 * 1024 * 1024
-#: Bytes that may be written and synced on the event loop, where the disk is quick.
-AT_ONCE = 128 * 1024
+#: Bytes that may be written and synced on the event loop, where the disk is quick: more is a load.
+AT_ONCE = 16 * 1024
 #: Ticks between two looks at the peers.
 LOOK = 4
 
