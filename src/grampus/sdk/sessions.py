@@ -148,7 +148,10 @@ class Session:
         raise Refused(f"lock {name} was not free within {wait:g} s")
 
     def unlock(self, name: str) -> None:
-        """Gives a lock up, or the place in line. Raises LockLost when it was lost before."""
+        """Gives a lock up, or the place in line. Raises LockLost when it was lost before.
+
+        Close a session of which a `lock` was without an answer: a server that stood still may carry
+        it out later, and the session would hold what it does not know of."""
         query = {"session": self.id}
         self._transport.ask("DELETE", f"{LOCKS}/{quote(name, safe='')}", query=query, repeat=False)
 

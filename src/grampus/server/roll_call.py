@@ -7,6 +7,7 @@ will not be there again, by stopping it. Nothing is asked but that, and all are 
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from grampus.config import Listen
 from grampus.consensus.folder import DataFolder
@@ -14,12 +15,15 @@ from grampus.consensus.members import Members
 from grampus.errors import GrampusError
 from grampus.model.member import Member
 from grampus.protocol import CONTROL_FRAME, Message
+from grampus.rpc.calls import ConnectionLost
 from grampus.rpc.client import connect
 from grampus.rpc.codec import Codec
 from grampus.server.arrival import Deaf, Place, Plan, arrive
 
 #: Seconds for an answer.
 PATIENCE = 2.0
+#: What only happens with a server at the other end.
+_THERE = (ConnectionLost, ssl.SSLCertVerificationError)
 
 
 async def who_answers(folder: DataFolder, me: Member, members: Members) -> list[Member]:
@@ -43,8 +47,9 @@ async def _answers(place: Place, member: Member) -> bool:
                 member.host, member.node_port, Codec[Message](Message), Deaf(),
                 place.hello("control"), hear, PATIENCE, tasks=tasks, tls=place.tls(),
             )  # fmt: skip
-        except GrampusError:
-            return bool(said)
+        except GrampusError as error:
+            # Also who cannot speak to this one: a certificate has ended, or a clock is wrong.
+            return bool(said) or isinstance(error.__cause__, _THERE)
         connection.close("this was all")
         await connection.wait_closed()
     return True
