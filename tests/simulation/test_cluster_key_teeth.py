@@ -51,7 +51,7 @@ def carries_out_a_numbered_request_again(patch: Patch) -> None:
     patch.setattr("grampus.cluster.apply.once", forgetful)
 
 
-@bug(18)
+@bug(20)
 def carries_out_what_a_session_that_is_over_has_asked(patch: Patch) -> None:
     once = apply_sessions.once
 
@@ -88,7 +88,7 @@ def waits_for_the_wrong_one(patch: Patch) -> None:
     patch.setattr(locks, "_ahead", by_key)
 
 
-@bug(1)
+@bug(2)
 def leaves_the_keys_of_a_session_that_is_over(patch: Patch) -> None:
     delete = apply_sessions.end
 
@@ -174,7 +174,7 @@ def takes_a_checksum_of_a_later_state(patch: Patch) -> None:
     patch.setattr(Ledger, "_audit", late)
 
 
-@bug(3)
+@bug(1)
 def raises_before_everybody_knows(patch: Patch) -> None:
     patch.setattr(steward, "common_version", lambda members, known: max(known.values()))
 

@@ -59,7 +59,7 @@ def forgets_the_vote(patch: Patch) -> None:
     patch.setattr(DurableLog, "append", forgetful)
 
 
-@bug(12)
+@bug(27)
 def sends_before_the_write(patch: Patch) -> None:
     turn = Turns._turn
 
@@ -162,7 +162,7 @@ def reads_without_a_barrier(patch: Patch) -> None:
     patch.setattr(RaftReplica, "read_barrier", nothing)
 
 
-@bug(36)
+@bug(105)
 def believes_that_it_leads(patch: Patch) -> None:
     async def certain(self: Asking) -> int:
         if not self._here.leader:
@@ -183,7 +183,7 @@ def reads_before_it_has_applied(patch: Patch) -> None:
 # -- what must be the same everywhere -----------------------------------------------------------
 
 
-@bug(31)
+@bug(9)
 def stores_ids_as_raft_lists_them(patch: Patch) -> None:
     after = Members.after
 
