@@ -187,6 +187,13 @@ def test_without_a_server_it_says_where_it_looked_and_exits_with_3(
     assert "grampus up" in err
 
 
+def test_options_of_a_lock_come_before_its_name(grampus: Run, nowhere: str) -> None:
+    code, out, err = grampus("kv", "lock", "backup", "--server", nowhere, "--", "true")
+    assert (code, out) == (2, "")
+    assert "--server comes after NAME" in err
+    assert nowhere in grampus("kv", "lock", "--server", nowhere, "backup", "--", "true")[2]
+
+
 def test_a_server_that_never_answers_is_given_up_within_five_seconds(grampus: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -185,9 +185,14 @@ def lock(
     of this command. Without COMMAND the token is printed. Exit code 4 when it is lost, or not free
     in time."""
     from grampus.cli.lock import hold, run
+    from grampus.errors import UsageError
 
     if command and command[0] == "--":
         command = command[1:]
+    elif command and command[0].startswith("-"):
+        raise UsageError(
+            f"{command[0]} comes after NAME, where the command begins: options go before"
+        )
     seconds = _seconds("--ttl", ttl)
     patience = None if wait is None else _seconds("--wait", wait)
     with connect(ctx, server, token_file) as client:
