@@ -31,6 +31,7 @@ from grampus.testing.history import (
     Txn,
     Wrote,
 )
+from tests.acceptance.node import until
 
 #: Keys that all of them use.
 KEYS = ("/r/0", "/r/1", "/r/2")
@@ -164,6 +165,11 @@ class Crew:
             assert each.failure is None, repr(each.failure)
         return sum(each.answered for each in self._all)
 
+    def go_on(self, count: int = 30) -> None:
+        """Until so many more requests were answered."""
+        least = self.answered + count
+        until(lambda: self.answered >= least)
+
     def history(self) -> list[Operation]:
         """When they are done."""
         for each in self._all:
@@ -174,3 +180,14 @@ class Crew:
 
 def refused(error: GrampusError) -> bool:
     return isinstance(error, REFUSED)
+
+
+def refuses(client: Client) -> bool:
+    """Whether a server that is alone says so of a write; it may not know yet."""
+    try:
+        client.kv.put("/here", "2")
+    except NoQuorum:
+        return True
+    except OutcomeUnknown:
+        return False
+    raise AssertionError("a server alone has taken a write")

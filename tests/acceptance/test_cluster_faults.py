@@ -10,7 +10,6 @@ import pytest
 
 from grampus.testing.linearizability import assert_linearizable
 from tests.acceptance.cluster import Site, site
-from tests.acceptance.node import until
 from tests.acceptance.recorder import Crew, last_look
 
 pytestmark = [pytest.mark.raft, pytest.mark.timeout(300)]
@@ -18,17 +17,11 @@ pytestmark = [pytest.mark.raft, pytest.mark.timeout(300)]
 ANSWERS = 40
 
 
-def go_on(crew: Crew, count: int = ANSWERS) -> None:
-    """Until so many more requests were answered."""
-    least = crew.answered + count
-    until(lambda: crew.answered >= least)
-
-
 def test_what_clients_were_told_under_faults_is_linearizable(tmp_path: Path) -> None:
     with site(tmp_path) as ground:
         ground.grow()
         with Crew(lambda: ground.client(timeout=3.0)) as crew:
-            go_on(crew)
+            crew.go_on(ANSWERS)
             _kill_the_leader(ground, crew)
             _kill_a_follower(ground, crew)
             _stop_the_leader(ground, crew)
@@ -48,10 +41,10 @@ def _kill_the_leader(ground: Site, crew: Crew) -> None:
     """kill -9; the others go on, and it comes back."""
     old = ground.leader()
     ground.kill(old)
-    go_on(crew)
+    crew.go_on(ANSWERS)
     assert ground.leader(among=ground.others(old)) != old
     ground.launch(old).ready()
-    go_on(crew)
+    crew.go_on(ANSWERS)
 
 
 def _kill_a_follower(ground: Site, crew: Crew) -> None:
@@ -59,14 +52,14 @@ def _kill_a_follower(ground: Site, crew: Crew) -> None:
     leader = ground.leader()
     gone = ground.others(leader)[0]
     ground.kill(gone)
-    go_on(crew)
+    crew.go_on(ANSWERS)
     with ground.client(servers=ground.others(gone)) as client:
         assert client.cluster().leader == leader
         revision = client.kv.put("/missed", "1")
     ground.launch(gone).ready()
     with ground.client(servers=gone) as client:
         assert client.kv.get("/missed").mod_revision == revision
-    go_on(crew)
+    crew.go_on(ANSWERS)
 
 
 def _stop_the_leader(ground: Site, crew: Crew) -> None:
@@ -74,9 +67,9 @@ def _stop_the_leader(ground: Site, crew: Crew) -> None:
     old = ground.leader()
     ground.hold(old)
     assert ground.leader(among=ground.others(old)) != old
-    go_on(crew)
+    crew.go_on(ANSWERS)
     ground.go_on(old)
-    go_on(crew)
+    crew.go_on(ANSWERS)
 
 
 def _hold_a_follower_for_long(ground: Site, crew: Crew) -> None:
@@ -84,13 +77,13 @@ def _hold_a_follower_for_long(ground: Site, crew: Crew) -> None:
     late = ground.others(ground.leader())[0]
     ground.hold(late)
     time.sleep(10)
-    go_on(crew)
+    crew.go_on(ANSWERS)
     with ground.client(servers=ground.others(late)) as client:
         revision = client.kv.put("/late", "1")
     ground.go_on(late)
     with ground.client(servers=late) as client:
         assert client.kv.get("/late").mod_revision == revision
-    go_on(crew)
+    crew.go_on(ANSWERS)
 
 
 def _end_all(ground: Site, crew: Crew) -> None:
@@ -101,4 +94,4 @@ def _end_all(ground: Site, crew: Crew) -> None:
         ground.launch(name)
     for node in ground.servers.values():
         node.ready()
-    go_on(crew)
+    crew.go_on(ANSWERS)

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from grampus.errors import GrampusError, NoQuorum, OutcomeUnknown
-from grampus.sdk.client import Client
 from grampus.testing.linearizability import assert_linearizable
 from tests.acceptance import rewired
 from tests.acceptance.cluster import Site
 from tests.acceptance.node import COMMAND, until
-from tests.acceptance.recorder import Crew, last_look
+from tests.acceptance.recorder import Crew, last_look, refuses
 from tests.acceptance.wires import Wires
 
 pytestmark = [pytest.mark.raft, pytest.mark.timeout(240)]
@@ -51,7 +49,7 @@ def test_servers_that_do_not_hear_each_other_lose_nothing_and_invent_nothing(
 ) -> None:
     ground.grow()
     with Crew(lambda: ground.client(timeout=3.0), count=3) as crew:
-        go_on(crew)
+        crew.go_on()
         _the_leader_alone(ground, crew)
         _a_leader_that_hears_nobody(ground, crew)
         _a_follower_that_hears_nobody(ground, crew)
@@ -65,22 +63,17 @@ def test_servers_that_do_not_hear_each_other_lose_nothing_and_invent_nothing(
     assert_linearizable(history)
 
 
-def go_on(crew: Crew, count: int = 30) -> None:
-    least = crew.answered + count
-    until(lambda: crew.answered >= least)
-
-
 def _the_leader_alone(ground: Parted, crew: Crew) -> None:
     """The others elect another one; the old one answers nothing that it cannot know."""
     old = ground.leader()
     ground.wires.cut(*ground.wires.around(old))
     assert ground.leader(among=ground.others(old)) != old
     with ground.client(servers=old) as client:
-        until(lambda: _refuses(client))
-    go_on(crew)
+        until(lambda: refuses(client))
+    crew.go_on()
     ground.wires.mend()
     ground.settled(3)
-    go_on(crew)
+    crew.go_on()
 
 
 def _a_leader_that_hears_nobody(ground: Parted, crew: Crew) -> None:
@@ -88,10 +81,10 @@ def _a_leader_that_hears_nobody(ground: Parted, crew: Crew) -> None:
     old = ground.leader()
     ground.wires.cut(*((name, old) for name in ground.others(old)))
     assert ground.leader(among=ground.others(old)) != old
-    go_on(crew)
+    crew.go_on()
     ground.wires.mend()
     ground.settled(3)
-    go_on(crew)
+    crew.go_on()
 
 
 def _a_follower_that_hears_nobody(ground: Parted, crew: Crew) -> None:
@@ -100,13 +93,13 @@ def _a_follower_that_hears_nobody(ground: Parted, crew: Crew) -> None:
     deaf, other = ground.others(leader)
     ground.wires.cut((leader, deaf), (other, deaf))
     with ground.client(servers=deaf) as client:
-        until(lambda: _refuses(client))
-    go_on(crew)
+        until(lambda: refuses(client))
+    crew.go_on()
     assert ground.leader(among=leader + other) == leader
     ground.wires.mend()
     ground.settled(3)
     assert ground.leader() == leader
-    go_on(crew)
+    crew.go_on()
 
 
 def _everybody_alone(ground: Parted, crew: Crew) -> None:
@@ -114,19 +107,7 @@ def _everybody_alone(ground: Parted, crew: Crew) -> None:
     ground.wires.cut(*ground.wires.ports)
     for name in ground.servers:
         with ground.client(servers=name) as client:
-            until(lambda client=client: _refuses(client))
+            until(lambda client=client: refuses(client))
             assert client.cluster().leader is None
     ground.wires.mend()
-    go_on(crew)
-
-
-def _refuses(client: Client) -> bool:
-    try:
-        client.kv.put("/here", "2")
-    except NoQuorum:
-        return True
-    except OutcomeUnknown:
-        return False
-    except GrampusError as error:
-        raise AssertionError(f"it says what it cannot know: {error}") from error
-    return False
+    crew.go_on()

@@ -35,8 +35,12 @@ class Wires:
         return {str(self._listens[to]): self.ports[by, to] for by, to in self.ports if by == name}
 
     def cut(self, *ways: Way) -> None:
+        """It is so when this returns."""
+        done = threading.Event()
         for way in ways:
             self._loop.call_soon_threadsafe(self._open[way].clear)
+        self._loop.call_soon_threadsafe(done.set)
+        assert done.wait(10)
 
     def mend(self) -> None:
         """All of them. What was on its way arrives late, as when TCP says it again."""
